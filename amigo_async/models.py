@@ -1,0 +1,372 @@
+"""The structs of the wire, with the API's own field names, and one decoder for each response.
+
+All structs are frozen. Fields the service adds are ignored, and a success criterion of a type
+or shape that is not known becomes an `UnknownSuccessCriterion`, so that an old client keeps
+working. Ids and enum values that are received are opaque strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from amigo_async.redact import Secret, SecretUrl
+
+
+def _aware(instant: datetime) -> datetime:
+    """`instant` in its own zone, or in UTC where the service left the zone out."""
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+
+
+class SignIn(Struct, frozen=True):
+    """Answer of the sign in: a token and when it expires."""
+
+    id_token: str
+    expires_at: datetime
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "id_token", Secret(self.id_token))
+        force_setattr(self, "expires_at", _aware(self.expires_at))
+
+
+class CreatedRun(Struct, frozen=True):
+    """Answer of a create: the run to wait for.
+
+    Attributes:
+        simulation_unit_test_set_run_id: The id of the run.
+        attached: True where the run was there before the call (``on_conflict="attach"``).
+    """
+
+    simulation_unit_test_set_run_id: str
+    attached: bool = False
+
+
+class ArtifactsLink(Struct, frozen=True):
+    """A link to the artifacts of a run. The URL is a secret until it expires.
+
+    Attributes:
+        presigned_url: Where the artifacts are; shown without its query.
+        url_expires_at: When the URL expires, by the server's clock.
+    """
+
+    presigned_url: str
+    url_expires_at: datetime
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "presigned_url", SecretUrl(self.presigned_url))
+        force_setattr(self, "url_expires_at", _aware(self.url_expires_at))
+
+
+class UserInfo(Struct, frozen=True):
+    """A user and the organization the user belongs to."""
+
+    org_id: str
+    user_id: str
+
+
+class VersionInfo(NamedTuple):
+    """The id of something that is versioned, and which version of it."""
+
+    id: str
+    version: int
+
+
+class LLMConfig(Struct, frozen=True):
+    """A language model and its parameters."""
+
+    llm_name: str
+    params: dict[str, Any] = {}
+
+
+class BooleanMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="boolean"):
+    """The metric has to have this value."""
+
+    expected_value: bool
+
+
+class NumericalMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="numerical"):
+    """The metric has to compare with the threshold as the verb says.
+
+    Attributes:
+        verb: ``==``, ``!=``, ``<=``, ``<``, ``>=``, ``>``, or what the service may add.
+        threshold: What the metric is compared with.
+    """
+
+    verb: str
+    threshold: float
+
+
+class CategoricalMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="categorical"):
+    """The metric has to have one of these values."""
+
+    expected_values: list[str]
+
+
+class UnknownSuccessCriterion(Struct, frozen=True, tag_field="type", tag="?"):
+    """A criterion of a type or shape that this version does not know.
+
+    Attributes:
+        data: The criterion as the service sent it.
+    """
+
+    data: Any
+
+
+SuccessCriterion: TypeAlias = (
+    BooleanMetricSuccessCriterion
+    | NumericalMetricSuccessCriterion
+    | CategoricalMetricSuccessCriterion
+    | UnknownSuccessCriterion
+)
+
+
+class MetricToEvaluate(Struct, frozen=True):
+    """A metric of a unit test, and what counts as success."""
+
+    metric_id: str
+    success_criterion_name: str
+    success_criterion: SuccessCriterion
+
+
+class UnitTestRunSpec(Struct, frozen=True):
+    """What is run for one unit test of the set.
+
+    Attributes:
+        run_count: How many times the unit test is run.
+        max_interactions: After how many interactions the unit test fails.
+        scenario_version_info: None without the permission to see unit tests.
+        persona_version_info: None without the permission to see unit tests.
+        metrics_to_evaluate: Empty without the permission to see unit tests.
+    """
+
+    unit_test_id: str
+    run_count: int
+    service_hierarchical_state_machine_version_info: VersionInfo
+    agent_version_info: VersionInfo
+    scenario_version_info: VersionInfo | None
+    persona_version_info: VersionInfo | None
+    llm_model_preferences: dict[str, LLMConfig]
+    max_interactions: int
+    metrics_to_evaluate: list[MetricToEvaluate]
+
+
+class Evaluation(NamedTuple):
+    """What one repeat of a unit test came to in one metric."""
+
+    metric_evaluation_result_id: str
+    passed: bool
+
+
+class MetricEvaluationResult(Struct, frozen=True):
+    """What the repeats of a unit test came to in one metric."""
+
+    metric_id: str
+    metric_version: int
+    results: list[Evaluation]
+
+
+class UnitTestRunResult(Struct, frozen=True):
+    """What the repeats of one unit test came to, as far as they are done.
+
+    Attributes:
+        metric_evaluation_results: Empty without the permission to see unit tests.
+        run_errors: For each repeat the error it met, or None.
+    """
+
+    unit_test_id: str
+    metric_evaluation_results: list[MetricEvaluationResult]
+    run_errors: list[str | None]
+
+
+class Progress(NamedTuple):
+    """How many unit test runs (unit tests times repeats) are done, of how many."""
+
+    done: int
+    total: int
+
+
+class FailedMetric(NamedTuple):
+    """A metric of a unit test that some repeats failed.
+
+    Attributes:
+        failed: How many repeats failed it.
+        evaluated: How many repeats were evaluated.
+        metric: Its name and criterion; None where the specs do not have it.
+    """
+
+    unit_test_id: str
+    metric_id: str
+    failed: int
+    evaluated: int
+    metric: MetricToEvaluate | None
+
+
+class ErroredRun(NamedTuple):
+    """A repeat of a unit test that met an error.
+
+    Attributes:
+        repeat: Which repeat, from 0.
+        error: The error, as the service tells it.
+    """
+
+    unit_test_id: str
+    repeat: int
+    error: str
+
+
+class Run(Struct, frozen=True):
+    """A run of a unit test set.
+
+    Attributes:
+        org_id: The organization of the run.
+        id: The run's id.
+        is_completed: Whether the run is over, cancelled ones included.
+        simulation_unit_test_set_id: The set that is run.
+        failed_metrics: Whether a unit test run failed; can be True while the run goes on.
+        errored: Whether an error was met; can be True while the run goes on.
+        artifacts_generated: Whether the artifacts can be fetched; becomes True some time after
+            `is_completed`, if at all.
+        unit_test_run_specs: Empty without the permission to see unit test sets.
+        unit_test_run_results: Empty without the permission to see unit test sets; an entry is
+            None while there is nothing to tell.
+        created_at: When the run was created, by the server's clock.
+        creator: Who created it.
+    """
+
+    org_id: str
+    id: str
+    is_completed: bool
+    simulation_unit_test_set_id: str
+    failed_metrics: bool
+    errored: bool
+    artifacts_generated: bool
+    unit_test_run_specs: list[UnitTestRunSpec]
+    unit_test_run_results: list[UnitTestRunResult | None]
+    created_at: datetime
+    creator: UserInfo
+
+    def __post_init__(self) -> None:
+        if self.created_at.tzinfo is None:
+            force_setattr(self, "created_at", _aware(self.created_at))
+
+    @property
+    def passed(self) -> bool:
+        """True once the run is completed without a failed metric and without an error."""
+        return self.is_completed and not self.failed_metrics and not self.errored
+
+    @property
+    def progress(self) -> Progress | None:
+        """Unit test runs done, of how many; None where the permission hides the specs."""
+        if not self.unit_test_run_specs:
+            return None
+        total = sum(spec.run_count for spec in self.unit_test_run_specs)
+        done = sum(len(result.run_errors) for result in self.unit_test_run_results if result)
+        return Progress(min(done, total), total)
+
+    @property
+    def metrics_that_failed(self) -> tuple[FailedMetric, ...] | None:
+        """The metrics that a repeat failed so far; None where the permission hides the results."""
+        results = [r for r in self.unit_test_run_results if r]
+        shown = any(r.metric_evaluation_results for r in results)
+        if not shown and not any(spec.metrics_to_evaluate for spec in self.unit_test_run_specs):
+            return None
+        metrics = {
+            (spec.unit_test_id, metric.metric_id): metric
+            for spec in self.unit_test_run_specs
+            for metric in spec.metrics_to_evaluate
+        }
+        counted = (
+            (r.unit_test_id, m.metric_id, sum(not e.passed for e in m.results), len(m.results))
+            for r in results
+            for m in r.metric_evaluation_results
+        )
+        return tuple(
+            FailedMetric(test, metric, failed, evaluated, metrics.get((test, metric)))
+            for test, metric, failed, evaluated in counted
+            if failed
+        )
+
+    @property
+    def runs_that_errored(self) -> tuple[ErroredRun, ...] | None:
+        """The repeats that met an error so far; None where the permission hides the results."""
+        if not self.unit_test_run_specs and not any(self.unit_test_run_results):
+            return None
+        return tuple(
+            ErroredRun(result.unit_test_id, repeat, error)
+            for result in self.unit_test_run_results
+            if result
+            for repeat, error in enumerate(result.run_errors)
+            if error is not None
+        )
+
+
+class FilterValues(Struct, frozen=True):
+    """The values that the filters of a list can take, whatever the user may see of them."""
+
+    creators: list[UserInfo]
+    simulation_unit_test_set_ids: list[str]
+    tags: list[str]
+
+
+class RunPage(Struct, frozen=True):
+    """A page of runs.
+
+    Attributes:
+        simulation_unit_test_set_runs: The runs of this page.
+        has_more: Whether there are more.
+        continuation_token: Where the next page begins; None at the end.
+        filter_values: On the first page alone, otherwise None.
+    """
+
+    simulation_unit_test_set_runs: list[Run]
+    has_more: bool
+    continuation_token: int | None
+    filter_values: FilterValues | None
+
+
+T = TypeVar("T")
+Decoder: TypeAlias = Callable[[bytes], T]
+
+decode_sign_in: Decoder[SignIn] = msgspec.json.Decoder(SignIn).decode
+decode_created_run: Decoder[CreatedRun] = msgspec.json.Decoder(CreatedRun).decode
+decode_artifacts_link: Decoder[ArtifactsLink] = msgspec.json.Decoder(ArtifactsLink).decode
+_decode_page = msgspec.json.Decoder(RunPage).decode
+
+
+def decode_run_page(body: bytes) -> RunPage:
+    """Decode a page; only one with criteria that are not known takes the longer way.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not a page of runs.
+    """
+    try:
+        return _decode_page(body)
+    except msgspec.ValidationError:
+        page = msgspec.json.decode(body)
+        _wrap_unknown_criteria(page)
+        return msgspec.convert(page, RunPage)
+
+
+def _wrap_unknown_criteria(value: Any) -> None:
+    """Replace, in place, each criterion that does not convert by an `UnknownSuccessCriterion`."""
+    if isinstance(value, list):
+        for item in value:
+            _wrap_unknown_criteria(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key == "success_criterion" and not _is_known(item):
+                value[key] = {"type": "?", "data": item}
+            elif key != "params":
+                _wrap_unknown_criteria(item)
+
+
+def _is_known(criterion: Any) -> bool:
+    try:
+        return not isinstance(msgspec.convert(criterion, SuccessCriterion), UnknownSuccessCriterion)
+    except msgspec.ValidationError:
+        return False
