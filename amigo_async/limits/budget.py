@@ -1,0 +1,219 @@
+"""What is left of a budget, as pure arithmetic: no I/O and no clock, the time is an argument."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final, NamedTuple
+
+# The window of the documented limits, in seconds.
+WINDOW: Final = 60.0
+
+# How long, in seconds, the call that goes ahead may keep the others waiting for its answer.
+PATIENCE: Final = 2.0
+
+# The least pause after a refusal that does not say how long, in seconds; it doubles with each
+# further refusal in a row, up to a window.
+_LEAST_PAUSE: Final = 1.0
+
+_NEVER: Final = -math.inf
+
+
+class Told(NamedTuple):
+    """What a response told of the budget.
+
+    Attributes:
+        limit: Calls a window.
+        remaining: Calls left in this window.
+        reset: When the window turns, on the server's clock; names the window.
+        turns_at: When the window has surely turned, on the caller's clock.
+    """
+
+    limit: int
+    remaining: int
+    reset: float
+    turns_at: float
+
+
+class Budget:
+    """How many calls of one endpoint may go now, and when the next one may.
+
+    A window that nothing is known of is entered by one call, which goes ahead; the others follow
+    when its answer has told how much is left. This is so at the start, at each turn of the
+    window and after a refusal, and it works alike whether the window turns or slides and whether
+    others have been spending.
+
+    Without headers the calls of the last minute are counted. A refusal then shows that there is
+    less than documented: what went through in the minute before becomes the limit, and grows by a
+    quarter with each minute without a refusal until it is the documented one again.
+
+    Args:
+        limit: Calls a window as documented, believed until a response tells better.
+
+    Attributes:
+        limit: Calls a window, as far as known.
+        in_flight: Calls that have gone and are not answered.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self._documented = limit
+        # Told by headers: what is left of this window, less what is in flight.
+        self._told: Told | None = None
+        self._window = 0.0  # the longest that a window was seen to last: a lower bound
+        # Not told: when the calls of the last minute were answered.
+        self._blind = False
+        self._spent: deque[float] = deque()
+        self._grows_at = math.inf
+        # A refusal closes the budget for everybody.
+        self._closed_until = _NEVER
+        self._refusals = 0
+        # The call that goes ahead: which it is, and until when the others wait for its answer.
+        self._known = False
+        self._calls = 0
+        self._scout: int | None = None
+        self._scout_until = _NEVER
+
+    def room(self, now: float) -> int:
+        """How many calls may go."""
+        self._pass_time(now)
+        if now < self._closed_until:
+            return 0
+        if not self._known:
+            return self._room_for_scout(now)
+        if self._told is not None:
+            return max(0, self._told.remaining - self.in_flight)
+        return max(0, self.limit - len(self._spent) - self.in_flight)
+
+    def opens_at(self, now: float) -> float:
+        """When it is worth asking for room again, if no call is answered before."""
+        if now < self._closed_until:
+            return self._closed_until
+        if not self._known:
+            return now if self._scout is None else max(now, self._scout_until)
+        if self._told is not None:
+            return self._told.turns_at
+        # Calls in flight in another event loop do not wake this one: look again.
+        return self._spent[0] + WINDOW if self._spent else now + PATIENCE
+
+    def earliest(self, now: float, ahead: int) -> float:
+        """When a call with `ahead` calls before it may go at the earliest; never too late."""
+        missing = ahead - self.room(now)
+        if missing < 0:
+            return now
+        if self._known and self._told is None and now >= self._closed_until:
+            windows, place = divmod(missing, self.limit)
+            return (self._spent[place] if place < len(self._spent) else now - WINDOW) + WINDOW * (
+                windows + 1
+            )
+        if not self._known and now >= self._closed_until:
+            return now + (ahead // self.limit) * self._window
+        return self.opens_at(now) + (missing // self.limit) * self._window
+
+    def take(self, now: float) -> int:
+        """Let a call go, and number it."""
+        self.in_flight += 1
+        self._calls += 1
+        if not self._known and self._scout is None:
+            self._scout, self._scout_until = self._calls, now + PATIENCE
+        return self._calls
+
+    def answered(self, now: float, call: int, told: Told | None) -> None:
+        """A call that went was answered, and not refused."""
+        self._is_back(call)
+        self._refusals = 0
+        if now < self._closed_until:
+            return  # sent before the refusal: what it tells is older
+        if told is not None:
+            self._learn(now, told)
+        elif self._told is not None:
+            self._told = self._told._replace(remaining=self._told.remaining - 1)
+        else:
+            self._blind = self._known = True
+            self._spent.append(now)
+
+    def refused(self, now: float, call: int, pause: float | None) -> None:
+        """A call that went was refused (429).
+
+        Args:
+            now: The time.
+            call: The call.
+            pause: Seconds until there is room again, as told; None where it was not told.
+        """
+        self._is_back(call)
+        self._pass_time(now)
+        if now >= self._closed_until:  # the first of a burst
+            self._refusals += 1
+            if self._blind:
+                self.limit = max(1, min(self.limit, len(self._spent)))
+        least = min(WINDOW, _LEAST_PAUSE * 2.0 ** min(self._refusals - 1, 10))
+        if pause is None:
+            pause = self._spent[0] + WINDOW - now if self._blind and self._spent else 0.0
+        self._closed_until = max(self._closed_until, now + max(pause, least))
+        self._grows_at = self._closed_until + WINDOW
+        self._forget()
+
+    def lost(self, now: float, call: int) -> None:
+        """A call that went got no answer; it may have been counted."""
+        self._is_back(call)
+        if self._told is not None:
+            self._told = self._told._replace(remaining=self._told.remaining - 1)
+        elif self._blind:
+            self._spent.append(now)
+
+    def returned(self, call: int) -> None:
+        """A call that was let go has not been sent."""
+        self._is_back(call)
+
+    @property
+    def remaining(self) -> int | None:
+        """Calls left in this window as told; None where it was not told."""
+        return None if self._told is None else max(0, self._told.remaining - self.in_flight)
+
+    @property
+    def turns_at(self) -> float | None:
+        """When the window turns as told; None where it was not told."""
+        return None if self._told is None else self._told.turns_at
+
+    def _is_back(self, call: int) -> None:
+        """If it was the call that went ahead, another may, unless its answer told enough."""
+        self.in_flight -= 1
+        if call == self._scout:
+            self._scout = None
+
+    def _room_for_scout(self, now: float) -> int:
+        if self._scout is None:
+            return 1
+        return max(0, self.limit - self.in_flight) if now >= self._scout_until else 0
+
+    def _learn(self, now: float, told: Told) -> None:
+        """Believe `told`, unless it is of a window that has turned, or older than what is known."""
+        before = self._told
+        if told.turns_at <= now or (before is not None and told.reset < before.reset):
+            return
+        if before is not None and told.reset == before.reset:
+            told = told._replace(
+                remaining=min(told.remaining, before.remaining),
+                turns_at=min(told.turns_at, before.turns_at),
+            )
+        self.limit = told.limit
+        self._window = max(self._window, told.turns_at - now)
+        self._told, self._known, self._blind = told, True, False
+        self._spent.clear()
+
+    def _pass_time(self, now: float) -> None:
+        """Forget what is over: a window that has turned, calls of more than a minute ago."""
+        if self._told is not None and now >= self._told.turns_at:
+            self._forget()
+        while self._spent and self._spent[0] + WINDOW <= now:
+            self._spent.popleft()
+        if self._blind and now >= self._grows_at:
+            self.limit = min(self._documented, self.limit + max(1, self.limit // 4))
+            self._grows_at = now + WINDOW if self.limit < self._documented else math.inf
+
+    def _forget(self) -> None:
+        """Know nothing of the window: the next call goes ahead."""
+        self._told = None
+        self._known = False
+        self._scout = None

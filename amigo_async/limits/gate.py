@@ -1,0 +1,281 @@
+"""Let requests through first come, first served, as long as their budget has room."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+from weakref import WeakKeyDictionary
+
+import anyio
+
+from amigo_async.errors import DeadlineError
+from amigo_async.events import Emit, LimitHeld
+from amigo_async.limits.budget import Budget, Told
+
+# Waits shorter than this, in seconds, are not told of: the call that goes ahead takes as long.
+_NOTABLE: Final = 0.5
+
+
+class BudgetState(NamedTuple):
+    """A snapshot of a budget.
+
+    Attributes:
+        endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or ``artifacts``.
+        limit: Requests a window, as far as known.
+        remaining: Requests left in this window; None where the service has not told.
+        in_flight: Requests that are not answered.
+        waiting: Requests that wait for room.
+        opens_in: Seconds until there is room; 0 if there is some now.
+        turns_in: Seconds until the window turns; None where the service has not told.
+    """
+
+    endpoint: str
+    limit: int
+    remaining: int | None
+    in_flight: int
+    waiting: int
+    opens_in: float
+    turns_in: float | None
+
+
+class Permit:
+    """Leave to send one request; what came of it has to be told, and is `lost` otherwise."""
+
+    __slots__ = ("_call", "_gate", "_open")
+
+    def __init__(self, gate: Gate, call: int) -> None:
+        self._gate = gate
+        self._call = call
+        self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Count the request as sent if nothing was told of it."""
+        if self._open:
+            self._settle(self._gate.budget.lost, _now(), self._call)
+
+    def answered(self, told: Told | None) -> None:
+        """The request was answered; `told` is what the answer told of the budget."""
+        self._settle(self._gate.budget.answered, _now(), self._call, told)
+
+    def refused(self, pause: float | None) -> None:
+        """The request was refused; `pause` is for how many seconds, None where not told."""
+        self._settle(self._gate.budget.refused, _now(), self._call, pause)
+        self._gate.send_away()
+
+    def unused(self) -> None:
+        """The request was not sent."""
+        self._settle(self._gate.budget.returned, self._call)
+
+    def _settle(self, tell: Callable[..., None], *what: object) -> None:
+        self._open = False
+        tell(*what)
+        self._gate.admit()
+
+
+class _Waiter(NamedTuple):
+    future: asyncio.Future[Permit]
+    emit: Emit
+    deadline: float
+
+
+class Gate:
+    """The gate of one endpoint, for all clients of an event loop.
+
+    It has no task; while requests wait, one timer of the loop is set for when there is room.
+
+    Args:
+        endpoint: The name of the endpoint, for events.
+        budget: What there is to share; event loops of one process may share it.
+    """
+
+    def __init__(self, endpoint: str, budget: Budget) -> None:
+        self.endpoint = endpoint
+        self.budget = budget
+        self._waiting: OrderedDict[int, _Waiter] = OrderedDict()
+        self._untold: list[int] = []
+        self._numbers = itertools.count()
+        self._before = itertools.count(-1, -1)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def enter(self, emit: Emit, *, again: bool = False) -> Permit:
+        """Wait for room.
+
+        Args:
+            emit: Hears a `LimitHeld` if it takes a while.
+            again: The request was let through before and refused: it goes before those that
+                have come since.
+
+        Returns:
+            A permit, to be used as a context manager around the request.
+
+        Raises:
+            DeadlineError: If there cannot be room before the deadline of the surrounding anyio
+                scopes.
+        """
+        now = _now()
+        ahead = 0 if again else len(self._waiting)
+        if not ahead and self.budget.room(now) > 0:
+            return self._permit(now)
+        waiter = _Waiter(
+            asyncio.get_running_loop().create_future(), emit, anyio.current_effective_deadline()
+        )
+        self._check(waiter, now, ahead)
+        number = next(self._before) if again else next(self._numbers)
+        self._waiting[number] = waiter
+        if again:
+            self._waiting.move_to_end(number, last=False)
+        self._untold.append(number)
+        self._set_timer()
+        try:
+            return await waiter.future
+        except BaseException:  # whatever ends the wait, the place is given back
+            self._leave(number, waiter.future)
+            raise
+
+    def admit(self) -> None:
+        """Let as many through as there is room for, and set the timer for the rest."""
+        now = _now()
+        while self._waiting and self.budget.room(now) > 0:
+            _, waiter = self._waiting.popitem(last=False)
+            if not waiter.future.done():
+                waiter.future.set_result(self._permit(now))
+        self._set_timer()
+
+    def state(self) -> BudgetState:
+        """A snapshot."""
+        now, budget = _now(), self.budget
+        room = budget.room(now)
+        return BudgetState(
+            endpoint=self.endpoint,
+            limit=budget.limit,
+            remaining=budget.remaining,
+            in_flight=budget.in_flight,
+            waiting=len(self._waiting),
+            opens_in=0.0 if room else max(0.0, budget.opens_at(now) - now),
+            turns_in=None if budget.turns_at is None else budget.turns_at - now,
+        )
+
+    def __repr__(self) -> str:
+        """Show the live state."""
+        budget = self.budget
+        left = "?" if budget.remaining is None else budget.remaining
+        return (
+            f"<Gate {self.endpoint}: {left} of {budget.limit} left, "
+            f"{budget.in_flight} in flight, {len(self._waiting)} waiting>"
+        )
+
+    def _permit(self, now: float) -> Permit:
+        return Permit(self, self.budget.take(now))
+
+    def _leave(self, number: int, future: asyncio.Future[Permit]) -> None:
+        """Give the place of a cancelled waiter, or the permit it just got, to the next."""
+        self._waiting.pop(number, None)
+        if future.done() and not future.cancelled():
+            future.result().unused()
+        else:
+            self._set_timer()
+
+    def _check(self, waiter: _Waiter, now: float, ahead: int) -> None:
+        earliest = self.budget.earliest(now, ahead)
+        if earliest > waiter.deadline:
+            raise DeadlineError(endpoint=self.endpoint, retry_after=earliest - now)
+
+    def send_away(self) -> None:
+        """Tell those who cannot get through in time any more, now that a refusal came."""
+        now = _now()
+        ahead = 0
+        for number, waiter in list(self._waiting.items()):
+            try:
+                self._check(waiter, now, ahead)
+                ahead += 1
+            except DeadlineError as error:
+                del self._waiting[number]
+                if not waiter.future.done():
+                    waiter.future.set_exception(error)
+
+    def _set_timer(self) -> None:
+        now = _now()
+        opens_at = self.budget.opens_at(now) if self._waiting else None
+        if self._timer is not None and self._timer.when() != opens_at:
+            self._timer.cancel()
+            self._timer = None
+        if opens_at is None:
+            self._untold.clear()
+            return
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(opens_at, self._look_again)
+        if self._untold and self.budget.earliest(now, 0) - now >= _NOTABLE:
+            self._tell(now)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self.admit()
+
+    def _tell(self, now: float) -> None:
+        """Tell those that wait, each once, that they do and for how long."""
+        untold, self._untold = self._untold, []
+        for number in untold:
+            waiter = self._waiting.get(number)
+            if waiter is not None:
+                delay = max(0.0, self.budget.earliest(now, len(self._waiting) - 1) - now)
+                waiter.emit(LimitHeld(self.endpoint, delay=delay, queue=len(self._waiting)))
+
+
+class Gates:
+    """The gates of one organization, shared by all clients of the event loop.
+
+    Args:
+        base_url: Where the API is.
+        organization_id: The organization.
+    """
+
+    def __init__(self, base_url: str, organization_id: str) -> None:
+        self._key = (base_url, organization_id)
+
+    def of(self, endpoint: str, limit: int) -> Gate:
+        """The gate of an endpoint of the running loop; `limit` is the documented one."""
+        loop = asyncio.get_running_loop()
+        gates = _GATES.setdefault(loop, {})
+        key = (*self._key, endpoint)
+        gate = gates.get(key)
+        if gate is None:
+            budget = _BUDGETS.setdefault(key, Budget(limit))
+            gate = gates[key] = Gate(endpoint, budget)
+        return gate
+
+    def states(self) -> dict[str, BudgetState]:
+        """A snapshot of the budgets that were used in the running loop, by endpoint."""
+        gates = _GATES.get(asyncio.get_running_loop(), {})
+        return {key[-1]: gate.state() for key, gate in gates.items() if key[:-1] == self._key}
+
+
+def forget(base_url: str | None = None) -> None:
+    """Forget the budgets of the service at `base_url`, or all: it is another service from now."""
+    kept: list[dict[tuple[str, ...], Any]] = [_BUDGETS, *_GATES.values()]
+    for registry in kept:
+        for key in [k for k in registry if base_url in (None, k[0])]:
+            del registry[key]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# What is spent is spent for the whole process: the budgets outlive a client and an event loop, so
+# that the next ``asyncio.run`` does not begin by overrunning them.
+_BUDGETS: dict[tuple[str, ...], Budget] = {}
+_GATES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], Gate]] = (
+    WeakKeyDictionary()
+)

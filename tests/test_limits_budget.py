@@ -1,0 +1,245 @@
+"""The arithmetic of a budget: what each thing that is told of it leaves room for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from amigo_async.limits import Budget, Told
+from amigo_async.limits.budget import PATIENCE, WINDOW
+
+
+def known(limit: int = 20, *, remaining: int = 19, turns_at: float = 60.0) -> Budget:
+    """A budget whose first call, at 0, was answered with this."""
+    budget = Budget(limit)
+    budget.answered(0.0, budget.take(0.0), Told(limit, remaining, turns_at, turns_at))
+    return budget
+
+
+def spend(budget: Budget, count: int, now: float = 0.0, told: Told | None = None) -> None:
+    for call in [budget.take(now) for _ in range(count)]:
+        budget.answered(now, call, told)
+
+
+def test_one_call_goes_ahead_into_the_unknown() -> None:
+    budget = Budget(20)
+    assert budget.room(0.0) == 1
+    budget.take(0.0)
+    assert budget.room(0.0) == 0
+    assert budget.opens_at(0.0) == PATIENCE
+
+
+def test_the_others_follow_when_it_takes_too_long() -> None:
+    budget = Budget(20)
+    budget.take(0.0)
+    assert budget.room(PATIENCE) == 19
+
+
+def test_what_is_told_leads() -> None:
+    assert known(remaining=7).room(1.0) == 7
+    assert known(limit=100, remaining=99).limit == 100
+
+
+def test_calls_in_flight_are_not_given_twice() -> None:
+    budget = known(remaining=19)
+    calls = [budget.take(1.0) for _ in range(19)]
+    assert budget.room(1.0) == 0
+    budget.answered(1.0, calls[0], Told(20, 18, 60.0, 60.0))
+    assert budget.room(1.0) == 0  # 18 are left, and 18 are on their way
+
+
+def test_answers_that_come_out_of_order_do_not_give_room_back() -> None:
+    budget = known(remaining=19)
+    first = budget.take(1.0)
+    budget.answered(1.0, budget.take(1.0), Told(20, 17, 60.0, 60.0))
+    budget.answered(1.0, first, Told(20, 18, 60.0, 60.0))
+    assert budget.room(1.0) == 17
+
+
+def test_a_remaining_that_falls_faster_is_believed() -> None:
+    budget = known(remaining=19)
+    budget.answered(1.0, budget.take(1.0), Told(20, 4, 60.0, 60.0))
+    assert budget.room(1.0) == 4
+
+
+def test_a_turn_is_entered_by_one_call() -> None:
+    budget = known(remaining=0)
+    assert budget.room(59.9) == 0
+    assert budget.opens_at(59.9) == 60.0
+    assert budget.room(60.0) == 1
+
+
+def test_an_answer_from_a_window_that_has_turned_tells_nothing() -> None:
+    budget = known(remaining=0)
+    assert budget.room(60.0) == 1
+    budget.answered(60.5, budget.take(60.0), Told(20, 5, 60.0, 60.0))
+    assert budget.remaining is None
+    assert budget.room(60.5) == 1  # the next one goes ahead
+
+
+def test_a_late_answer_to_another_call_does_not_send_a_second_one_ahead() -> None:
+    budget = known(remaining=5)
+    late = budget.take(59.0)
+    assert budget.room(60.0) == 1
+    budget.take(60.0)
+    budget.answered(60.1, late, Told(20, 4, 60.0, 60.0))
+    assert budget.room(60.1) == 0
+
+
+def test_an_older_window_does_not_replace_a_newer_one() -> None:
+    budget = known(remaining=3, turns_at=120.0)
+    budget.answered(1.0, budget.take(1.0), Told(20, 15, 60.0, 60.0))
+    assert budget.room(1.0) == 3
+
+
+def test_a_newer_window_replaces_an_older_one() -> None:
+    budget = known(remaining=0)
+    budget.answered(1.0, budget.take(1.0), Told(20, 12, 61.0, 61.0))
+    assert budget.room(1.0) == 12
+
+
+def test_a_better_known_turn_is_taken() -> None:
+    budget = known(remaining=5, turns_at=60.0)
+    budget.answered(1.0, budget.take(1.0), Told(20, 4, 60.0, 59.2))
+    assert budget.turns_at == 59.2
+
+
+def test_a_lost_call_counts_as_spent() -> None:
+    budget = known(remaining=5)
+    budget.lost(1.0, budget.take(1.0))
+    assert budget.room(1.0) == 4
+
+
+def test_a_call_that_was_not_sent_does_not() -> None:
+    budget = known(remaining=5)
+    budget.returned(budget.take(1.0))
+    assert budget.room(1.0) == 5
+
+
+@pytest.mark.parametrize("settle", ["lost", "returned"])
+def test_if_the_one_that_goes_ahead_is_lost_another_goes(settle: str) -> None:
+    budget = Budget(20)
+    ahead = budget.take(0.0)
+    if settle == "lost":
+        budget.lost(0.1, ahead)
+    else:
+        budget.returned(ahead)
+    assert budget.room(0.1) == 1
+
+
+def test_without_headers_the_last_minute_is_counted() -> None:
+    budget = Budget(20)
+    spend(budget, 1)
+    spend(budget, 19, now=10.0)
+    assert budget.room(10.0) == 0
+    assert budget.opens_at(10.0) == WINDOW
+    assert budget.room(60.0) == 1
+    assert budget.room(70.0) == 20
+
+
+def test_an_answer_without_headers_among_others_counts() -> None:
+    budget = known(remaining=5)
+    spend(budget, 1, now=1.0)
+    assert budget.room(1.0) == 4
+
+
+def test_headers_that_appear_later_lead() -> None:
+    budget = Budget(20)
+    spend(budget, 5)
+    spend(budget, 1, now=1.0, told=Told(50, 44, 60.0, 60.0))
+    assert budget.room(1.0) == 44
+
+
+def test_a_refusal_closes_for_as_long_as_it_says_then_one_goes_ahead() -> None:
+    budget = known(remaining=5)
+    budget.refused(1.0, budget.take(1.0), 30.0)
+    assert budget.room(30.9) == 0
+    assert budget.opens_at(2.0) == 31.0
+    assert budget.room(31.0) == 1
+
+
+def test_what_was_sent_before_a_refusal_tells_nothing_after_it() -> None:
+    budget = known(remaining=5)
+    before = budget.take(1.0)
+    budget.refused(1.0, budget.take(1.0), 30.0)
+    budget.answered(1.1, before, Told(20, 3, 60.0, 60.0))
+    assert budget.room(31.0) == 1
+
+
+def test_refusals_that_do_not_say_how_long_close_longer_each_time() -> None:
+    budget = Budget(20)
+    now, pauses = 0.0, []
+    for _ in range(9):
+        budget.refused(now, budget.take(now), None)
+        pauses.append(budget.opens_at(now) - now)
+        now = budget.opens_at(now)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_a_retry_after_of_nothing_does_not_make_a_hot_loop() -> None:
+    budget = Budget(20)
+    budget.refused(0.0, budget.take(0.0), 0.0)
+    assert budget.opens_at(0.0) == 1.0
+
+
+def test_refusals_of_one_burst_count_as_one() -> None:
+    budget = known(remaining=5)
+    for call in [budget.take(1.0) for _ in range(5)]:
+        budget.refused(1.0, call, None)
+    assert budget.opens_at(1.0) == 2.0
+
+
+def test_without_headers_a_refusal_teaches_the_limit_which_grows_back() -> None:
+    budget = Budget(20)
+    spend(budget, 10)
+    budget.refused(1.0, budget.take(1.0), None)
+    assert budget.limit == 10
+    assert budget.opens_at(1.0) == WINDOW  # when the first of the ten is a minute old
+    now = 60.0
+    assert budget.room(now) == 1
+    spend(budget, 1, now=now)
+    assert budget.room(now) == 9
+    limits = []
+    for _ in range(6):
+        now += 60.0
+        budget.room(now)
+        limits.append(budget.limit)
+    assert limits == [12, 15, 18, 20, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "earliest"), [(0, 1.0), (4, 1.0), (5, 60.0), (24, 60.0), (25, 120.0), (45, 180.0)]
+)
+def test_when_a_call_may_go_at_the_earliest(ahead: int, earliest: float) -> None:
+    assert known(remaining=5).earliest(1.0, ahead) == earliest
+
+
+@pytest.mark.parametrize(
+    ("ahead", "earliest"), [(0, 60.0), (1, 70.0), (19, 70.0), (20, 120.0), (21, 130.0)]
+)
+def test_when_a_call_may_go_at_the_earliest_without_headers(ahead: int, earliest: float) -> None:
+    budget = Budget(20)
+    spend(budget, 1)
+    spend(budget, 19, now=10.0)
+    assert budget.earliest(11.0, ahead) == earliest
+
+
+def test_when_a_call_may_go_is_never_said_too_late_where_little_is_known() -> None:
+    assert Budget(20).earliest(5.0, 500) == 5.0
+    closed = known(remaining=0)
+    closed.refused(1.0, closed.take(1.0), 10.0)
+    assert closed.earliest(2.0, 0) == 11.0
+    assert closed.earliest(2.0, 20) == 71.0
+    in_flight = Budget(2)
+    spend(in_flight, 1)
+    in_flight.take(1.0)
+    assert in_flight.earliest(1.0, 1) <= 61.0
+
+
+def test_nothing_is_ever_infinite() -> None:
+    budget = Budget(1)
+    spend(budget, 1)
+    budget.room(61.0)
+    budget.take(61.0)
+    assert math.isfinite(budget.opens_at(61.0))
