@@ -1,0 +1,217 @@
+"""Credentials, and the one token that a client holds."""
+
+from __future__ import annotations
+
+import copy
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeAlias
+
+import anyio
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from amigo_async.clock import ServerClock
+from amigo_async.errors import AmigoError, ConfigurationError
+from amigo_async.models import SignIn, UserInfo
+from amigo_async.redact import Secret
+from amigo_async.wire.requests import header_value
+
+# A token is renewed this long before it expires, or a tenth of its life if that is shorter, so
+# that it does not expire on the way.
+_MARGIN = 60.0
+_MARGIN_SHARE = 0.1
+
+
+class ApiKeyAuth(Struct, frozen=True):
+    """Sign in with an API key; the token is renewed as needed.
+
+    Args:
+        api_key: The API key's secret.
+        api_key_id: The API key's id.
+        user_id: The user to act as.
+    """
+
+    api_key: str
+    api_key_id: str
+    user_id: str
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            force_setattr(self, field, _required(field, getattr(self, field)))
+        force_setattr(self, "api_key", Secret(self.api_key))
+
+    def headers(self) -> dict[str, str]:
+        """The headers of the sign in."""
+        return {
+            "x-api-key": self.api_key,
+            "x-api-key-id": self.api_key_id,
+            "x-user-id": self.user_id,
+        }
+
+
+class BearerAuth(Struct, frozen=True):
+    """Use a token that was issued before; it cannot be renewed.
+
+    Args:
+        token: The token.
+        user_id: The user the token is of; None if not known. Without it a lost start cannot be
+            told from another user's run.
+        organization_id: The organization that issued the token; None if it is the client's.
+    """
+
+    token: str
+    user_id: str | None = None
+    organization_id: str | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "token", Secret(_required("token", self.token)))
+
+
+class BasicAuth(Struct, frozen=True):
+    """Use a token that was issued before as the password of a Basic authorization.
+
+    Args:
+        token: The token.
+        user_id: The user the token is of.
+        organization_id: The organization that issued the token; None if it is the client's.
+    """
+
+    token: str
+    user_id: str
+    organization_id: str | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "token", Secret(_required("token", self.token)))
+        force_setattr(self, "user_id", _required("user_id", self.user_id))
+
+
+Auth: TypeAlias = ApiKeyAuth | BearerAuth | BasicAuth
+
+
+class Authorizer(Protocol):
+    """What the session needs to know of an authorization."""
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers that authorize a request; the same object while they are valid."""
+
+    def refused(self, refused: Mapping[str, str], /) -> bool:
+        """Take note of headers that met a 401; True if asking for `headers` again may help."""
+
+    def secrets(self) -> tuple[str, ...]:
+        """Everything that must not be shown."""
+
+
+class GivenToken:
+    """An authorization with a token from elsewhere."""
+
+    def __init__(self, auth: BearerAuth | BasicAuth, organization_id: str) -> None:
+        self._secrets: tuple[str, ...]
+        token = auth.token
+        if isinstance(auth, BasicAuth):
+            user = f"{auth.organization_id or organization_id}_{auth.user_id}"
+            encoded = Secret(b64encode(f"{user}:{token}".encode()).decode())
+            self._secrets = (token, encoded)
+            headers: dict[str, str] = {"Authorization": Secret(f"Basic {encoded}")}
+        else:
+            self._secrets = (token,)
+            headers = {"Authorization": Secret(f"Bearer {token}")}
+        if auth.organization_id is not None:
+            headers["X-ORG-ID"] = header_value("organization_id", auth.organization_id)
+        self._headers: Mapping[str, str] = headers
+
+    async def headers(self) -> Mapping[str, str]:
+        """Always the same."""
+        return self._headers
+
+    def refused(self, _: Mapping[str, str]) -> bool:
+        """Nothing helps: there is only this token."""
+        return False
+
+    def secrets(self) -> tuple[str, ...]:
+        """The token, and its encoded form."""
+        return self._secrets
+
+
+class SignedInToken:
+    """An authorization that signs in when it has to, once for all who wait.
+
+    Args:
+        sign_in: Signs in.
+        clock: The server's clock, on which tokens expire.
+        api_key: The key's secret, only to keep it from being shown.
+    """
+
+    def __init__(
+        self, sign_in: Callable[[], Awaitable[SignIn]], clock: ServerClock, api_key: str
+    ) -> None:
+        self._sign_in = sign_in
+        self._clock = clock
+        self._api_key = Secret(api_key)
+        self._lock = anyio.Lock()
+        self._headers: Mapping[str, str] | None = None
+        self._token = Secret()
+        self._renew_at = 0.0
+        self._failures = 0
+        self._last_failure: AmigoError | None = None
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers with a token that is not about to expire.
+
+        All who come while a sign in is under way share its outcome, its failure included: with
+        five sign-ins a minute for a whole organization, one wrong key asks once.
+        """
+        current = self._current()
+        if current is not None:
+            return current
+        failures = self._failures
+        async with self._lock:
+            current = self._current()
+            if current is not None:
+                return current
+            if failures != self._failures and self._last_failure is not None:
+                raise copy.copy(self._last_failure) from self._last_failure
+            return await self._renew()
+
+    def refused(self, refused: Mapping[str, str], /) -> bool:
+        """Drop the token if it is still the refused one; a late 401 leaves a fresh one alone."""
+        if refused is self._headers:
+            self._headers = None
+        return True
+
+    def secrets(self) -> tuple[str, ...]:
+        """The key and the current token."""
+        return (self._api_key, self._token)
+
+    def _current(self) -> Mapping[str, str] | None:
+        return self._headers if self._clock.now() < self._renew_at else None
+
+    async def _renew(self) -> Mapping[str, str]:
+        try:
+            answer = await self._sign_in()
+        except AmigoError as error:
+            self._failures += 1
+            self._last_failure = error
+            raise
+        expires_at = answer.expires_at.timestamp()
+        life = expires_at - self._clock.now()
+        # A token that comes expired is a sign of broken clocks: use it until it is refused.
+        margin = min(_MARGIN, life * _MARGIN_SHARE)
+        self._renew_at = expires_at - margin if life > 0 else float("inf")
+        self._token = Secret(answer.id_token)
+        self._headers = {"Authorization": Secret(f"Bearer {answer.id_token}")}
+        return self._headers
+
+
+def creator_of(auth: Auth, organization_id: str) -> UserInfo | None:
+    """Who the service will name as creator of this authorization's runs; None if not known."""
+    if auth.user_id is None:
+        return None
+    issuer = None if isinstance(auth, ApiKeyAuth) else auth.organization_id
+    return UserInfo(org_id=issuer or organization_id, user_id=auth.user_id)
+
+
+def _required(name: str, value: str | None) -> str:
+    if not value:
+        raise ConfigurationError(f"{name} is missing or empty")
+    return header_value(name, value)

@@ -1,0 +1,48 @@
+"""The calls of the API as the rooms above need them: one method, one request."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from amigo_async.models import (
+    ArtifactsLink,
+    CreatedRun,
+    RunPage,
+    decode_artifacts_link,
+    decode_created_run,
+    decode_run_page,
+)
+from amigo_async.session import Guard, Session
+from amigo_async.wire import requests
+from amigo_async.wire.requests import RunFilters
+
+
+class Calls:
+    """The calls of one organization. What they take and raise, `Runs` documents."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def create(self, unit_test_set_id: str, guard: Guard) -> CreatedRun:
+        """Start a run; sent once, its answer awaited as `guard` does."""
+        request = requests.create_run(self._session.organization, unit_test_set_id)
+        return await self._session.call_once(request, decode_created_run, guard)
+
+    async def page(self, **filters: Unpack[RunFilters]) -> RunPage:
+        """List a page of runs."""
+        request = requests.list_runs(self._session.organization, **filters)
+        return await self._session.call(request, decode_run_page)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run."""
+        request = requests.cancel_run(self._session.organization, run_id)
+        await self._session.call(request, _nothing)
+
+    async def link(self, run_id: str) -> ArtifactsLink:
+        """Get a link to the artifacts of a run."""
+        request = requests.artifacts_link(self._session.organization, run_id)
+        return await self._session.call(request, decode_artifacts_link)
+
+
+def _nothing(_: bytes) -> None:
+    """Decode the body of an answer that has none."""

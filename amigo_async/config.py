@@ -1,0 +1,99 @@
+"""What a client needs to know, from its arguments and the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+from yarl import URL
+
+from amigo_async.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
+from amigo_async.errors import ConfigurationError
+from amigo_async.wire.requests import extra_headers, header_value, organization_segment
+
+DEFAULT_BASE_URL: Final = "https://api.amigo.ai"
+
+_VARIABLES: Final = {
+    "api_key": "AMIGO_API_KEY",
+    "api_key_id": "AMIGO_API_KEY_ID",
+    "user_id": "AMIGO_USER_ID",
+    "organization_id": "AMIGO_ORGANIZATION_ID",
+    "base_url": "AMIGO_BASE_URL",
+}
+
+
+class Configuration(Struct, frozen=True):
+    """A complete configuration.
+
+    Attributes:
+        auth: The credentials.
+        organization_id: The organization.
+        base_url: Where the API is, without a slash at the end.
+        headers: The headers that go with every request.
+    """
+
+    auth: Auth
+    organization_id: str
+    base_url: str
+    headers: dict[str, str]
+
+
+def configure(
+    *,
+    api_key: str | None,
+    api_key_id: str | None,
+    user_id: str | None,
+    organization_id: str | None,
+    base_url: str | None,
+    auth: Auth | None,
+    mongo_cluster_name: str | None,
+    headers: Mapping[str, str] | None,
+) -> Configuration:
+    """Complete the arguments from the environment, and check them.
+
+    Raises:
+        ConfigurationError: If something is missing or cannot be right; the message names it.
+    """
+    organization = _setting("organization_id", organization_id)
+    organization_segment(organization)
+    if auth is None:
+        auth = ApiKeyAuth(
+            _setting("api_key", api_key),
+            _setting("api_key_id", api_key_id),
+            _setting("user_id", user_id),
+        )
+    elif not isinstance(auth, ApiKeyAuth | BearerAuth | BasicAuth):
+        raise ConfigurationError(
+            f"auth must be ApiKeyAuth, BearerAuth or BasicAuth, not {type(auth).__name__}"
+        )
+    elif api_key is not None or api_key_id is not None or user_id is not None:
+        raise ConfigurationError("give either auth, or api_key, api_key_id and user_id; not both")
+    sent = extra_headers(headers or {})
+    if mongo_cluster_name is not None:
+        sent["x-mongo-cluster-name"] = header_value("mongo_cluster_name", mongo_cluster_name)
+    url = base_url or os.environ.get(_VARIABLES["base_url"]) or DEFAULT_BASE_URL
+    return Configuration(auth, organization, _base_url(url), sent)
+
+
+def _setting(name: str, given: str | None) -> str:
+    value = given if given is not None else os.environ.get(_VARIABLES[name])
+    if not value:
+        raise ConfigurationError(
+            f"{name} is missing: give {name}= to AmigoClient, or set {_VARIABLES[name]}"
+        )
+    return value
+
+
+def _base_url(text: str) -> str:
+    problem = "it must be like https://api.amigo.ai"
+    try:
+        url = URL(text)
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"base_url cannot be read: {problem}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"base_url is without http or https, or without a host: {problem}")
+    if url.user or url.password or url.raw_query_string or url.raw_fragment:
+        raise ConfigurationError(f"base_url has a user, query or fragment: {problem}")
+    return str(url).rstrip("/")
