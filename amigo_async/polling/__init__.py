@@ -1,0 +1,17 @@
+"""Wait for runs: one poller for all waiters of a client."""
+
+from amigo_async.polling.cancelling import Cancellation, cancel_and_wait
+from amigo_async.polling.poller import Poller
+from amigo_async.polling.waiting import as_completed, check_seconds, wait_for_completion
+from amigo_async.polling.watch import OnProgress, Watch
+
+__all__ = [
+    "Cancellation",
+    "OnProgress",
+    "Poller",
+    "Watch",
+    "as_completed",
+    "cancel_and_wait",
+    "check_seconds",
+    "wait_for_completion",
+]

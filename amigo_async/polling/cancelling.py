@@ -1,0 +1,54 @@
+"""Cancel a run and see what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, NamedTuple, TypeAlias
+
+import anyio
+
+from amigo_async.errors import ConflictError, DeadlineError
+from amigo_async.models import Run
+from amigo_async.polling.poller import Poller
+from amigo_async.polling.waiting import check_seconds, wait_for_completion
+
+CancelState: TypeAlias = Literal["cancelled", "finished", "running"]
+
+
+class Cancellation(NamedTuple):
+    """What came of a cancellation.
+
+    Attributes:
+        state: ``"cancelled"`` (the service took the request, and the run is over),
+            ``"finished"`` (it was over before) or ``"running"`` (it was still going on when the
+            time was over).
+        run: Its last state; None where none was seen.
+    """
+
+    state: CancelState
+    run: Run | None
+
+
+async def cancel_and_wait(
+    poller: Poller,
+    cancel: Callable[[str], Awaitable[None]],
+    run_id: str,
+    *,
+    timeout: float | None = None,
+) -> Cancellation:
+    """See `AmigoClient.cancel_and_wait`."""
+    check_seconds("timeout", timeout)
+    state: CancelState = "cancelled"
+    last: list[Run] = []
+    try:
+        with anyio.move_on_after(timeout):
+            try:
+                await cancel(run_id)
+            except ConflictError:
+                state = "finished"
+            run = await wait_for_completion(poller, run_id, on_progress=last.append)
+            return Cancellation(state, run)
+    except DeadlineError:
+        if timeout is None:
+            raise
+    return Cancellation("running", last[-1] if last else None)

@@ -1,0 +1,67 @@
+"""How often to ask, and how to lay ids out on pages; pure functions of numbers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from amigo_async.limits import WINDOW, BudgetState
+
+# The share of the list budget that polling may spend; the rest is for calls of the user's.
+SHARE: Final = 0.5
+
+# The shortest and the longest interval between two looks at a run, in seconds, as far as the
+# budget allows; in between it grows by this factor while nothing happens.
+SHORTEST: Final = 1.0
+LONGEST: Final = 20.0
+GROWTH: Final = 1.5
+
+
+class Page(NamedTuple):
+    """One list call.
+
+    Attributes:
+        ids: The runs to ask for.
+        full: Whether to ask for them in any state, or only if they are completed.
+    """
+
+    ids: Sequence[str]
+    full: bool
+
+
+def lay_out(full: Sequence[str], completed: Sequence[str], size: int) -> list[Page]:
+    """As few pages of up to `size` ids as possible.
+
+    Args:
+        full: Runs to be seen in any state.
+        completed: Runs that are of interest only if they are completed; they fill up the last
+            page of the others.
+        size: Ids a page.
+    """
+    ids = [*full, *completed]
+    return [Page(ids[i : i + size], full=i < len(full)) for i in range(0, len(ids), size)]
+
+
+def affordable(pages: int, budget: BudgetState | None) -> float:
+    """The interval in seconds at which `pages` calls a look spend no more than the share."""
+    if budget is None:
+        return 0.0
+    interval = pages * WINDOW / (budget.limit * SHARE)
+    if budget.remaining is not None and budget.turns_in is not None:
+        # Others spend too: share what is left of this window, not what it began with.
+        left = max(budget.remaining * SHARE, 1.0)
+        interval = max(interval, min(pages * budget.turns_in / left, budget.turns_in))
+    return interval
+
+
+class Pace:
+    """The interval between two looks: short after news, longer while nothing happens."""
+
+    def __init__(self) -> None:
+        self._interval = SHORTEST
+
+    def after(self, *, news: bool, pages: int, budget: BudgetState | None) -> float:
+        """Seconds until the next look, a tenth more or less, so that clients do not align."""
+        self._interval = SHORTEST if news else min(self._interval * GROWTH, LONGEST)
+        return max(self._interval, affordable(pages, budget)) * random.uniform(0.95, 1.05)  # noqa: S311  # jitter

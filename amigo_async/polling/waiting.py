@@ -1,0 +1,112 @@
+"""`wait_for_completion` and `as_completed`, on top of the poller."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncGenerator, Iterable
+
+import anyio
+
+from amigo_async.errors import AmigoError, ArgumentError, DeadlineError, WaitTimeoutError
+from amigo_async.models import Run
+from amigo_async.polling.poller import Poller
+from amigo_async.polling.watch import OnProgress, Watch
+
+
+async def wait_for_completion(
+    poller: Poller,
+    run_id: str,
+    *,
+    timeout: float | None = None,
+    poll_interval: float | None = None,
+    require_artifacts: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """See `AmigoClient.wait_for_completion`."""
+    check_seconds("timeout", timeout)
+    check_seconds("poll_interval", poll_interval)
+    with poller.watching(
+        [run_id],
+        interval=poll_interval,
+        require_artifacts=require_artifacts,
+        wants_progress=on_progress is not None,
+    ) as watch:
+        try:
+            with anyio.move_on_after(timeout):
+                while True:
+                    news = await poller.news(watch)
+                    if isinstance(news, AmigoError):
+                        raise news
+                    if watch.satisfied_by(news):
+                        return news
+                    if on_progress is not None:
+                        told = on_progress(news)
+                        if inspect.isawaitable(told):
+                            await told
+        except DeadlineError as error:
+            if timeout is None:
+                raise
+            raise _timed_out(poller, [run_id], timeout) from error
+        raise _timed_out(poller, [run_id], timeout or 0.0)
+
+
+async def as_completed(
+    poller: Poller,
+    run_ids: Iterable[str],
+    *,
+    timeout: float | None = None,
+    poll_interval: float | None = None,
+    require_artifacts: bool = False,
+) -> AsyncGenerator[Run, None]:
+    """See `AmigoClient.as_completed`."""
+    check_seconds("timeout", timeout)
+    check_seconds("poll_interval", poll_interval)
+    if isinstance(run_ids, str):
+        raise ArgumentError("run_ids must be a list of ids, not a single string")
+    deadline = math.inf if timeout is None else anyio.current_time() + timeout
+    errors: list[AmigoError] = []
+    with poller.watching(
+        run_ids, interval=poll_interval, require_artifacts=require_artifacts
+    ) as watch:
+        while watch.pending or watch.news:
+            news = await _before(poller, watch, deadline, timeout)
+            if isinstance(news, AmigoError):
+                errors.append(news)
+            else:
+                yield news
+    if errors:
+        for further in errors[1:]:
+            errors[0].add_note(str(further))
+        raise errors[0]
+
+
+async def _before(
+    poller: Poller, watch: Watch, deadline: float, timeout: float | None
+) -> Run | AmigoError:
+    """The next news of `watch`; no scope is open while the generator's caller has the run."""
+    try:
+        with anyio.move_on_at(deadline):
+            return await poller.news(watch)
+    except DeadlineError as error:
+        if timeout is None:
+            raise
+        raise _timed_out(poller, watch.pending, timeout) from error
+    raise _timed_out(poller, watch.pending, timeout or 0.0)
+
+
+def check_seconds(argument: str, seconds: float | None) -> None:
+    """Refuse what is not a number of seconds.
+
+    Raises:
+        ArgumentError: If `seconds` is neither None nor a number above 0.
+    """
+    if seconds is None:
+        return
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        raise ArgumentError(f"{argument} must be seconds above 0, or None, not {seconds!r:.80}")
+
+
+def _timed_out(poller: Poller, run_ids: Iterable[str], timeout: float) -> WaitTimeoutError:
+    ids = tuple(run_ids)
+    return WaitTimeoutError(ids, timeout=timeout, last_runs=poller.last(ids))
