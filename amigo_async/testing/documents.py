@@ -1,0 +1,125 @@
+"""The bodies of the API: what a set asks of its runs, and what came of them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from amigo_async.testing.plans import Fate, SetPlan
+
+_VERBS = ("==", "!=", "<=", "<", ">=", ">")
+
+
+def object_ids(seed: str, count: int) -> list[str]:
+    """Ids of 24 hexadecimal digits; the same for the same `seed`."""
+    text = random.Random(seed).randbytes(12 * count).hex()  # noqa: S311  # repeatable on purpose
+    return [text[at : at + 24] for at in range(0, len(text), 24)]
+
+
+def _criterion(number: int) -> dict[str, Any]:
+    kind, turn = number % 3, number // 3
+    if kind == 0:
+        return {"type": "boolean", "expected_value": turn % 2 == 0}
+    if kind == 1:
+        verb = _VERBS[turn % len(_VERBS)]
+        return {"type": "numerical", "verb": verb, "threshold": 0.5 + turn}
+    return {
+        "type": "categorical",
+        "expected_values": ["good", "excellent", "très bien"][: 1 + turn % 3],
+    }
+
+
+def _metrics(set_id: str, test: int, plan: SetPlan) -> list[dict[str, Any]]:
+    ids = object_ids(f"metrics of {set_id} {test}", plan.metrics)
+    return [
+        {
+            "metric_id": metric_id,
+            "success_criterion_name": f"criterion {number + 1}",
+            "success_criterion": _criterion(test * plan.metrics + number),
+        }
+        for number, metric_id in enumerate(ids)
+    ]
+
+
+def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
+    """``unit_test_run_specs`` of a set's runs.
+
+    Args:
+        set_id: The set.
+        plan: What it is like.
+        full: Whether the fields are there that need the permission to get unit tests.
+    """
+    tests = object_ids(f"tests of {set_id}", plan.unit_tests)
+    machine, agent, persona = object_ids(f"parts of {set_id}", 3)
+    scenarios = object_ids(f"scenarios of {set_id}", plan.unit_tests)
+    return [
+        {
+            "unit_test_id": test_id,
+            "run_count": plan.repeats,
+            "service_hierarchical_state_machine_version_info": [machine, 3],
+            "agent_version_info": [agent, 12],
+            "scenario_version_info": [scenarios[number], 1 + number] if full else None,
+            "persona_version_info": [persona, 2] if full else None,
+            "llm_model_preferences": {
+                "simulated_user": {"llm_name": "sandbox-llm", "params": {"temperature": 0.2}}
+            },
+            "max_interactions": 20,
+            "metrics_to_evaluate": _metrics(set_id, number, plan) if full else [],
+        }
+        for number, test_id in enumerate(tests)
+    ]
+
+
+def results(
+    run_id: str, set_id: str, plan: SetPlan, fate: Fate, done: int, *, full: bool
+) -> list[dict[str, Any] | None]:
+    """``unit_test_run_results`` of a run; None for a unit test of which no repeat has ended.
+
+    Args:
+        run_id: The run.
+        set_id: Its set.
+        plan: What it does.
+        fate: What goes wrong in it.
+        done: How many repeats have ended.
+        full: Whether the fields are there that need the permission to get unit tests.
+    """
+    tests = object_ids(f"tests of {set_id}", plan.unit_tests)
+    documents = object_ids(f"results of {run_id}", plan.steps * plan.metrics)
+    found: list[dict[str, Any] | None] = []
+    for test, test_id in enumerate(tests):
+        steps = range(test, done, plan.unit_tests)
+        if not steps:
+            found.append(None)
+            continue
+        found.append(
+            {
+                "unit_test_id": test_id,
+                "metric_evaluation_results": (
+                    _evaluations(set_id, test, plan, fate, documents, steps) if full else []
+                ),
+                "run_errors": [fate.errors.get(step) for step in steps],
+            }
+        )
+    return found
+
+
+def _evaluations(  # noqa: PLR0917  # one call, one line above
+    set_id: str, test: int, plan: SetPlan, fate: Fate, ids: list[str], steps: range
+) -> list[dict[str, Any]]:
+    """The results of each metric, one for each repeat that did not err."""
+    evaluated = [step for step in steps if step not in fate.errors]
+    nothing: frozenset[int] = frozenset()
+    return [
+        {
+            "metric_id": metric_id,
+            "metric_version": 1 + number,
+            "results": [
+                [
+                    ids[step * plan.metrics + number],
+                    number not in fate.failed.get(step, nothing),
+                ]
+                for step in evaluated
+            ],
+        }
+        for number, metric_id in enumerate(object_ids(f"metrics of {set_id} {test}", plan.metrics))
+    ]
