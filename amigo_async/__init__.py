@@ -1,0 +1,87 @@
+"""Asyncio SDK for the simulation runs of the Amigo API.
+
+`AmigoClient` is where to begin; ``client.run_many`` is the main thing. What is named here, in
+`amigo_async.errors`, `amigo_async.events`, `amigo_async.models` and `amigo_async.testing` is
+public; everything else may change.
+"""
+
+from amigo_async.artifacts import Artifacts, ArtifactStream
+from amigo_async.auth import ApiKeyAuth, BasicAuth, BearerAuth
+from amigo_async.batch import Batch, BatchResult, RunOutcome
+from amigo_async.client import AmigoClient
+from amigo_async.errors import (
+    AmbiguousStartError,
+    AmigoError,
+    APIError,
+    ArgumentError,
+    ArtifactChangedError,
+    ArtifactError,
+    ArtifactsNotReadyError,
+    ArtifactTruncatedError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    ConflictError,
+    DeadlineError,
+    DecodeError,
+    ForbiddenError,
+    JournalError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    ServiceUnavailableError,
+    TransportError,
+    ValidationError,
+    WaitTimeoutError,
+)
+from amigo_async.limits import BudgetState
+from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
+from amigo_async.polling import Cancellation
+from amigo_async.runs import Runs
+from amigo_async.version import __version__
+
+__all__ = [
+    "APIError",
+    "AmbiguousStartError",
+    "AmigoClient",
+    "AmigoError",
+    "ApiKeyAuth",
+    "ArgumentError",
+    "ArtifactChangedError",
+    "ArtifactError",
+    "ArtifactStream",
+    "ArtifactTruncatedError",
+    "Artifacts",
+    "ArtifactsLink",
+    "ArtifactsNotReadyError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BasicAuth",
+    "Batch",
+    "BatchResult",
+    "BearerAuth",
+    "BudgetState",
+    "Cancellation",
+    "ConfigurationError",
+    "ConflictError",
+    "CreatedRun",
+    "DeadlineError",
+    "DecodeError",
+    "ForbiddenError",
+    "JournalError",
+    "NotFoundError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "Run",
+    "RunOutcome",
+    "RunPage",
+    "Runs",
+    "ServerError",
+    "ServiceUnavailableError",
+    "TransportError",
+    "UserInfo",
+    "ValidationError",
+    "WaitTimeoutError",
+    "__version__",
+]

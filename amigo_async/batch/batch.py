@@ -1,0 +1,303 @@
+"""Take many sets from start to artifacts, each as soon as it can go on."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from os import fspath
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from amigo_async.artifacts import Artifacts
+from amigo_async.batch.journal import (
+    Finished,
+    Intent,
+    Journal,
+    Line,
+    Record,
+    Saved,
+    Started,
+    open_journal,
+)
+from amigo_async.batch.listening import Listening
+from amigo_async.batch.member import Member
+from amigo_async.batch.options import Options
+from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async.clock import ServerClock
+from amigo_async.errors import AmigoError, DeadlineError, JournalError, WaitTimeoutError
+from amigo_async.events import Events, RunFinished, RunProgressed
+from amigo_async.limits import WINDOW
+from amigo_async.models import CreatedRun, Run
+from amigo_async.polling import Poller, cancel_and_wait, wait_for_completion
+from amigo_async.shield import finish
+from amigo_async.starts import Starts
+
+# How long the artifacts of a run that is over are waited for, in seconds; a run that was cancelled
+# elsewhere may never have any.
+ARTIFACTS_PATIENCE: Final = 600.0
+
+# How long runs are given to be cancelled: what the 10 cancels a minute need, and this, in seconds.
+_CANCEL_GRACE: Final = 30.0
+_CANCELS_A_MINUTE: Final = 10
+
+# Downloads side by side: more would only share the same line.
+_DOWNLOADS: Final = 8
+
+
+class Rooms(NamedTuple):
+    """What a batch works with."""
+
+    base_url: str
+    organization_id: str
+    starts: Starts
+    poller: Poller
+    cancel: Callable[[str], Awaitable[None]]
+    artifacts: Artifacts
+    clock: ServerClock
+    events: Events
+
+
+class Batch:
+    """A batch at work: iterate over it to get each outcome as it comes.
+
+    Args:
+        set_ids: The sets, in the order in which outcomes are reported at the end.
+        options: How to run them.
+        rooms: What to work with.
+    """
+
+    def __init__(self, set_ids: Iterable[str], options: Options, rooms: Rooms) -> None:
+        self._set_ids = tuple(set_ids)
+        self._options = options
+        self._rooms = rooms
+        self._members: dict[str, Member] = {}
+        self._outcomes: dict[str, RunOutcome] = {}
+        self._ready: asyncio.Queue[RunOutcome] = asyncio.Queue()
+        self._times = Counter(self._set_ids)
+        self._given = 0
+        self._journal: Journal | None = None
+        self._wants_progress = options.on_event is not None or options.on_failure != "continue"
+        self._deadline = math.inf
+        self._downloads = anyio.Semaphore(_DOWNLOADS)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """Work on the sets for as long as the context is open."""
+        if self._options.timeout is not None:
+            self._deadline = anyio.current_time() + self._options.timeout
+        async with AsyncExitStack() as stack:
+            records = await self._open_journal(stack)
+            self._members = {s: Member(s, records.get(s, Record())) for s in self._set_ids}
+            if self._options.on_event is not None:
+                listening = Listening(self._options.on_event, self._members)
+                await stack.enter_async_context(listening.open(self._rooms.events))
+            stack.push_async_callback(self._see_off)
+            failure: Exception | None = None
+            async with anyio.create_task_group() as group:
+                self._begin(group)
+                try:
+                    yield self
+                except Exception as error:  # noqa: BLE001  # the user's: to come out as it is
+                    failure = error
+                group.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+
+    def __aiter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> RunOutcome:
+        """The next outcome to come; a set that was named twice is given twice."""
+        if self._given == len(self._set_ids):
+            raise StopAsyncIteration
+        outcome = await self._ready.get()
+        self._given += 1
+        return outcome
+
+    def result(self) -> BatchResult:
+        """The outcomes of all sets, as they are now, in the order asked for."""
+        return BatchResult(
+            tuple(
+                self._outcomes.get(set_id) or self._members[set_id].outcome(out_of_time=True)
+                for set_id in self._set_ids
+            )
+        )
+
+    async def _open_journal(self, stack: AsyncExitStack) -> dict[str, Record]:
+        if self._options.journal is None:
+            return {}
+        self._journal = await stack.enter_async_context(
+            open_journal(
+                self._options.journal,
+                base_url=self._rooms.base_url,
+                organization_id=self._rooms.organization_id,
+            )
+        )
+        return self._journal.records
+
+    def _begin(self, group: TaskGroup) -> None:
+        for member in self._members.values():
+            group.start_soon(self._attend, member)
+
+    async def _attend(self, member: Member) -> None:
+        """Take one set through the batch; whatever happens to it is its outcome."""
+        with anyio.move_on_at(self._deadline) as scope:
+            try:
+                await self._take_through(member)
+            except Exception as error:  # noqa: BLE001  # one set must not take the others with it
+                member.error = error
+        late = scope.cancelled_caught or isinstance(member.error, DeadlineError | WaitTimeoutError)
+        self._conclude(member, member.outcome(out_of_time=late))
+
+    def _conclude(self, member: Member, outcome: RunOutcome) -> None:
+        self._outcomes[member.set_id] = outcome
+        for _ in range(self._times[member.set_id]):
+            self._ready.put_nowait(outcome)
+        if outcome.verdict in ("failed", "errored", "not_started"):
+            self._react(member)
+
+    async def _take_through(self, member: Member) -> None:
+        """Start, wait and collect, from wherever the journal says it stands."""
+        if member.run_id is None:
+            await self._start(member)
+        if member.unfinished_run is not None:
+            await self._wait(member, member.unfinished_run)
+        if member.run is not None and member.verdict is not None:
+            await self._collect(member, member.run)
+
+    async def _start(self, member: Member) -> None:
+        async def on_send() -> None:
+            at = datetime.fromtimestamp(self._rooms.clock.earliest(), UTC)
+            await self._note(Intent(member.set_id, at))
+
+        async def on_start(created: CreatedRun) -> None:
+            at, run_id = self._rooms.clock.utcnow(), created.simulation_unit_test_set_run_id
+            member.started(run_id, at, attached=created.attached)
+            await self._try_to_note(
+                member, Started(member.set_id, run_id, at, attached=created.attached)
+            )
+
+        intent = member.record.intent
+        with member.starting:
+            await self._rooms.starts.start(
+                member.set_id,
+                self._options.on_conflict,
+                on_send=on_send,
+                on_start=on_start,
+                since=None if intent is None else intent.at,
+            )
+
+    async def _wait(self, member: Member, run_id: str) -> None:
+        """Wait for the end of a run, or bring it about where the rest is to be cancelled."""
+
+        def on_progress(run: Run) -> None:
+            self._progressed(member, run)
+
+        run: Run | None = None
+        with member.waiting:
+            run = await wait_for_completion(
+                self._rooms.poller,
+                run_id,
+                poll_interval=self._options.poll_interval,
+                on_progress=on_progress if self._wants_progress else None,
+            )
+        cancelled = member.waiting.cancelled_caught
+        if cancelled:
+            state, run = await cancel_and_wait(
+                self._rooms.poller, self._rooms.cancel, run_id, timeout=self._cancel_bound()
+            )
+            cancelled = state == "cancelled"
+            if state == "running":
+                member.run = run
+                raise WaitTimeoutError([run_id], timeout=self._cancel_bound())
+        if run is None:
+            return
+        member.finished(run, self._rooms.clock.utcnow(), cancelled=cancelled)
+        verdict = member.verdict
+        if verdict is not None:
+            self._rooms.events.emit(RunFinished(member.set_id, run_id, verdict))
+            await self._try_to_note(
+                member, Finished(member.set_id, verdict, run, self._rooms.clock.utcnow())
+            )
+
+    def _progressed(self, member: Member, run: Run) -> None:
+        member.run = run
+        done, total = run.progress or (None, None)
+        self._rooms.events.emit(
+            RunProgressed(member.set_id, run.id, done, total, run.failed_metrics, run.errored)
+        )
+        if run.failed_metrics or run.errored:
+            self._react(member)
+
+    async def _collect(self, member: Member, run: Run) -> None:
+        """Fetch the artifacts of a run that is over, once they are there."""
+        folder = self._options.artifacts_dir
+        if folder is None or (member.verdict == "cancelled" and not run.artifacts_generated):
+            return
+        if member.artifacts is not None and await asyncio.to_thread(member.artifacts.exists):
+            return
+        if not run.artifacts_generated:
+            member.run = await wait_for_completion(
+                self._rooms.poller,
+                run.id,
+                timeout=ARTIFACTS_PATIENCE,
+                poll_interval=self._options.poll_interval,
+                require_artifacts=True,
+            )
+        async with self._downloads:
+            # A folder for each run: the store may call all of their artifacts the same.
+            target = f"{Path(folder) / run.id}/"
+            member.artifacts = await self._rooms.artifacts.download(run.id, target)
+        await self._try_to_note(member, Saved(member.set_id, fspath(member.artifacts)))
+
+    def _react(self, failed: Member) -> None:
+        """A set failed, or is seen to be failing: do about the others as asked."""
+        if self._options.on_failure == "continue":
+            return
+        for member in self._members.values():
+            if member is not failed:
+                member.starting.cancel()
+                if self._options.on_failure == "cancel_rest":
+                    member.waiting.cancel()
+
+    async def _see_off(self) -> None:
+        """Before the batch is left: cancel the runs that go on, if asked to."""
+        if self._options.on_exit == "cancel":
+            await finish(self._cancel_all())
+
+    async def _cancel_all(self) -> None:
+        async def cancel(run_id: str) -> None:
+            with suppress(
+                AmigoError
+            ):  # it is over, or could not be reached: nobody is left to tell
+                await self._rooms.cancel(run_id)
+
+        with anyio.move_on_after(self._cancel_bound()):
+            async with anyio.create_task_group() as group:
+                for member in self._members.values():
+                    if member.unfinished_run is not None:
+                        group.start_soon(cancel, member.unfinished_run)
+
+    def _cancel_bound(self) -> float:
+        """Seconds that the cancels of all runs in progress need under their limit, and some."""
+        count = sum(m.unfinished_run is not None for m in self._members.values())
+        return _CANCEL_GRACE + WINDOW * (count // _CANCELS_A_MINUTE)
+
+    async def _note(self, line: Line) -> None:
+        if self._journal is not None:
+            await self._journal.write(line)
+
+    async def _try_to_note(self, member: Member, line: Line) -> None:
+        """Write a line; if that fails the run is not lost, but its outcome has the error."""
+        try:
+            await self._note(line)
+        except JournalError as error:
+            member.error = error

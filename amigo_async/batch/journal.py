@@ -1,0 +1,238 @@
+"""The journal of a batch: what was meant, started, finished and saved, a JSON line each.
+
+A line is written before a run is started and after each step, so that the same call with the same
+journal carries on wherever a process was stopped. It holds ids and states, and no secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from amigo_async.batch.outcomes import Verdict
+from amigo_async.errors import JournalError
+from amigo_async.models import Run
+from amigo_async.shield import finish
+
+_VERSION: Final = 1
+
+
+class Opened(Struct, frozen=True, tag="journal", tag_field="what"):
+    """The first line: whose runs these are."""
+
+    base_url: str
+    organization_id: str
+    version: int = _VERSION
+
+
+class Intent(Struct, frozen=True, tag="intent", tag_field="what"):
+    """A run of the set is about to be started."""
+
+    unit_test_set_id: str
+    at: datetime
+
+
+class Started(Struct, frozen=True, tag="started", tag_field="what"):
+    """The id of the run is known."""
+
+    unit_test_set_id: str
+    run_id: str
+    at: datetime
+    attached: bool = False
+
+
+class Finished(Struct, frozen=True, tag="finished", tag_field="what"):
+    """The run is over."""
+
+    unit_test_set_id: str
+    verdict: Verdict
+    run: Run
+    at: datetime
+
+
+class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
+    """The artifacts of the run are on disk."""
+
+    unit_test_set_id: str
+    path: str
+
+
+Line = Opened | Intent | Started | Finished | Saved
+
+
+class Record(Struct):
+    """What a journal says of one set."""
+
+    intent: Intent | None = None
+    started: Started | None = None
+    finished: Finished | None = None
+    saved: Saved | None = None
+
+
+_decode = msgspec.json.Decoder(Line).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Journal:
+    """A journal, which no other process can open meanwhile.
+
+    Args:
+        path: Its file.
+        opened: Whose runs it is for.
+
+    Attributes:
+        records: What it said when it was opened, by set.
+    """
+
+    def __init__(self, path: Path, opened: Opened) -> None:
+        self.records: dict[str, Record] = {}
+        self._path = path
+        self._opened = opened
+        self._descriptor: int | None = None
+        self._lock = asyncio.Lock()
+
+    def open(self) -> None:
+        """Open the file, lock and read it; blocks."""
+        with self._errors("opened"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o644)
+        _lock(self._descriptor, self._path)
+        with self._errors("read"):
+            content = _whole_lines(self._descriptor)
+            if not content:
+                _append(self._descriptor, _encode(self._opened) + b"\n")
+        self.records = parse(content, self._opened, self._path)
+
+    def close(self) -> None:
+        """Close the file, which lets others open it; blocks."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    async def write(self, line: Line) -> None:
+        """Append a line; it is handed to the system before this returns.
+
+        Raises:
+            JournalError: If it cannot be written. What was there before stays readable.
+        """
+        await finish(self._write(_encode(line) + b"\n"))
+
+    async def _write(self, data: bytes) -> None:
+        async with self._lock:
+            with self._errors("written"):
+                await asyncio.to_thread(_append, self._descriptor, data)
+
+    @contextmanager
+    def _errors(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = f"cannot be {done}: {error.strerror}"
+            raise JournalError(reason, path=self._path) from error
+
+
+@asynccontextmanager
+async def open_journal(
+    path: str | os.PathLike[str], *, base_url: str, organization_id: str
+) -> AsyncIterator[Journal]:
+    """Open a journal, or begin one.
+
+    Args:
+        path: Its file, made where there is none.
+        base_url: The service the runs belong to.
+        organization_id: The organization the runs belong to.
+
+    Raises:
+        JournalError: If it cannot be opened, another process has it open, it is of another
+            organization, or a line other than the last cannot be read.
+    """
+    journal = Journal(Path(path), Opened(base_url, organization_id))
+    try:
+        await finish(asyncio.to_thread(journal.open))
+        yield journal
+    finally:
+        await finish(asyncio.to_thread(journal.close))
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise JournalError(
+            "is in use by another batch; give each batch a journal of its own", path=path
+        ) from error
+
+
+def _whole_lines(descriptor: int) -> bytes:
+    """Read all lines, and cut off a last one that was not written to its end."""
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.ftruncate(descriptor, len(whole))
+    return whole
+
+
+def parse(content: bytes, opened: Opened, path: Path) -> dict[str, Record]:
+    """What whole lines say, by set.
+
+    Raises:
+        JournalError: If a line cannot be read, or the journal is not of `opened`.
+    """
+    records: dict[str, Record] = {}
+    for number, text in enumerate(content.splitlines(), 1):
+        try:
+            line = _decode(text)
+        except (ValueError, RecursionError) as error:
+            raise JournalError(
+                f"line {number} is not one of a journal; give another file", path=path
+            ) from error
+        if isinstance(line, Opened):
+            if line != opened:
+                raise JournalError(
+                    f"is of organization {line.organization_id} at {line.base_url}", path=path
+                )
+        else:
+            _note(records.setdefault(line.unit_test_set_id, Record()), line)
+    return records
+
+
+def _note(record: Record, line: Intent | Started | Finished | Saved) -> None:
+    """Take a line into a record; a later start makes what was before it void."""
+    if isinstance(line, Intent):
+        # Of several that led to nothing the first counts: its run may have been late.
+        record.intent = record.intent or line
+    elif isinstance(line, Started):
+        record.intent = None
+        if record.started is None or record.started.run_id != line.run_id:
+            record.finished = record.saved = None
+        record.started = line
+    elif isinstance(line, Finished):
+        record.finished = line
+    else:
+        record.saved = line
+
+
+def _append(descriptor: int | None, data: bytes) -> None:
+    """Write all of `data`, or leave the file as it was."""
+    if descriptor is None:
+        raise OSError(errno.EBADF, "it is closed")
+    size = os.fstat(descriptor).st_size
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

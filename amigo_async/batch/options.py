@@ -1,0 +1,57 @@
+"""How a batch is run, and what cannot be right about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from amigo_async.batch.listening import OnEvent
+from amigo_async.errors import ArgumentError
+from amigo_async.polling import check_seconds
+from amigo_async.starts import OnConflict, check_choice
+from amigo_async.wire.requests import check_id
+
+OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
+OnExit: TypeAlias = Literal["leave", "cancel"]
+
+
+class Options(NamedTuple):
+    """How a batch is run; see `AmigoClient.run_many`."""
+
+    artifacts_dir: str | PathLike[str] | None = None
+    timeout: float | None = None
+    poll_interval: float | None = None
+    on_conflict: OnConflict = "raise"
+    on_failure: OnFailure = "continue"
+    on_exit: OnExit = "leave"
+    journal: str | PathLike[str] | None = None
+    on_event: OnEvent | None = None
+
+
+def check_options(options: Options) -> Options:
+    """`options`, if they can be right.
+
+    Raises:
+        ArgumentError: If they cannot; the message names the argument and the remedy.
+    """
+    check_seconds("timeout", options.timeout)
+    check_seconds("poll_interval", options.poll_interval)
+    check_choice("on_conflict", options.on_conflict, get_args(OnConflict))
+    check_choice("on_failure", options.on_failure, get_args(OnFailure))
+    check_choice("on_exit", options.on_exit, get_args(OnExit))
+    return options
+
+
+def check_sets(set_ids: Iterable[str]) -> tuple[str, ...]:
+    """The sets, if there are any and their ids can be right.
+
+    Raises:
+        ArgumentError: If not. A batch of nothing would pass, and hide that a list was empty.
+    """
+    if isinstance(set_ids, str):
+        raise ArgumentError("unit_test_set_ids must be a list of ids, not a single string")
+    ids = tuple(check_id("unit_test_set_ids", set_id) for set_id in set_ids)
+    if not ids:
+        raise ArgumentError("unit_test_set_ids is empty: give at least one set")
+    return ids

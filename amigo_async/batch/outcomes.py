@@ -1,0 +1,77 @@
+"""What became of each set of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from amigo_async.models import Run
+
+Verdict: TypeAlias = Literal["passed", "failed", "errored", "timed_out", "cancelled", "not_started"]
+
+
+class RunOutcome(Struct, frozen=True, kw_only=True):
+    """What became of one set.
+
+    Attributes:
+        unit_test_set_id: The set.
+        run_id: Its run; None where none was started.
+        verdict: ``"passed"``, ``"failed"`` (metrics), ``"errored"`` (the run met an error, or
+            was lost sight of), ``"timed_out"`` (it goes on), ``"cancelled"`` or
+            ``"not_started"``.
+        run: The last state seen; None where none was seen.
+        error: What went wrong here, or in fetching the artifacts; None if nothing did.
+        artifacts: Where the artifacts are; None where they were not asked for or not had.
+        attached: Whether the run was there before (``on_conflict="attach"``).
+        started_at: When its id was known, by the server's clock; None if it never was.
+        finished_at: When its end was seen, by the server's clock; None if it was not.
+    """
+
+    unit_test_set_id: str
+    run_id: str | None = None
+    verdict: Verdict
+    run: Run | None = None
+    error: Exception | None = None
+    artifacts: Path | None = None
+    attached: bool = False
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class BatchResult(Struct, frozen=True):
+    """What became of all sets of a batch.
+
+    Attributes:
+        outcomes: One for each set, in the order asked for; a set named twice is there twice.
+    """
+
+    outcomes: Sequence[RunOutcome]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every set passed, and nothing that was asked for is missing."""
+        return all(o.verdict == "passed" and o.error is None for o in self.outcomes)
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many sets there are of each verdict that occurs."""
+        return dict(Counter(outcome.verdict for outcome in self.outcomes))
+
+
+def verdict_of(run: Run, *, cancelled: bool) -> Verdict:
+    """The verdict on a run that is over.
+
+    Args:
+        run: Its last state.
+        cancelled: Whether it was cancelled from here; the service does not tell.
+    """
+    if cancelled:
+        return "cancelled"
+    if run.errored:
+        return "errored"
+    return "failed" if run.failed_metrics else "passed"

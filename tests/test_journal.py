@@ -1,0 +1,192 @@
+"""The journal survives being cut off anywhere, and refuses what it cannot be sure of."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amigo_async.batch.journal import (
+    Finished,
+    Intent,
+    Journal,
+    Opened,
+    Record,
+    Saved,
+    Started,
+    open_journal,
+    parse,
+)
+from amigo_async.errors import JournalError
+from tests.fake_runs import run_id, some_run
+
+pytestmark = pytest.mark.anyio
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OURS = Opened("https://api.example", "acme")
+SET = run_id(7)
+INTENT = Intent(SET, AT)
+STARTED = Started(SET, run_id(1), AT, attached=True)
+FINISHED = Finished(SET, "failed", some_run(run_id(1), is_completed=True, failed_metrics=True), AT)
+SAVED = Saved(SET, "/somewhere/a.zip")
+
+
+def opened(path: Path, organization_id: str = "acme") -> AbstractAsyncContextManager[Journal]:
+    return open_journal(path, base_url="https://api.example", organization_id=organization_id)
+
+
+async def records(path: Path) -> dict[str, Record]:
+    async with opened(path) as journal:
+        return dict(journal.records)
+
+
+async def write(path: Path, *lines: Intent | Started | Finished | Saved) -> None:
+    async with opened(path) as journal:
+        for line in lines:
+            await journal.write(line)
+
+
+async def test_what_is_written_is_read_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    assert await records(path) == {SET: Record(intent=INTENT)}
+    await write(path, STARTED, FINISHED, SAVED)
+    found = await records(path)
+    assert found == {SET: Record(started=STARTED, finished=FINISHED, saved=SAVED)}
+
+
+async def test_it_is_json_lines_that_begin_with_whose_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    first, second = path.read_text().splitlines()
+    assert first == (
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}'
+    )
+    assert second == (f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z"}}')
+
+
+async def test_cut_off_anywhere_it_says_what_was_written_to_its_end(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jsonl"
+    await write(whole, INTENT, STARTED, FINISHED, SAVED)
+    content = whole.read_bytes()
+    ends = [at + 1 for at, byte in enumerate(content) if byte == 0x0A]
+    for cut in [*range(0, ends[2], 7), *ends, *(end - 1 for end in ends)]:
+        path = tmp_path / "cut.jsonl"
+        path.write_bytes(content[:cut])
+        kept = sum(end <= cut for end in ends)
+        record = (await records(path)).get(SET, Record())
+        assert (record.intent is not None) == (kept == 2)
+        assert (record.started is not None) == (kept >= 3)
+        assert (record.finished is not None) == (kept >= 4)
+        await write(path, SAVED)  # what is added later is read
+        assert (await records(path))[SET].saved == SAVED
+
+
+async def test_of_several_intents_that_led_to_nothing_the_first_counts(tmp_path: Path) -> None:
+    later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT, later)
+    assert (await records(path))[SET].intent == INTENT
+
+
+async def test_another_run_of_the_set_makes_void_what_was_before(tmp_path: Path) -> None:
+    again = Started(SET, run_id(2), AT)
+    path = tmp_path / "batch.jsonl"
+    await write(path, STARTED, FINISHED, SAVED, again)
+    assert await records(path) == {SET: Record(started=again)}
+
+
+async def test_a_second_batch_is_refused_while_the_first_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    async with opened(path):
+        with pytest.raises(JournalError, match="in use"):
+            await records(path)
+    assert await records(path) == {}
+
+
+async def test_a_journal_of_another_organization_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    with pytest.raises(JournalError, match="organization acme") as caught:
+        async with opened(path, "other"):
+            pass
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b"nonsense", b'{"what":"intent"}', b"\xff\xfe", b"[" * 5000, b""]
+)
+async def test_a_line_that_is_not_one_is_refused_with_its_number(
+    tmp_path: Path, line: bytes
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    before = path.read_bytes() + line + b"\n"
+    path.write_bytes(before)
+    with pytest.raises(JournalError, match="line 3"):
+        await records(path)
+    assert path.read_bytes() == before
+
+
+@given(st.binary(max_size=200))
+def test_no_content_makes_it_raise_anything_else(content: bytes) -> None:
+    try:
+        found = parse(content, OURS, Path("x"))
+    except JournalError:
+        return
+    assert isinstance(found, dict)
+
+
+@pytest.mark.parametrize("name", ["missing/batch.jsonl", "."])
+async def test_a_place_where_no_file_can_be_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(JournalError, match="cannot be opened"):
+        await records(tmp_path / name)
+
+
+async def test_a_full_disk_leaves_whole_lines_and_the_next_write_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) < 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[: len(data) - 20])  # a part of it still fits
+
+    async with opened(path) as journal:
+        await journal.write(INTENT)
+        before = path.read_bytes()
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(JournalError, match="No space left"):
+            await journal.write(STARTED)
+        assert path.read_bytes() == before
+        monkeypatch.setattr(os, "write", real)
+        await journal.write(SAVED)
+    assert (await records(path))[SET] == Record(intent=INTENT, saved=SAVED)
+
+
+async def test_a_write_that_is_cancelled_is_written_or_not_but_never_torn(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    async with opened(path) as journal:
+        writing = asyncio.create_task(journal.write(STARTED))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+        await journal.write(SAVED)
+    assert (await records(path))[SET].saved == SAVED
+
+
+async def test_a_journal_that_is_closed_takes_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path / "batch.jsonl") as journal:
+        kept: Journal = journal
+    with pytest.raises(JournalError, match="closed"):
+        await kept.write(INTENT)
