@@ -65,11 +65,12 @@ class Attempt:
         if isinstance(error, ConflictError) and self.lost is not None:
             self.conflict = error  # its own doing, or an older run
             return True
-        if not _may_pass(error):
+        if not self.on_wire or not _may_pass(error):
+            # Not on the wire: the sign in or the gate failed, and has tried enough.
             if self.lost is None:
                 raise error
             return True
-        if _may_have_started(error):
+        if not isinstance(error, TransportError) or error.sent:
             self.lost = error
         return False
 
@@ -108,7 +109,3 @@ def _may_pass(error: AmigoError) -> bool:
     if isinstance(error, APIError):
         return isinstance(error, ServerError) or error.status == 408
     return isinstance(error, TransportError | DecodeError)
-
-
-def _may_have_started(error: AmigoError) -> bool:
-    return not (isinstance(error, TransportError) and not error.sent)

@@ -12,7 +12,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias, get_args
 
 import anyio
@@ -39,6 +39,9 @@ _ATTEMPTS: Final = 5
 
 # How often a run in the way is dealt with before it is left to whoever keeps starting it.
 _CONFLICTS: Final = 5
+
+# By this much less than it is a creation time may be given, whose fractions may be cut off.
+_ROUNDING: Final = timedelta(seconds=1)
 
 # Newest runs of the set that are looked through; more cannot have been created since.
 _LOOKED_AT: Final = 10
@@ -134,6 +137,7 @@ class Starts:
                 found = await self._find(attempt, attempt.lost)
                 if found is not None:
                     return await self._started(attempt, found)
+            attempt.on_wire = False
             try:
                 created = await self._calls.create(attempt.set_id, attempt.guard)
                 return await self._started(attempt, created)
@@ -239,10 +243,10 @@ class Starts:
     def _since(self, attempt: Attempt) -> datetime:
         """When the first attempt was sent, by the server's clock, rather too early."""
         if attempt.meant_since is not None:
-            return attempt.meant_since
+            return attempt.meant_since - _ROUNDING
         now = anyio.current_time()
         age = now - (now if attempt.sent_at is None else attempt.sent_at)
-        return datetime.fromtimestamp(self._clock.earliest() - age, UTC)
+        return datetime.fromtimestamp(self._clock.earliest() - age, UTC) - _ROUNDING
 
     def _ambiguous(self, attempt: Attempt, lost: AmigoError, reason: str) -> AmbiguousStartError:
         return AmbiguousStartError(
