@@ -104,7 +104,7 @@ class APIError(_RequestError):
         remedy: str | None = None,
     ) -> None:
         parts = [f"{method} {path} answered {status}"]
-        parts += [f": {detail}"] if detail else []
+        parts += [f": {detail.rstrip('.')}"] if detail else []
         parts += [f"; {remedy}"] if remedy else []
         parts += [f" (try again in {retry_after:g} s)"] if retry_after is not None else []
         parts += [f" [request id {request_id}]"] if request_id else []

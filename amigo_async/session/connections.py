@@ -36,6 +36,9 @@ class Connections:
         self._check_open()
         if self._api is None:
             self._api = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            # aiohttp would send a GET again by itself on a connection that was closed meanwhile:
+            # past the gate, and so over the budget. Our own policy does that.
+            self._api._retry_connection = False  # noqa: SLF001  # there is no public switch
         return self._api
 
     def store(self) -> aiohttp.ClientSession:
