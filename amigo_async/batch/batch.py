@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from os import fspath
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -31,11 +31,17 @@ from amigo_async.batch.member import Member
 from amigo_async.batch.options import Options
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.clock import ServerClock
-from amigo_async.errors import AmigoError, DeadlineError, JournalError, WaitTimeoutError
+from amigo_async.errors import (
+    AmigoError,
+    ArgumentError,
+    DeadlineError,
+    JournalError,
+    WaitTimeoutError,
+)
 from amigo_async.events import Events, RunFinished, RunProgressed
 from amigo_async.limits import WINDOW
 from amigo_async.models import CreatedRun, Run
-from amigo_async.polling import Poller, cancel_and_wait, wait_for_completion
+from amigo_async.polling import Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.shield import finish
 from amigo_async.starts import Starts
 
@@ -93,6 +99,7 @@ class Batch:
         if self._options.timeout is not None:
             self._deadline = anyio.current_time() + self._options.timeout
         async with AsyncExitStack() as stack:
+            await self._make_folder()
             records = await self._open_journal(stack)
             self._members = {s: Member(s, records.get(s, Record())) for s in self._set_ids}
             if self._options.on_event is not None:
@@ -131,6 +138,17 @@ class Batch:
             )
         )
 
+    async def _make_folder(self) -> None:
+        folder = self._options.artifacts_dir
+        if folder is None:
+            return
+        try:
+            await finish(asyncio.to_thread(os.makedirs, folder, exist_ok=True))
+        except OSError as error:
+            raise ArgumentError(
+                f"artifacts_dir {os.fspath(folder)!r} cannot be made: {error.strerror}"
+            ) from error
+
     async def _open_journal(self, stack: AsyncExitStack) -> dict[str, Record]:
         if self._options.journal is None:
             return {}
@@ -155,7 +173,16 @@ class Batch:
             except Exception as error:  # noqa: BLE001  # one set must not take the others with it
                 member.error = error
         late = scope.cancelled_caught or isinstance(member.error, DeadlineError | WaitTimeoutError)
+        if scope.cancelled_caught and member.unfinished_run is not None:
+            member.error = self._out_of_time(member.unfinished_run, member.run)
         self._conclude(member, member.outcome(out_of_time=late))
+
+    def _out_of_time(self, run_id: str, last: Run | None) -> WaitTimeoutError:
+        return WaitTimeoutError(
+            [run_id],
+            timeout=self._options.timeout or 0.0,
+            last_runs={} if last is None else {run_id: last},
+        )
 
     def _conclude(self, member: Member, outcome: RunOutcome) -> None:
         self._outcomes[member.set_id] = outcome
@@ -202,31 +229,33 @@ class Batch:
             self._progressed(member, run)
 
         run: Run | None = None
-        with member.waiting:
-            run = await wait_for_completion(
-                self._rooms.poller,
-                run_id,
-                poll_interval=self._options.poll_interval,
-                on_progress=on_progress if self._wants_progress else None,
-            )
+        poller = self._rooms.poller
+        with (
+            poller.watching(
+                [run_id],
+                interval=self._options.poll_interval,
+                wants_progress=self._wants_progress,
+            ) as watch,
+            member.waiting,
+        ):
+            try:
+                run = await end_of_run(poller, watch, on_progress)
+            finally:
+                member.run = poller.last([run_id]).get(run_id, member.run)
         cancelled = member.waiting.cancelled_caught
         if cancelled:
-            state, run = await cancel_and_wait(
-                self._rooms.poller, self._rooms.cancel, run_id, timeout=self._cancel_bound()
-            )
+            bound = self._cancel_bound()
+            state, run = await cancel_and_wait(poller, self._rooms.cancel, run_id, timeout=bound)
             cancelled = state == "cancelled"
             if state == "running":
-                member.run = run
-                raise WaitTimeoutError([run_id], timeout=self._cancel_bound())
+                member.run = run or member.run
+                raise WaitTimeoutError([run_id], timeout=bound)
         if run is None:
             return
-        member.finished(run, self._rooms.clock.utcnow(), cancelled=cancelled)
-        verdict = member.verdict
-        if verdict is not None:
-            self._rooms.events.emit(RunFinished(member.set_id, run_id, verdict))
-            await self._try_to_note(
-                member, Finished(member.set_id, verdict, run, self._rooms.clock.utcnow())
-            )
+        at = self._rooms.clock.utcnow()
+        verdict = member.finished(run, at, cancelled=cancelled)
+        self._rooms.events.emit(RunFinished(member.set_id, run_id, verdict))
+        await self._try_to_note(member, Finished(member.set_id, verdict, run, at))
 
     def _progressed(self, member: Member, run: Run) -> None:
         member.run = run
@@ -256,7 +285,7 @@ class Batch:
             # A folder for each run: the store may call all of their artifacts the same.
             target = f"{Path(folder) / run.id}/"
             member.artifacts = await self._rooms.artifacts.download(run.id, target)
-        await self._try_to_note(member, Saved(member.set_id, fspath(member.artifacts)))
+        await self._try_to_note(member, Saved(member.set_id, os.fspath(member.artifacts)))
 
     def _react(self, failed: Member) -> None:
         """A set failed, or is seen to be failing: do about the others as asked."""

@@ -49,10 +49,11 @@ class Member:
         """Its run is known."""
         self.run_id, self.started_at, self.attached = run_id, at, attached
 
-    def finished(self, run: Run, at: datetime, *, cancelled: bool) -> None:
-        """Its run is over."""
+    def finished(self, run: Run, at: datetime, *, cancelled: bool) -> Verdict:
+        """Its run is over, with this verdict."""
         self.run, self.finished_at = run, at
         self.verdict = verdict_of(run, cancelled=cancelled)
+        return self.verdict
 
     @property
     def unfinished_run(self) -> str | None:

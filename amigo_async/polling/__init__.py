@@ -2,7 +2,12 @@
 
 from amigo_async.polling.cancelling import Cancellation, cancel_and_wait
 from amigo_async.polling.poller import Poller
-from amigo_async.polling.waiting import as_completed, check_seconds, wait_for_completion
+from amigo_async.polling.waiting import (
+    as_completed,
+    check_seconds,
+    end_of_run,
+    wait_for_completion,
+)
 from amigo_async.polling.watch import OnProgress, Watch
 
 __all__ = [
@@ -13,5 +18,6 @@ __all__ = [
     "as_completed",
     "cancel_and_wait",
     "check_seconds",
+    "end_of_run",
     "wait_for_completion",
 ]

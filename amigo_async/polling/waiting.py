@@ -34,21 +34,26 @@ async def wait_for_completion(
     ) as watch:
         try:
             with anyio.move_on_after(timeout):
-                while True:
-                    news = await poller.news(watch)
-                    if isinstance(news, AmigoError):
-                        raise news
-                    if watch.satisfied_by(news):
-                        return news
-                    if on_progress is not None:
-                        told = on_progress(news)
-                        if inspect.isawaitable(told):
-                            await told
+                return await end_of_run(poller, watch, on_progress)
         except DeadlineError as error:
             if timeout is None:
                 raise
             raise _timed_out(poller, [run_id], timeout) from error
         raise _timed_out(poller, [run_id], timeout or 0.0)
+
+
+async def end_of_run(poller: Poller, watch: Watch, on_progress: OnProgress | None) -> Run:
+    """Wait until the one run of `watch` is over."""
+    while True:
+        news = await poller.news(watch)
+        if isinstance(news, AmigoError):
+            raise news
+        if watch.satisfied_by(news):
+            return news
+        if on_progress is not None:
+            told = on_progress(news)
+            if inspect.isawaitable(told):
+                await told
 
 
 async def as_completed(

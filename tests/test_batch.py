@@ -1,0 +1,490 @@
+"""Many sets from start to artifacts: nothing refused, nothing lost, and every end is told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from amigo_async import (
+    AmigoClient,
+    ArgumentError,
+    ArtifactError,
+    BatchResult,
+    ConflictError,
+    DeadlineError,
+    JournalError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from amigo_async.batch import journal as journals
+from amigo_async.events import (
+    ArtifactSaved,
+    Event,
+    LimitHeld,
+    RequestRetried,
+    RunFinished,
+    RunProgressed,
+    RunStarted,
+    SignedIn,
+)
+from amigo_async.testing import Fault, Sandbox, SetPlan
+from amigo_async.testing.plans import Outcome
+
+pytestmark = pytest.mark.anyio
+
+SHORT = SetPlan(seconds=5.0)
+LONG = SetPlan(seconds=3600.0, cancel_after=2.0)
+FAILING = SetPlan(seconds=5.0, outcome="failed")
+
+
+def mixed(sandbox: Sandbox, count: int) -> list[str]:
+    """Sets of every outcome, of half a minute to three."""
+    outcomes: list[Outcome] = ["passed", "failed", "passed", "errored"]
+    return [
+        sandbox.add_set(SetPlan(seconds=(30.0, 180.0), outcome=outcomes[number % 4]))
+        for number in range(count)
+    ]
+
+
+def our_tasks() -> list[object]:
+    """The tasks that were made by this package, the sandbox's own not counted."""
+    coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+    return [
+        coroutine
+        for coroutine in coroutines
+        if "amigo_async" in str(getattr(coroutine, "cr_code", ""))
+        and "testing" not in str(getattr(coroutine, "cr_code", ""))
+    ]
+
+
+def whole(result: BatchResult, sandbox: Sandbox) -> bool:
+    """Whether every artifact is there, and as it should be."""
+    return all(
+        o.artifacts is not None
+        and o.run_id is not None
+        and o.artifacts.read_bytes() == sandbox.artifact_bytes(o.run_id)
+        for o in result.outcomes
+    )
+
+
+async def test_sixty_sets_take_no_longer_than_the_service_needs(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        set_ids = mixed(sandbox, 60)
+        began = anyio.current_time()
+        result = await client.run_many(set_ids, artifacts_dir=tmp_path)
+        took = anyio.current_time() - began
+        assert [o.unit_test_set_id for o in result.outcomes] == set_ids
+        assert result.counts == {"passed": 30, "failed": 15, "errored": 15}
+        assert not result.passed
+        assert whole(result, sandbox)
+        assert len(sandbox.runs) == 60
+        assert {o.run_id for o in result.outcomes} == {run.id for run in sandbox.runs}
+        assert not [r for r in sandbox.requests if r.status == 429]
+        # What the service needs: two turns of the window, then the last runs and their artifacts.
+        ends = [o.finished_at for o in result.outcomes if o.finished_at is not None]
+        first = min(run.created_at for run in sandbox.runs)
+        needed = (max(ends) - first).total_seconds()
+        assert needed <= (120 + 180) * 1.05 + 6
+        assert took <= needed + 6
+        assert sandbox.count("list") <= 25 * took / 60 * 1.1 + 4  # half of the budget
+
+
+async def test_sixty_sets_finish_though_polls_fail_tokens_expire_and_creates_are_dropped(
+    tmp_path: Path,
+) -> None:
+    async with Sandbox(token_lifetime=1.0, limits={"sign_in": None}) as sandbox:
+        sandbox.faults_at_random("list", Fault.status(500), Fault.drop(), rate=1 / 3, seed=1)
+        sandbox.faults_at_random(
+            "create", Fault.drop(), Fault.drop(after_work=True), rate=1 / 5, seed=2
+        )
+        set_ids = mixed(sandbox, 60)
+        async with sandbox.client() as client:
+            result = await client.run_many(set_ids, artifacts_dir=tmp_path)
+        assert result.counts == {"passed": 30, "failed": 15, "errored": 15}
+        assert len(sandbox.runs) == 60
+        assert whole(result, sandbox)
+
+
+async def test_every_set_has_an_outcome_whatever_becomes_of_it(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    busy = sandbox.add_set(LONG)
+    await client.runs.create(busy)
+    nothing = sandbox.add_set(SetPlan(seconds=5.0, artifacts_after=None))
+    set_ids = [sandbox.add_set(SHORT), "f" * 24, busy, sandbox.add_set(FAILING), nothing]
+    result = await client.run_many(set_ids, artifacts_dir=tmp_path)
+    good, unknown, conflict, failed, bare = result.outcomes
+    assert (good.verdict, good.error) == ("passed", None)
+    assert (unknown.verdict, unknown.run_id) == ("not_started", None)
+    assert isinstance(unknown.error, NotFoundError)
+    assert isinstance(conflict.error, ConflictError)
+    assert conflict.error.existing_run_id == sandbox.runs[0].id
+    assert failed.verdict == "failed"
+    assert failed.run is not None
+    assert failed.run.metrics_that_failed
+    assert bare.verdict == "passed"
+    assert isinstance(bare.error, WaitTimeoutError)
+    assert not result.passed
+
+
+async def test_an_artifact_that_cannot_be_had_does_not_hide_the_verdict(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.fault("store", Fault.status(404), times=20)
+    result = await client.run_many([sandbox.add_set(SHORT)], artifacts_dir=tmp_path)
+    (outcome,) = result.outcomes
+    assert outcome.verdict == "passed"
+    assert isinstance(outcome.error, ArtifactError)
+    assert outcome.artifacts is None
+    assert not result.passed
+
+
+async def test_a_set_named_twice_is_run_once_and_reported_twice(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    one, other = sandbox.add_sets(2, SHORT)
+    result = await client.run_many([one, other, one])
+    assert [o.unit_test_set_id for o in result.outcomes] == [one, other, one]
+    assert result.outcomes[0] == result.outcomes[2]
+    assert len(sandbox.runs) == 2
+    assert result.counts == {"passed": 3}
+    assert result.passed
+
+
+async def test_attached_runs_are_told(client: AmigoClient, sandbox: Sandbox) -> None:
+    set_id = sandbox.add_set(SHORT)
+    created = await client.runs.create(set_id)
+    result = await client.run_many([set_id], on_conflict="attach")
+    (outcome,) = result.outcomes
+    assert outcome.attached
+    assert outcome.run_id == created.simulation_unit_test_set_run_id
+
+
+async def test_times_are_told(client: AmigoClient, sandbox: Sandbox) -> None:
+    result = await client.run_many([sandbox.add_set(SetPlan(seconds=60.0))])
+    (outcome,) = result.outcomes
+    assert outcome.started_at is not None
+    assert outcome.finished_at is not None
+    assert 55 <= (outcome.finished_at - outcome.started_at).total_seconds() <= 90
+
+
+async def test_outcomes_come_as_they_are_there(client: AmigoClient, sandbox: Sandbox) -> None:
+    slow, quick = sandbox.add_set(SetPlan(seconds=60.0)), sandbox.add_set(SHORT)
+    seen = []
+    async with client.open_batch([slow, quick, quick]) as batch:
+        async for outcome in batch:
+            seen.append(outcome.unit_test_set_id)
+            if len(seen) == 1:
+                assert batch.result().counts == {"passed": 2, "timed_out": 1}
+    assert seen == [quick, quick, slow]
+    assert batch.result().passed
+
+
+async def test_what_is_raised_in_the_body_comes_out_as_it_is(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with client.open_batch(sandbox.add_sets(3, LONG)):
+            await anyio.sleep(5)
+            raise ZeroDivisionError
+    assert len(sandbox.runs) == 3
+
+
+# --- what cannot be right ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"unit_test_set_ids": []}, "unit_test_set_ids"),
+        ({"unit_test_set_ids": "a" * 24}, "unit_test_set_ids"),
+        ({"unit_test_set_ids": ["nonsense"]}, "unit_test_set_ids"),
+        ({"timeout": 0}, "timeout"),
+        ({"poll_interval": -1.0}, "poll_interval"),
+        ({"on_conflict": "x"}, "on_conflict"),
+        ({"on_failure": "x"}, "on_failure"),
+        ({"on_exit": "x"}, "on_exit"),
+        ({"artifacts_dir": "/dev/null/x"}, "artifacts_dir"),
+    ],
+)
+async def test_what_cannot_be_right_is_said_before_anything_is_sent(
+    client: AmigoClient, sandbox: Sandbox, arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        await client.run_many(**{"unit_test_set_ids": sandbox.add_sets(1), **arguments})
+    assert sandbox.requests == []
+
+
+# --- failures ---
+
+
+async def test_stop_starts_no_more_and_lets_run_what_runs(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = [sandbox.add_set(FAILING), *sandbox.add_sets(29, SetPlan(seconds=40.0))]
+    result = await client.run_many(set_ids, on_failure="stop")
+    assert result.counts == {"failed": 1, "passed": 19, "not_started": 10}
+    assert len(sandbox.runs) == 20
+
+
+async def test_an_early_failure_is_seen_while_the_run_goes_on(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    failing = SetPlan(seconds=600.0, outcome="failed", trouble_at=0.05, repeats=10)
+    set_ids = [sandbox.add_set(failing), *sandbox.add_sets(39, SetPlan(seconds=100.0))]
+    result = await client.run_many(set_ids, on_failure="stop")
+    assert result.counts == {"failed": 1, "passed": 19, "not_started": 20}
+
+
+async def test_cancel_rest_cancels_what_runs_within_the_limit(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = [sandbox.add_set(FAILING), *sandbox.add_sets(24, LONG)]
+    began = anyio.current_time()
+    result = await client.run_many(set_ids, on_failure="cancel_rest")
+    assert result.counts == {"failed": 1, "cancelled": 19, "not_started": 5}
+    assert anyio.current_time() - began < 120
+    assert all(run.is_completed for run in sandbox.runs)
+    assert sandbox.count("cancel", status=204) == 19
+    assert sandbox.count("cancel", status=429) == 0
+
+
+async def test_a_run_that_will_not_be_cancelled_is_told_as_running(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    stubborn = SetPlan(seconds=36000.0, cancel_after=30000.0)
+    set_ids = [sandbox.add_set(FAILING), sandbox.add_set(stubborn)]
+    result = await client.run_many(set_ids, on_failure="cancel_rest")
+    assert result.outcomes[1].verdict == "timed_out"
+    assert isinstance(result.outcomes[1].error, WaitTimeoutError)
+
+
+# --- ends ---
+
+
+async def test_a_deadline_gives_an_outcome_to_every_set(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = [sandbox.add_set(SHORT), *sandbox.add_sets(29, LONG)]
+    began = anyio.current_time()
+    result = await client.run_many(set_ids, timeout=100.0)
+    assert anyio.current_time() - began == pytest.approx(100.0, abs=1.0)
+    assert result.counts == {"passed": 1, "timed_out": 29}
+    assert all(o.run_id is not None for o in result.outcomes)
+    assert sandbox.count("cancel") == 0
+    last = result.outcomes[-1]
+    assert isinstance(last.error, WaitTimeoutError)
+    assert last.error.run_id == last.run_id
+
+
+async def test_sets_that_cannot_be_started_in_time_are_told_at_once(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    result = await client.run_many(sandbox.add_sets(25, SetPlan(seconds=1.0)), timeout=30.0)
+    assert result.counts == {"passed": 20, "not_started": 5}
+    assert all(isinstance(o.error, DeadlineError) for o in result.outcomes[20:])
+
+
+@pytest.mark.parametrize("on_exit", ["leave", "cancel"])
+@pytest.mark.parametrize("how", ["scope", "task", "timeout", "body"])
+async def test_what_becomes_of_runs_when_the_batch_is_left(
+    client: AmigoClient, sandbox: Sandbox, on_exit: Any, how: str
+) -> None:
+    set_ids = sandbox.add_sets(15, LONG)
+    began = anyio.current_time()
+    if how == "scope":
+        with anyio.move_on_after(30):
+            await client.run_many(set_ids, on_exit=on_exit)
+    elif how == "task":
+        task = asyncio.create_task(client.run_many(set_ids, on_exit=on_exit))
+        await anyio.sleep(30)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+    elif how == "timeout":
+        assert (await client.run_many(set_ids, timeout=30.0, on_exit=on_exit)).counts == {
+            "timed_out": 15
+        }
+    else:
+        async with client.open_batch(set_ids, on_exit=on_exit):
+            await anyio.sleep(30)
+    assert anyio.current_time() - began < 30 + 90 + 5
+    await anyio.sleep(10)
+    over = sum(run.is_completed for run in sandbox.runs)
+    assert over == (15 if on_exit == "cancel" else 0)
+    assert sandbox.count("cancel", status=429) == 0
+
+
+# --- events ---
+
+
+async def test_events_of_a_batch_are_heard(sandbox: Sandbox, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    set_ids = [*sandbox.add_sets(21, SetPlan(seconds=30.0)), sandbox.add_set(FAILING)]
+    sandbox.fault("list", Fault.status(503))
+    async with sandbox.client() as client:
+        await client.run_many(set_ids, artifacts_dir=tmp_path, on_event=heard.append)
+    kinds = {type(event) for event in heard}
+    assert {SignedIn, RunStarted, RunProgressed, RunFinished, ArtifactSaved} <= kinds
+    assert {LimitHeld, RequestRetried} <= kinds
+    started = [event.unit_test_set_id for event in heard if isinstance(event, RunStarted)]
+    assert sorted(started) == sorted(set_ids)
+    verdicts = [event.verdict for event in heard if isinstance(event, RunFinished)]
+    assert sorted(verdicts) == ["failed"] + ["passed"] * 21
+    progress = [e for e in heard if isinstance(e, RunProgressed) and e.done is not None]
+    assert any(0 < e.done < e.total for e in progress if e.total is not None and e.done)
+
+
+async def test_events_of_another_batch_are_not(client: AmigoClient, sandbox: Sandbox) -> None:
+    heard: list[Event] = []
+    mine, others = sandbox.add_set(SHORT), sandbox.add_sets(2, SHORT)
+    await asyncio.gather(
+        client.run_many([mine], on_event=heard.append),
+        client.run_many(others, on_event=lambda _: None),
+    )
+    of_sets = {getattr(event, "unit_test_set_id", mine) for event in heard}
+    assert of_sets == {mine}
+
+
+async def test_a_coroutine_function_hears_in_order_and_may_be_slow(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    heard: list[Event] = []
+
+    async def listener(event: Event) -> None:
+        await anyio.sleep(0.5)
+        heard.append(event)
+
+    set_id = sandbox.add_set(SHORT)
+    began = anyio.current_time()
+    await client.run_many([set_id], on_event=listener)
+    assert anyio.current_time() - began < 15
+    assert isinstance(heard[-1], RunFinished)
+
+
+async def test_a_listener_that_raises_or_never_ends_harms_nobody(
+    client: AmigoClient, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raising(_: Event) -> None:
+        raise ZeroDivisionError
+
+    async def raising_later(_: Event) -> None:
+        raise ZeroDivisionError
+
+    async def never_ending(_: Event) -> None:
+        await anyio.sleep_forever()
+
+    for listener in (raising, raising_later, never_ending):
+        result = await client.run_many([sandbox.add_set(SHORT)], on_event=listener)
+        assert result.passed
+    assert "ZeroDivisionError" in caplog.text
+    assert our_tasks() == []
+
+
+# --- journals ---
+
+
+async def test_the_same_call_with_a_journal_does_nothing_twice(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = [*sandbox.add_sets(3, SHORT), sandbox.add_set(FAILING)]
+    again: dict[str, Any] = {"artifacts_dir": tmp_path, "journal": tmp_path / "batch.jsonl"}
+    first = await client.run_many(set_ids, **again)
+    sandbox.forget_requests()
+    second = await client.run_many(set_ids, **again)
+    assert second.outcomes == first.outcomes
+    assert sandbox.requests == []
+    third = await client.run_many([*set_ids, sandbox.add_set(SHORT)], **again)
+    assert third.counts == {"passed": 4, "failed": 1}
+    assert len(sandbox.runs) == 5
+
+
+async def test_runs_that_were_started_are_waited_for_again(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = sandbox.add_sets(30, SetPlan(seconds=100.0))
+    again: dict[str, Any] = {"artifacts_dir": tmp_path, "journal": tmp_path / "batch.jsonl"}
+    first = await client.run_many(set_ids, timeout=50.0, **again)
+    assert first.counts == {"timed_out": 20, "not_started": 10}
+    second = await client.run_many(set_ids, **again)
+    assert second.passed
+    assert len(sandbox.runs) == 30
+    assert whole(second, sandbox)
+
+
+async def test_an_artifact_that_is_gone_is_fetched_again(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = sandbox.add_sets(1, SHORT)
+    again: dict[str, Any] = {"artifacts_dir": tmp_path, "journal": tmp_path / "batch.jsonl"}
+    (outcome,) = (await client.run_many(set_ids, **again)).outcomes
+    assert outcome.artifacts is not None
+    outcome.artifacts.unlink()
+    assert whole(await client.run_many(set_ids, **again), sandbox)
+    assert len(sandbox.runs) == 1
+
+
+async def test_two_batches_cannot_use_one_journal(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    async with client.open_batch(sandbox.add_sets(1, LONG), journal=path):
+        with pytest.raises(JournalError, match="in use"):
+            await client.run_many(sandbox.add_sets(1, SHORT), journal=path)
+
+
+async def test_a_journal_that_cannot_be_written_loses_no_run(
+    client: AmigoClient,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole_lines = journals._append
+    written = 0
+
+    def append(descriptor: int | None, data: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written > 6:
+            raise OSError(28, "No space left on device")
+        whole_lines(descriptor, data)
+
+    monkeypatch.setattr(journals, "_append", append)
+    set_ids = sandbox.add_sets(5, SHORT)
+    result = await client.run_many(set_ids, journal=tmp_path / "batch.jsonl")
+    started = [o for o in result.outcomes if o.run_id is not None]
+    assert {o.run_id for o in started} == {run.id for run in sandbox.runs}
+    assert all(o.verdict == "passed" for o in started)
+    assert any(isinstance(o.error, JournalError) for o in result.outcomes)
+    assert not result.passed
+
+
+async def test_no_secret_is_in_the_journal(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    await client.run_many(sandbox.add_sets(3, SHORT), artifacts_dir=tmp_path, journal=path)
+    text = path.read_text()
+    tokens = {r.headers["authorization"] for r in sandbox.requests if "authorization" in r.headers}
+    signatures = {value for r in sandbox.requests for value in r.values("X-Amz-Signature")}
+    assert tokens
+    assert signatures
+    for secret in (sandbox.api_key, *(t.split()[1] for t in tokens), *signatures):
+        assert str(secret) not in text
+
+
+async def test_a_batch_leaves_no_task_and_no_connection(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    running = asyncio.create_task(client.run_many(sandbox.add_sets(5, SHORT)))
+    await anyio.sleep(1)
+    assert our_tasks()
+    await running
+    assert our_tasks() == []
+    connector = client._connections.api().connector
+    assert connector is not None
+    assert not connector._acquired
