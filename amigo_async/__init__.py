@@ -1,7 +1,8 @@
 """Asyncio SDK for the simulation runs of the Amigo API.
 
 `AmigoClient` is where to begin; ``client.run_many`` is the main thing. What is named here, in
-`amigo_async.errors`, `amigo_async.events`, `amigo_async.models` and `amigo_async.testing` is
+`amigo_async.errors`, `amigo_async.events`, `amigo_async.models`, `amigo_async.report` and
+`amigo_async.testing` is
 public; everything else may change.
 """
 
@@ -35,6 +36,7 @@ from amigo_async.errors import (
     ValidationError,
     WaitTimeoutError,
 )
+from amigo_async.gate import Gate, Judgement, PassRate
 from amigo_async.limits import BudgetState
 from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
 from amigo_async.polling import Cancellation
@@ -69,8 +71,11 @@ __all__ = [
     "DeadlineError",
     "DecodeError",
     "ForbiddenError",
+    "Gate",
     "JournalError",
+    "Judgement",
     "NotFoundError",
+    "PassRate",
     "RateLimitError",
     "RequestTimeoutError",
     "Run",

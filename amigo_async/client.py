@@ -26,6 +26,7 @@ from amigo_async.batch import (
 from amigo_async.calls import Calls
 from amigo_async.config import configure
 from amigo_async.events import Events, Listener
+from amigo_async.gate import Gate
 from amigo_async.limits import BudgetState
 from amigo_async.models import Run
 from amigo_async.polling import (
@@ -232,6 +233,7 @@ class AmigoClient:
         on_exit: OnExit = "leave",
         journal: str | PathLike[str] | None = None,
         on_event: OnEvent | None = None,
+        gate: Gate | None = None,
     ) -> BatchResult:
         """Start, wait for and collect any number of sets.
 
@@ -255,6 +257,7 @@ class AmigoClient:
                 file carries on wherever it was stopped, be it by a kill. None for none.
             on_event: Called with each event of this batch; may be a coroutine function. What it
                 raises, and how long it takes, does not concern the batch. None for no one.
+            gate: What counts as passing; None for the runs' own flags.
 
         Raises:
             ArgumentError: If an argument cannot be right; nothing was sent.
@@ -270,6 +273,7 @@ class AmigoClient:
             on_exit=on_exit,
             journal=journal,
             on_event=on_event,
+            gate=gate,
         ) as batch:
             async for _ in batch:
                 pass
@@ -287,6 +291,7 @@ class AmigoClient:
         on_exit: OnExit = "leave",
         journal: str | PathLike[str] | None = None,
         on_event: OnEvent | None = None,
+        gate: Gate | None = None,
     ) -> AbstractAsyncContextManager[Batch]:
         """Do as `run_many` does, and give each outcome as it comes.
 
@@ -304,6 +309,7 @@ class AmigoClient:
             on_exit: As for `run_many`.
             journal: As for `run_many`.
             on_event: As for `run_many`.
+            gate: As for `run_many`.
 
         Raises:
             ArgumentError: If an argument cannot be right; nothing was sent.
@@ -318,6 +324,7 @@ class AmigoClient:
             on_exit=on_exit,
             journal=journal,
             on_event=on_event,
+            gate=gate,
         )
         rooms = Rooms(
             self._config.base_url,

@@ -35,7 +35,7 @@ SET = run_id(7)
 INTENT = Intent(SET, AT)
 STARTED = Started(SET, run_id(1), AT, attached=True)
 FINISHED = Finished(SET, "failed", some_run(run_id(1), is_completed=True, failed_metrics=True), AT)
-SAVED = Saved(SET, "/somewhere/a.zip")
+SAVED = Saved(SET, "/somewhere/a.zip", AT)
 
 
 def opened(path: Path, organization_id: str = "acme") -> AbstractAsyncContextManager[Journal]:

@@ -6,9 +6,9 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -90,18 +90,20 @@ class Batch:
         self._given = 0
         self._journal: Journal | None = None
         self._wants_progress = options.on_event is not None or options.on_failure != "continue"
+        self._began = 0.0
         self._deadline = math.inf
         self._downloads = anyio.Semaphore(_DOWNLOADS)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
         """Work on the sets for as long as the context is open."""
+        self._began = anyio.current_time()
         if self._options.timeout is not None:
-            self._deadline = anyio.current_time() + self._options.timeout
+            self._deadline = self._began + self._options.timeout
         async with AsyncExitStack() as stack:
             await self._make_folder()
             records = await self._open_journal(stack)
-            self._members = {s: Member(s, records.get(s, Record())) for s in self._set_ids}
+            self._members = self._make_members(records)
             if self._options.on_event is not None:
                 listening = Listening(self._options.on_event, self._members)
                 await stack.enter_async_context(listening.open(self._rooms.events))
@@ -131,12 +133,16 @@ class Batch:
 
     def result(self) -> BatchResult:
         """The outcomes of all sets, as they are now, in the order asked for."""
-        return BatchResult(
-            tuple(
-                self._outcomes.get(set_id) or self._members[set_id].outcome(out_of_time=True)
-                for set_id in self._set_ids
-            )
+        outcomes = tuple(
+            self._outcomes.get(set_id) or self._members[set_id].outcome(out_of_time=True)
+            for set_id in self._set_ids
         )
+        age = timedelta(seconds=anyio.current_time() - self._began)
+        return BatchResult(outcomes, began_at=self._rooms.clock.utcnow() - age)
+
+    def _make_members(self, records: Mapping[str, Record]) -> dict[str, Member]:
+        gate = self._options.gate
+        return {s: Member(s, records.get(s, Record()), gate) for s in self._set_ids}
 
     async def _make_folder(self) -> None:
         folder = self._options.artifacts_dir
@@ -284,8 +290,10 @@ class Batch:
         async with self._downloads:
             # A folder for each run: the store may call all of their artifacts the same.
             target = f"{Path(folder) / run.id}/"
-            member.artifacts = await self._rooms.artifacts.download(run.id, target)
-        await self._try_to_note(member, Saved(member.set_id, os.fspath(member.artifacts)))
+            artifacts = await self._rooms.artifacts.download(run.id, target)
+        at = self._rooms.clock.utcnow()
+        member.saved(artifacts, at)
+        await self._try_to_note(member, Saved(member.set_id, os.fspath(artifacts), at))
 
     def _react(self, failed: Member) -> None:
         """A set failed, or is seen to be failing: do about the others as asked."""

@@ -65,6 +65,7 @@ class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
 
     unit_test_set_id: str
     path: str
+    at: datetime
 
 
 Line = Opened | Intent | Started | Finished | Saved

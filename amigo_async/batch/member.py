@@ -6,9 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 import anyio
+from msgspec.structs import replace
 
 from amigo_async.batch.journal import Record
 from amigo_async.batch.outcomes import RunOutcome, Verdict, verdict_of
+from amigo_async.gate import Gate
 from amigo_async.models import Run
 
 
@@ -18,14 +20,16 @@ class Member:
     Args:
         set_id: The set.
         record: What the journal says of it.
+        gate: What counts as passing; None for the run's own flags.
 
     Attributes:
         starting: Open while it is being started; cancelled when no more are to be started.
         waiting: Open while it runs; cancelled when it is to be cancelled.
     """
 
-    def __init__(self, set_id: str, record: Record) -> None:
+    def __init__(self, set_id: str, record: Record, gate: Gate | None) -> None:
         self.set_id = set_id
+        self._gate = gate
         self.record = record
         self.run_id: str | None = None
         self.attached = False
@@ -35,15 +39,16 @@ class Member:
         self.artifacts: Path | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
+        self.saved_at: datetime | None = None
         self.starting = anyio.CancelScope()
         self.waiting = anyio.CancelScope()
         if record.started is not None:
             self.started(record.started.run_id, record.started.at, attached=record.started.attached)
         if record.finished is not None:
-            self.run, self.verdict = record.finished.run, record.finished.verdict
-            self.finished_at = record.finished.at
+            cancelled = record.finished.verdict == "cancelled"
+            self.finished(record.finished.run, record.finished.at, cancelled=cancelled)
         if record.saved is not None:
-            self.artifacts = Path(record.saved.path)
+            self.saved(Path(record.saved.path), record.saved.at)
 
     def started(self, run_id: str, at: datetime, *, attached: bool) -> None:
         """Its run is known."""
@@ -52,8 +57,14 @@ class Member:
     def finished(self, run: Run, at: datetime, *, cancelled: bool) -> Verdict:
         """Its run is over, with this verdict."""
         self.run, self.finished_at = run, at
-        self.verdict = verdict_of(run, cancelled=cancelled)
+        self.verdict = verdict_of(run, self._gate, cancelled=cancelled)
         return self.verdict
+
+    def saved(self, artifacts: Path, at: datetime) -> None:
+        """Its artifacts are on disk."""
+        self.artifacts, self.saved_at = artifacts, at
+        if self.run is not None:  # the journal has it as it was when it ended, before that
+            self.run = replace(self.run, artifacts_generated=True)
 
     @property
     def unfinished_run(self) -> str | None:
@@ -81,4 +92,5 @@ class Member:
             attached=self.attached,
             started_at=self.started_at,
             finished_at=self.finished_at,
+            saved_at=self.saved_at,
         )

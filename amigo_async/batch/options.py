@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from amigo_async.batch.listening import OnEvent
 from amigo_async.errors import ArgumentError
+from amigo_async.gate import Gate
 from amigo_async.polling import check_seconds
 from amigo_async.starts import OnConflict, check_choice
 from amigo_async.wire.requests import check_id
@@ -27,6 +28,7 @@ class Options(NamedTuple):
     on_exit: OnExit = "leave"
     journal: str | PathLike[str] | None = None
     on_event: OnEvent | None = None
+    gate: Gate | None = None
 
 
 def check_options(options: Options) -> Options:
@@ -40,6 +42,8 @@ def check_options(options: Options) -> Options:
     check_choice("on_conflict", options.on_conflict, get_args(OnConflict))
     check_choice("on_failure", options.on_failure, get_args(OnFailure))
     check_choice("on_exit", options.on_exit, get_args(OnExit))
+    if options.gate is not None and not isinstance(options.gate, Gate):
+        raise ArgumentError(f"gate must be a Gate or None, not {options.gate!r:.80}")
     return options
 
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from amigo_async.gate import Gate
 from amigo_async.models import Run
 
 Verdict: TypeAlias = Literal["passed", "failed", "errored", "timed_out", "cancelled", "not_started"]
@@ -30,6 +31,7 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         attached: Whether the run was there before (``on_conflict="attach"``).
         started_at: When its id was known, by the server's clock; None if it never was.
         finished_at: When its end was seen, by the server's clock; None if it was not.
+        saved_at: When its artifacts were whole, by the server's clock; None if they are not had.
     """
 
     unit_test_set_id: str
@@ -41,6 +43,7 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     attached: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    saved_at: datetime | None = None
 
 
 class BatchResult(Struct, frozen=True):
@@ -48,9 +51,11 @@ class BatchResult(Struct, frozen=True):
 
     Attributes:
         outcomes: One for each set, in the order asked for; a set named twice is there twice.
+        began_at: When the batch began, by the server's clock; None if that is not known.
     """
 
     outcomes: Sequence[RunOutcome]
+    began_at: datetime | None = None
 
     @property
     def passed(self) -> bool:
@@ -63,15 +68,18 @@ class BatchResult(Struct, frozen=True):
         return dict(Counter(outcome.verdict for outcome in self.outcomes))
 
 
-def verdict_of(run: Run, *, cancelled: bool) -> Verdict:
+def verdict_of(run: Run, gate: Gate | None, *, cancelled: bool) -> Verdict:
     """The verdict on a run that is over.
 
     Args:
         run: Its last state.
+        gate: What counts as passing; None for the run's own flags.
         cancelled: Whether it was cancelled from here; the service does not tell.
     """
     if cancelled:
         return "cancelled"
+    if gate is not None:
+        return gate.judge(run).verdict
     if run.errored:
         return "errored"
     return "failed" if run.failed_metrics else "passed"

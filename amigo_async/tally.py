@@ -1,0 +1,159 @@
+"""What the repeats of each unit test of a run came to, put side by side.
+
+The service lists errors by repeat and evaluations by metric. Here both are brought into one table:
+a row for each repeat that was asked for, a column for each metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from amigo_async.models import (
+    Evaluation,
+    MetricToEvaluate,
+    Run,
+    UnitTestRunResult,
+    UnitTestRunSpec,
+)
+
+
+class Counts(NamedTuple):
+    """How many repeats passed, failed, and came to neither.
+
+    Attributes:
+        passed: Repeats that passed.
+        failed: Repeats that were evaluated and did not pass.
+        missing: Repeats that met an error, or of which there is no result.
+    """
+
+    passed: int
+    failed: int
+    missing: int
+
+    @property
+    def evaluated(self) -> int:
+        """Repeats that passed or failed."""
+        return self.passed + self.failed
+
+
+def _counts(states: Sequence[bool | None]) -> Counts:
+    return Counts(states.count(True), states.count(False), states.count(None))
+
+
+class MetricTally(Struct, frozen=True):
+    """What the repeats of a unit test came to in one metric.
+
+    Attributes:
+        metric_id: The metric.
+        metric: Its name and criterion; None where the specs do not have it.
+        evaluations: One for each repeat; None where it met an error or was not evaluated.
+    """
+
+    metric_id: str
+    metric: MetricToEvaluate | None
+    evaluations: tuple[Evaluation | None, ...]
+
+    @property
+    def name(self) -> str:
+        """What people call the metric; its id where that is not known."""
+        return (self.metric.success_criterion_name if self.metric else "") or self.metric_id
+
+    @property
+    def counts(self) -> Counts:
+        """How many repeats passed, failed, or came to nothing in this metric."""
+        return _counts([None if e is None else e.passed for e in self.evaluations])
+
+
+class UnitTestTally(Struct, frozen=True):
+    """What the repeats of a unit test came to.
+
+    Attributes:
+        unit_test_id: The unit test.
+        errors: For each repeat that was asked for, the error it met, or None.
+        done: How many repeats there is a result of; the others have not come to an end.
+        metrics: Its metrics, in the order of the spec.
+    """
+
+    unit_test_id: str
+    errors: tuple[str | None, ...]
+    done: int
+    metrics: tuple[MetricTally, ...]
+
+    @property
+    def counts(self) -> Counts:
+        """How many repeats passed every metric, failed one, or came to nothing."""
+        return _counts([self._passed(repeat) for repeat in range(len(self.errors))])
+
+    def _passed(self, repeat: int) -> bool | None:
+        if self.errors[repeat] is not None or repeat >= self.done:
+            return None
+        evaluations = [m.evaluations[repeat] for m in self.metrics]
+        if any(e is not None and not e.passed for e in evaluations):
+            return False
+        return None if None in evaluations else True
+
+
+def tally(run: Run) -> tuple[UnitTestTally, ...]:
+    """The unit tests of `run`, as far as the permission shows them; empty where it shows none."""
+    return tuple(_tally(spec, result) for spec, result in _paired(run))
+
+
+def _paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResult | None]]:
+    """Each spec with its result: by place where the ids agree, otherwise by id."""
+    specs, results = run.unit_test_run_specs, run.unit_test_run_results
+    in_place = len(specs) == len(results) and all(
+        result is None or result.unit_test_id == spec.unit_test_id
+        for spec, result in zip(specs, results, strict=True)
+    )
+    if in_place:
+        yield from zip(specs, results, strict=True)
+        return
+    left = [result for result in results if result is not None]
+    for spec in specs:
+        found = next((r for r in left if r.unit_test_id == spec.unit_test_id), None)
+        if found is not None:
+            left.remove(found)
+        yield spec, found
+    yield from ((None, result) for result in left)
+
+
+def _tally(spec: UnitTestRunSpec | None, result: UnitTestRunResult | None) -> UnitTestTally:
+    wanted = {m.metric_id: m for m in spec.metrics_to_evaluate} if spec else {}
+    seen: dict[str, list[Evaluation]] = {metric_id: [] for metric_id in wanted}
+    for found in result.metric_evaluation_results if result else ():
+        seen.setdefault(found.metric_id, []).extend(found.results)
+    errors = list(result.run_errors) if result else []
+    done = max([len(errors), *(len(evaluations) for evaluations in seen.values())])
+    repeats = max(done, spec.run_count if spec else 0)
+    errors += [None] * (repeats - len(errors))
+    return UnitTestTally(
+        spec.unit_test_id if spec else result.unit_test_id if result else "",
+        tuple(errors),
+        done,
+        tuple(
+            MetricTally(metric_id, wanted.get(metric_id), _by_repeat(evaluations, errors))
+            for metric_id, evaluations in seen.items()
+        ),
+    )
+
+
+def _by_repeat(
+    evaluations: list[Evaluation], errors: list[str | None]
+) -> tuple[Evaluation | None, ...]:
+    """`evaluations` in the places of their repeats; a repeat that met an error has none.
+
+    The service does not say whether it leaves errored repeats out of the evaluations; how many
+    there are tells. Where they can be of neither kind, the worst ones are believed.
+    """
+    sound = [repeat for repeat, error in enumerate(errors) if error is None]
+    if len(evaluations) == len(errors):
+        evaluations = [evaluations[repeat] for repeat in sound]
+    elif len(evaluations) > len(sound):
+        evaluations = sorted(evaluations, key=lambda evaluation: evaluation.passed)
+    placed: list[Evaluation | None] = [None] * len(errors)
+    for repeat, evaluation in zip(sound, evaluations, strict=False):
+        placed[repeat] = evaluation
+    return tuple(placed)
