@@ -1,0 +1,206 @@
+"""Fills a partial file from one connection, or from several side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
+
+import anyio
+
+from amigo_async.artifacts.part import MAX_CHUNKS, PartialFile
+from amigo_async.artifacts.plan import Reading
+from amigo_async.artifacts.progress import Meter
+from amigo_async.artifacts.reader import Reader
+from amigo_async.artifacts.source import Source
+from amigo_async.artifacts.threads import in_thread
+from amigo_async.shield import finish
+from amigo_async.wire.ranges import Span, missing_spans, split_spans
+
+MAX_CONNECTIONS: Final = 16
+# What one connection fetches with one request where there are several.
+PIECE: Final = 8 * 1024 * 1024
+# Bytes waiting to be written, in two buffers a connection: one fills while one is written.
+_MEMORY = 16 * 1024 * 1024
+_LARGEST_BUFFER = 2 * 1024 * 1024
+# Seconds after which a buffer is written although it is not full, so that a process killed on a
+# slow line does not lose more.
+_LONGEST_WAIT = 1.0
+
+
+class WriteBehind:
+    """Gathers what comes, and writes it in a thread while more is gathered.
+
+    Args:
+        part: The partial file.
+        offset: Where the first byte belongs.
+        size: Bytes after which to write.
+    """
+
+    def __init__(self, part: PartialFile, offset: int, size: int) -> None:
+        self._part = part
+        self._offset = offset
+        # glibc gives blocks as large as what a socket reads back to the system at once, and the
+        # page faults of the next one cost a quarter of the throughput. Once a larger block has
+        # been freed it keeps them.
+        bytearray(2 * size)
+        self._size = size
+        self._chunks: list[bytes] = []
+        self._gathered = 0
+        self._due = anyio.current_time() + _LONGEST_WAIT
+        self._job: asyncio.Future[None] | None = None
+
+    async def add(self, chunk: bytes) -> None:
+        """Take `chunk`; write where enough has been gathered.
+
+        Raises:
+            OSError: If something could not be written.
+        """
+        self._chunks.append(chunk)
+        self._gathered += len(chunk)
+        full = self._gathered >= self._size or len(self._chunks) == MAX_CHUNKS
+        if full or anyio.current_time() >= self._due:
+            await self._write()
+
+    async def aclose(self) -> None:
+        """Write what is left, also where the caller is cancelled, and see everything done.
+
+        Raises:
+            OSError: If something could not be written.
+        """
+        await finish(self._drain())
+
+    async def _drain(self) -> None:
+        await self._write()
+        await self._settle()
+
+    async def _write(self) -> None:
+        """Begin to write what was gathered, once what was begun before is done."""
+        await self._settle()
+        self._due = anyio.current_time() + _LONGEST_WAIT
+        if self._chunks:
+            chunks, offset = self._chunks, self._offset
+            self._chunks, self._gathered, self._offset = [], 0, offset + self._gathered
+            loop = asyncio.get_running_loop()
+            self._job = loop.run_in_executor(None, self._part.write, offset, chunks)
+
+    async def _settle(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            await finish(_outcome(job))
+
+
+async def _outcome(job: asyncio.Future[None]) -> None:
+    await job
+
+
+class Filling:
+    """Fetches what a partial file lacks.
+
+    Args:
+        source: The artifact.
+        part: The partial file, open.
+        meter: Counts the bytes.
+        connections: How many ranges to fetch side by side.
+
+    Attributes:
+        fetched: Bytes that have come so far, not counting those that were there before.
+    """
+
+    def __init__(self, source: Source, part: PartialFile, meter: Meter, connections: int) -> None:
+        self.fetched = 0
+        self._source = source
+        self._part = part
+        self._meter = meter
+        self._connections = connections
+        self._buffer_size = min(_LARGEST_BUFFER, _MEMORY // (2 * connections))
+        self._pieces: deque[Span] = deque()
+
+    async def run(self) -> None:
+        """Fetch it; afterwards the partial file knows the size and has every byte.
+
+        Raises:
+            APIError: What the API answers to a request for a link.
+            ArtifactError: If the store will not give all of it.
+            OSError: If it cannot be written.
+            TransportError: If the API does not answer.
+        """
+        info = self._part.info
+        if info is None:
+            first: Reader | None = await self._begin()
+        elif info.size is None:
+            first = Reader(self._source, Reading(info, offset=self._part.count))
+        else:
+            first = None
+            self._plan(missing_spans(self._part.received, info.size))
+        self._meter.total = None if self._part.info is None else self._part.info.size
+        waiting = len(self._pieces) + (first is not None)
+        others = [None] * (min(self._connections, waiting) - (first is not None))
+        workers = [partial(self._work, reader) for reader in [*([first] if first else []), *others]]
+        await side_by_side(workers)
+
+    async def _begin(self) -> Reader:
+        """The first request: it tells what the object is, and whether it comes in ranges."""
+        reader = Reader(self._source, Reading(stop=PIECE if self._connections > 1 else None))
+        try:
+            info = await reader.start()
+            if reader.reading.stop is not None and not info.recognizable:
+                # Ranges of something that cannot be recognized might be of two objects.
+                await reader.aclose()
+                reader = Reader(self._source, Reading())
+                info = await reader.start()
+            await in_thread(self._part.begin, info)
+        except BaseException:
+            await reader.aclose()
+            raise
+        if reader.reading.stop is not None and info.size is not None:
+            self._plan([(reader.reading.stop, info.size)])
+        return reader
+
+    def _plan(self, gaps: Iterable[Span]) -> None:
+        """Queue what is to be fetched, in pieces where several connections share the work."""
+        self._pieces.extend(gaps if self._connections == 1 else split_spans(gaps, PIECE))
+
+    async def _work(self, reader: Reader | None) -> None:
+        """Take one piece after the other, `reader` first."""
+        if reader is not None:
+            await self._pour(reader)
+        while self._pieces:
+            start, stop = self._pieces.popleft()
+            await self._pour(Reader(self._source, Reading(self._part.info, start, stop)))
+
+    async def _pour(self, reader: Reader) -> None:
+        """Write what `reader` gives, also what has come when it fails or is cancelled."""
+        writer = WriteBehind(self._part, reader.reading.offset, self._buffer_size)
+        try:
+            while chunk := await reader.read():
+                self.fetched += len(chunk)
+                self._meter.add(len(chunk))
+                await writer.add(chunk)
+            self._part.learn(reader.reading.info)
+        finally:
+            await reader.aclose()
+            await writer.aclose()
+
+
+async def side_by_side(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Run `jobs` together; the first that fails ends the others, and its error is raised."""
+    if len(jobs) == 1:
+        await jobs[0]()
+        return
+    failures: list[Exception] = []
+
+    async def guarded(job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+        except Exception as error:  # noqa: BLE001 # raised below, bare instead of in a group
+            failures.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for job in jobs:
+            group.start_soon(guarded, job)
+    if failures:
+        raise failures[0]

@@ -1,0 +1,257 @@
+"""The partial file of a download: beside its target, locked, with a record of what is there.
+
+For a target ``NAME`` there are, while a download of it is not finished, ``NAME.part`` with the
+bytes received so far, each at its place, and ``NAME.part.jsonl``, the record. Everything here
+blocks; it is called in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from amigo_async.artifacts.digest import Digest
+from amigo_async.artifacts.record import Received, Record
+from amigo_async.wire.objects import ObjectInfo
+from amigo_async.wire.ranges import Span, add_span
+
+# As many buffers as the system takes in one call (IOV_MAX is 1024 on Linux and macOS).
+MAX_CHUNKS: Final = 1024
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+# What file systems without hard links, or without preallocation, answer.
+_UNSUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class BusyError(Exception):
+    """Somebody else, in this process or another, is downloading to the same target."""
+
+
+class PartialFile:
+    """The partial file of one target.
+
+    Args:
+        target: The final name.
+        run_id: The run; what is left of another run's download is not used.
+
+    Attributes:
+        info: What is known of the object; None as long as nothing has been received.
+        received: The ranges that are there.
+        digest: The checksum to be reached; None where the store offers none.
+    """
+
+    def __init__(self, target: Path, run_id: str) -> None:
+        self.info: ObjectInfo | None = None
+        self.received: list[Span] = []
+        self.digest: Digest | None = None
+        self._target = target
+        self._path, record_path = partial_names(target)
+        self._record = Record(record_path, run_id)
+        self._fd = -1
+        self._taken = False
+        self._lock = threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The open file."""
+        return self._fd
+
+    @property
+    def count(self) -> int:
+        """How many bytes have been received."""
+        return sum(stop - start for start, stop in self.received)
+
+    def open(self) -> None:
+        """Lock the partial file, and take up what is there already.
+
+        Raises:
+            BusyError: If somebody else holds it.
+            FileExistsError: If there is a file of the final name.
+            OSError: If it cannot be written.
+        """
+        self._fd = _lock_file(self._path)
+        size = os.fstat(self._fd).st_size
+        received = self._record.load(size)
+        if os.path.lexists(self._target):
+            if size == 0:
+                self._path.unlink()
+            raise _exists(self._target)
+        self._taken = True
+        if received is None:
+            self.reset()
+        else:
+            self._record.begin(received)
+            self._know(*received)
+
+    def reset(self) -> None:
+        """Forget everything received."""
+        self._record.remove()
+        os.ftruncate(self._fd, 0)
+        self._know(None, [])
+
+    def begin(self, info: ObjectInfo) -> None:
+        """Note what is known of the object, and take the room on the disk.
+
+        Raises:
+            OSError: If there is not enough room.
+        """
+        if info.size:
+            _allocate(self._fd, info.size)
+        self._record.begin(Received(info, []))
+        self._know(info, [])
+
+    def learn(self, info: ObjectInfo | None) -> None:
+        """Note what was learned of the object while it came: the size of one that did not say."""
+        self.info = info
+
+    def write(self, offset: int, chunks: list[bytes]) -> None:
+        """Put `chunks`, at most `MAX_CHUNKS`, one behind the other at `offset`; record them.
+
+        May be called from several threads at once.
+        """
+        size = sum(map(len, chunks))
+        done = os.pwritev(self._fd, chunks, offset)
+        if done < size:  # as where the disk is full: the next write says why
+            rest = memoryview(b"".join(chunks))
+            while done < size:
+                done += os.pwrite(self._fd, rest[done:], offset + done)
+        _start_flush(self._fd, offset, size)
+        span = (offset, offset + size)
+        with self._lock:
+            if self.digest:
+                self.digest.feed(offset, chunks)
+            self.received = add_span(self.received, span)
+            self._record.add(span)
+
+    def publish(self, size: int) -> None:
+        """Give the file its final name, in one step and never over another file.
+
+        Args:
+            size: The size it must have.
+
+        Raises:
+            FileExistsError: If there is a file of the final name meanwhile.
+            OSError: If it cannot be written to the disk.
+        """
+        os.ftruncate(self._fd, size)
+        os.fsync(self._fd)
+        try:
+            # Unlike a rename, a second name is refused where there is a file of that name.
+            os.link(self._path, self._target)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            if os.path.lexists(self._target):
+                raise _exists(self._target) from None
+            self._path.rename(self._target)
+        _sync_folder(self._target.parent)
+        self._discard()
+
+    def close(self) -> None:
+        """Unlock it. What has been received stays; a file without a byte does not."""
+        if self._fd < 0:
+            return
+        if self._taken and not self.received:
+            with contextlib.suppress(OSError):
+                self._discard()
+        self._record.close()
+        os.close(self._fd)
+        self._fd = -1
+
+    def _know(self, info: ObjectInfo | None, received: list[Span]) -> None:
+        self.info, self.received = info, received
+        self.digest = Digest(info.checksum) if info and info.checksum else None
+
+    def _discard(self) -> None:
+        self._record.remove()
+        self._path.unlink(missing_ok=True)
+        self.received = []
+
+
+def partial_names(target: Path) -> tuple[Path, Path]:
+    """The partial file of `target`, and its record."""
+    return target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.jsonl")
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the other name of a finished file, where a process was killed before it did."""
+    part, record = partial_names(target)
+    with contextlib.suppress(FileNotFoundError):
+        if part.samefile(target):
+            record.unlink(missing_ok=True)
+            part.unlink()
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Take room for `size` bytes on the disk, where the system and the file system can."""
+    if not hasattr(os, "posix_fallocate"):  # pragma: no cover # macOS
+        return
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
+def _start_flush(fd: int, offset: int, size: int) -> None:
+    """Let the system begin to write these bytes to the disk, so that the fsync has less to do.
+
+    That is what Linux does before it drops pages that are not needed; those still to be written
+    are not dropped.
+    """
+    if hasattr(os, "posix_fadvise"):  # pragma: no branch # macOS has none
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def _exists(target: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
+
+
+def _lock_file(path: Path) -> int:
+    """Open `path` and lock it; the lock is on the file that has the name when this returns."""
+    while True:
+        fd = os.open(path, _FLAGS, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_current(fd, path):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise BusyError from None
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_current(fd: int, path: Path) -> bool:
+    """Whether the locked file has the name `path` still, and no other name.
+
+    Another process may have finished with the file between the opening and the locking. A file
+    of two names is one that is finished: it must not be written to.
+    """
+    held = os.fstat(fd)
+    try:
+        if not os.path.samestat(held, path.stat(follow_symlinks=False)):
+            return False
+    except FileNotFoundError:
+        return False
+    if held.st_nlink > 1:
+        path.unlink()
+    return held.st_nlink == 1
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot, and need not
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

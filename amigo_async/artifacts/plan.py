@@ -1,0 +1,232 @@
+"""What to ask next, and what an answer means: pure functions over one small state.
+
+A `Reading` is what is known of an object and how far it has been read. It alone decides the next
+request, and `judge` says what an answer to that request is good for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from amigo_async.wire.headers import read_retry_after
+from amigo_async.wire.objects import ObjectInfo, conditions, difference, is_chunked, read_object
+from amigo_async.wire.ranges import range_header, read_content_range
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far an object has been read.
+
+    Attributes:
+        info: What is known of the object; None before the first answer.
+        offset: The next byte wanted.
+        stop: The first byte not wanted; None for all there is.
+        ended: Whether a body of unknown length has ended in a way that proves nothing, so that
+            the end has to be asked for.
+    """
+
+    info: ObjectInfo | None = None
+    offset: int = 0
+    stop: int | None = None
+    ended: bool = False
+
+    @property
+    def end(self) -> int | None:
+        """The offset at which the reading is done; None while that is not known."""
+        size = None if self.info is None else self.info.size
+        known = [end for end in (self.stop, size) if end is not None]
+        return min(known) if self.info is not None and known else None
+
+    @property
+    def done(self) -> bool:
+        """Whether everything wanted has been read."""
+        end = self.end
+        return end is not None and self.offset >= end
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the next request asks for a range."""
+        return self.offset > 0 or self.stop is not None or self.ended
+
+
+@dataclass(frozen=True)
+class Body:
+    """The body has bytes that are wanted.
+
+    Attributes:
+        info: What is now known of the object.
+        skip: How many bytes at the start of the body have been read before.
+        end: The offset at which the body ends; None where it does not say.
+        marked: Whether the end of the body cannot be mistaken, so that without an `end` it is
+            the end of the object.
+        whole: Whether the body is the whole object, whatever was asked for.
+    """
+
+    info: ObjectInfo
+    skip: int
+    end: int | None
+    marked: bool
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Complete:
+    """There is nothing behind the offset: the object was read to its end."""
+
+    info: ObjectInfo
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The link is not accepted; a fresh one may be."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rangeless:
+    """The first answer to a range is that there is none to be had: the object may be empty."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """The same request may succeed later, after `after` seconds where the store says so."""
+
+    reason: str
+    after: float | None = None
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The object is not the one the reading began with."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unprovable:
+    """All that the store would give has been read, but not whether that is all there is."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The store will not give it."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Body | Complete | Refused | Rangeless | Again | Changed | Unprovable | Failed
+
+
+# 400 is what S3 answers where the credentials behind a signature have expired.
+_REFUSALS = frozenset({400, 401, 403})
+_PASSING = frozenset({408, 425, 429})
+
+
+def next_request(reading: Reading) -> dict[str, str]:
+    """The headers that ask for what is still wanted, of the same object."""
+    headers = {} if reading.info is None else conditions(reading.info)
+    if reading.ranged:
+        size = None if reading.info is None else reading.info.size
+        stop = None if reading.stop is None or reading.stop == size else reading.stop
+        headers["Range"] = range_header(reading.offset, stop)
+    return headers
+
+
+def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Verdict:
+    """What the answer to ``next_request(reading)`` means.
+
+    Args:
+        reading: The state the request was made from.
+        status: The status of the answer.
+        headers: Its headers, their names in lower case.
+    """
+    reads = _READS.get(status)
+    if reads is not None:
+        return reads(reading, headers)
+    reason = f"the store answered {status}"
+    if status == 412 and reading.info is not None:
+        return Changed("the store has another one now")
+    if status in _REFUSALS:
+        return Refused(reason)
+    if status in _PASSING or status >= 500:
+        return Again(reason, read_retry_after(headers))
+    return Failed(reason)
+
+
+def _whole(reading: Reading, headers: Mapping[str, str]) -> Verdict:
+    """200: the whole object from its first byte, also where a range was asked for."""
+    new = read_object(headers, partial=False)
+    if changed := _changed(reading, new):
+        return changed
+    if reading.ended:
+        return Unprovable("the body has no length, and the store no ranges to ask for its end")
+    return Body(
+        info=merged(reading.info, new),
+        skip=reading.offset,
+        end=new.size,
+        marked=is_chunked(headers),
+        whole=True,
+    )
+
+
+def _part(reading: Reading, headers: Mapping[str, str]) -> Verdict:
+    """206: a range, which is believed only where it begins with the byte asked for."""
+    content_range = read_content_range(headers.get("content-range"))
+    if content_range is None or content_range.span is None:
+        if reading.info is None and reading.ranged:
+            return Rangeless()
+        return Again("the store answered 206 without a range that can be read")
+    new = read_object(headers, partial=True)
+    if changed := _changed(reading, new):
+        return changed
+    start, stop = content_range.span
+    if start != reading.offset:
+        return Again(f"asked for bytes from {reading.offset}, the store answered from {start}")
+    info = merged(reading.info, new)
+    return Body(info=info, skip=0, end=stop, marked=False, whole=(0, info.size) == (start, stop))
+
+
+def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
+    """416: nothing at the offset; the proof of the end where the size was not known."""
+    info = reading.info
+    if info is None:
+        return Rangeless() if reading.ranged else Failed("the store answered 416")
+    content_range = read_content_range(headers.get("content-range"))
+    total = content_range.total if content_range else None
+    if changed := _changed(reading, ObjectInfo(size=total)):
+        return changed
+    if info.size is None:
+        if total is None and info.strong_etag is not None:
+            # The object is the same (If-Match went along), and was read up to here.
+            total = reading.offset
+        if total == reading.offset:
+            return Complete(merged(info, ObjectInfo(size=total)))
+        if total is not None and total < reading.offset:
+            return Changed(f"it has {total} bytes now, {reading.offset} were read")
+    return Again(f"the store has no byte {reading.offset}, which there must be")
+
+
+def _changed(reading: Reading, new: ObjectInfo) -> Changed | None:
+    reason = None if reading.info is None else difference(reading.info, new)
+    return None if reason is None else Changed(reason)
+
+
+def merged(old: ObjectInfo | None, new: ObjectInfo) -> ObjectInfo:
+    """What both answers say together; the first word counts."""
+    if old is None:
+        return new
+    return ObjectInfo(
+        size=old.size if old.size is not None else new.size,
+        etag=old.etag or new.etag,
+        last_modified=old.last_modified or new.last_modified,
+        content_type=old.content_type or new.content_type,
+        checksum=old.checksum or new.checksum,
+    )
+
+
+_READS = {200: _whole, 206: _part, 416: _unsatisfiable}

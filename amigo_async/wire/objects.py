@@ -1,0 +1,156 @@
+"""What the headers of a store say about the object behind a URL. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from amigo_async.wire.ranges import read_content_range
+
+# Digests that cover a whole object and that the standard library can compute, strongest first,
+# with their sizes in bytes. CRC32C and CRC64NVME are left out: pure Python is too slow for them.
+_DIGESTS = {"sha256": 32, "sha1": 20, "crc32": 4}
+
+_MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
+_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
+
+
+class Checksum(Struct, frozen=True):
+    """A checksum over a whole object.
+
+    Attributes:
+        algorithm: ``sha256``, ``sha1``, ``crc32`` or ``md5``.
+        value: The checksum in lower case hexadecimal digits.
+    """
+
+    algorithm: str
+    value: str
+
+
+class ObjectInfo(Struct, frozen=True):
+    """What is known about an object.
+
+    Attributes:
+        size: Its size in bytes; None where the store has not said.
+        etag: Its ETag as it was sent, with the quotes; None without one.
+        last_modified: Its ``Last-Modified`` as it was sent; None without one.
+        content_type: Its ``Content-Type``; None without one.
+        checksum: The checksum the store offers for it; None without one.
+    """
+
+    size: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    content_type: str | None = None
+    checksum: Checksum | None = None
+
+    @property
+    def strong_etag(self) -> str | None:
+        """The ETag where it promises the same bytes; None for a weak one or none."""
+        return None if self.etag is None or self.etag.startswith("W/") else self.etag
+
+    @property
+    def recognizable(self) -> bool:
+        """Whether a later response can be told to be of the same object."""
+        return self.etag is not None or self.last_modified is not None
+
+
+def read_object(headers: Mapping[str, str], *, partial: bool) -> ObjectInfo:
+    """What a response says about its object.
+
+    Args:
+        headers: The headers, their names in lower case.
+        partial: Whether it is a 206, whose ``Content-Length`` is that of a part.
+    """
+    if partial:
+        content_range = read_content_range(headers.get("content-range"))
+        size = content_range.total if content_range else None
+        covers_all = bool(content_range and size and content_range.span == (0, size))
+    else:
+        size, covers_all = read_length(headers), True
+    return ObjectInfo(
+        size=size,
+        etag=headers.get("etag") or None,
+        last_modified=headers.get("last-modified") or None,
+        content_type=headers.get("content-type"),
+        checksum=_read_checksum(headers, whole=covers_all),
+    )
+
+
+def read_length(headers: Mapping[str, str]) -> int | None:
+    """The length of the body; None where it only ends when it ends."""
+    length = headers.get("content-length", "").strip()
+    return int(length) if _LENGTH.fullmatch(length) and not is_chunked(headers) else None
+
+
+def is_chunked(headers: Mapping[str, str]) -> bool:
+    """Whether the body marks its own end."""
+    return "chunked" in headers.get("transfer-encoding", "").lower()
+
+
+def conditions(info: ObjectInfo) -> dict[str, str]:
+    """Headers that make a store refuse (412) where the object is not the one of `info`.
+
+    ``If-Match`` compares strongly, so a weak ETag never matches; then the date has to do.
+    """
+    if info.strong_etag is not None:
+        return {"If-Match": info.strong_etag}
+    if info.last_modified is not None:
+        return {"If-Unmodified-Since": info.last_modified}
+    return {}
+
+
+def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
+    """Why `new` is not the object of `old`, in words; None where nothing speaks against it."""
+    if None not in (old.size, new.size) and old.size != new.size:
+        return f"its size went from {old.size} to {new.size} bytes"
+    if None not in (old.etag, new.etag):
+        if old.etag != new.etag:
+            return "its ETag is another one"
+        if old.strong_etag is not None:
+            return None
+    if None not in (old.last_modified, new.last_modified):
+        return None if old.last_modified == new.last_modified else "it was modified"
+    return None
+
+
+def _read_checksum(headers: Mapping[str, str], *, whole: bool) -> Checksum | None:
+    """The best checksum over the whole object.
+
+    A response with a part of an object may carry the checksum of that part, so only one with
+    all of it is believed. A composite checksum (of the parts of a multipart upload) is in no
+    way one of the object, and its type or a ``-`` and the number of parts gives it away.
+    """
+    composite = headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE"
+    for algorithm, length in _DIGESTS.items() if whole and not composite else ():
+        digest = _decode(headers.get(f"x-amz-checksum-{algorithm}"))
+        if digest is not None and len(digest) == length:
+            return Checksum(algorithm, digest.hex())
+    return _md5_of_etag(headers)
+
+
+def _decode(text: str | None) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True) if text else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _md5_of_etag(headers: Mapping[str, str]) -> Checksum | None:
+    """The ETag as an MD5, where it is one.
+
+    Only a store that speaks S3 makes its ETags so, and not for objects that it encrypts with
+    keys of the customer or of KMS. An ETag of another kind must not be mistaken for an MD5: an
+    artifact that is fine would be refused.
+    """
+    match = _MD5_ETAG.fullmatch(headers.get("etag", ""))
+    speaks_s3 = any(name.startswith("x-amz-") for name in headers)
+    encrypted = headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
+    customer = any(name.startswith("x-amz-server-side-encryption-customer") for name in headers)
+    if match is None or not speaks_s3 or encrypted or customer:
+        return None
+    return Checksum("md5", match[1].lower())
