@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +17,9 @@ from urllib.parse import urlsplit
 
 import botocore.config  # type: ignore[import-untyped] # it has no types
 import botocore.session  # type: ignore[import-untyped] # it has no types
-import pytest
 
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
+from tests.needs import needs
 from tests.store_cases import CONDITIONS, DATA, EMPTY, EXACT, KEY, SIGNED, TOTAL
 
 
@@ -102,9 +101,7 @@ class Nginx:
     @classmethod
     @contextmanager
     def serving(cls, folder: Path) -> Iterator[Nginx]:
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        if program is None:
-            pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+        program = needs("nginx", "nginx-light, with apt-get install")
         served = cls(folder)
         served.put(KEY, DATA)
         served.put(EMPTY, b"")
@@ -147,9 +144,7 @@ class S3rver:
     @classmethod
     @contextmanager
     def serving(cls, folder: Path) -> Iterator[S3rver]:
-        program = shutil.which("s3rver")
-        if program is None:
-            pytest.skip("s3rver is not installed (npm install --global s3rver@3.7.1)")
+        program = needs("s3rver", "s3rver@3.7.1, with npm install -g")
         served = cls()
         arguments = ["-d", str(folder), "-a", "127.0.0.1", "-p", str(served.port), "-s"]
         command = (program, *arguments, "--configure-bucket", "artifacts")

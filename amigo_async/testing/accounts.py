@@ -116,7 +116,9 @@ class Accounts:
 
     def issue(self, user: User, now: float, lifetime: float) -> tuple[Secret, float]:
         """A new token in the form of a JWT, and when it expires."""
-        self._tokens = {text: held for text, held in self._tokens.items() if held.expires_at > now}
+        for old, held in list(self._tokens.items()):
+            if held.expires_at <= now:
+                del self._tokens[old]
         self._issued += 1
         expires_at = now + lifetime
         claims = {

@@ -177,17 +177,22 @@ class Front:
         response.headers["Date"] = self._shared.epoch.date()
         if reply.status not in _BODYLESS:
             response.content_length = reply.size
-        await response.prepare(asked.raw)
-        if asked.raw.method != "HEAD" and reply.status not in _BODYLESS:
-            for piece in _pieces(reply, fault):
-                if fault is not None and fault.kind == "drip":
-                    await self._shared.pause(fault.seconds)
-                await response.write(piece)
-                sent.size += len(piece)
-            await self._end(asked, fault)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # the client has gone
+            await response.prepare(asked.raw)
+            if asked.raw.method != "HEAD" and reply.status not in _BODYLESS:
+                await self._write(response, reply, fault, sent)
+                await self._end(asked, fault)
             await response.write_eof()
         return response
+
+    async def _write(
+        self, response: web.StreamResponse, reply: Reply, fault: Fault | None, sent: _Sent
+    ) -> None:
+        for piece in _pieces(reply, fault):
+            if fault is not None and fault.kind == "drip":
+                await self._shared.pause(fault.seconds)
+            await response.write(piece)
+            sent.size += len(piece)
 
     async def _end(self, asked: Asked, fault: Fault | None) -> None:
         """Where a body was left unfinished, stay silent or close the connection."""

@@ -118,4 +118,10 @@ def limits_by(given: Mapping[Endpoint, int | None] | None) -> dict[Endpoint, int
 
 
 def _written(seconds: float, style: HeaderStyle) -> str:
-    return str(math.ceil(seconds)) if style == "whole" else f"{seconds:.3f}"
+    """`seconds` rounded up, so that whoever obeys it never comes too early."""
+    if style == "whole":
+        return str(math.ceil(seconds))
+    thousandths = math.ceil(seconds * 1000)
+    if thousandths / 1000 < seconds:  # the product had been rounded down
+        thousandths += 1
+    return f"{thousandths / 1000:.3f}"

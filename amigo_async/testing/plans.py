@@ -55,7 +55,7 @@ class SetPlan:
             seen; the run goes on.
         artifacts_after: Seconds from the end of a run until its artifacts are there; None for
             never.
-        cancel_after: Seconds until a cancel takes effect.
+        cancel_after: Seconds until a cancel takes effect; None for a cancel that has none.
         artifacts_when_cancelled: Whether a cancelled run gets artifacts too.
         artifact: What the artifact is like.
     """
@@ -67,7 +67,7 @@ class SetPlan:
     metrics: int = 3
     trouble_at: float = 0.5
     artifacts_after: float | None = 0.5
-    cancel_after: float = 0.5
+    cancel_after: float | None = 0.5
     artifacts_when_cancelled: bool = False
     artifact: ArtifactPlan = field(default_factory=ArtifactPlan)
 
@@ -145,26 +145,53 @@ def fate(plan: SetPlan, run_id: str) -> Fate:
     return Fate(seconds, {}, {})
 
 
-def state(plan: SetPlan, fate: Fate, elapsed: float, cancelled: float | None) -> State:
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When a run ends, in seconds from its start.
+
+    Attributes:
+        completed: When it is over.
+        artifacts: When its artifacts are there; None for never.
+    """
+
+    completed: float
+    artifacts: float | None
+
+
+def ending(plan: SetPlan, fate: Fate, cancelled: float | None) -> Ending:
+    """When a run ends.
+
+    Args:
+        plan: What it does.
+        fate: How long it takes.
+        cancelled: Seconds from its start to its cancellation; None if it was not cancelled.
+    """
+    end = fate.seconds
+    if cancelled is not None and plan.cancel_after is not None:
+        end = min(end, cancelled + plan.cancel_after)
+    cut_short = end < fate.seconds
+    if plan.artifacts_after is None or (cut_short and not plan.artifacts_when_cancelled):
+        return Ending(end, None)
+    return Ending(end, end + plan.artifacts_after)
+
+
+def state(plan: SetPlan, fate: Fate, elapsed: float, end: Ending) -> State:
     """What is true of a run.
 
     Args:
         plan: What it does.
         fate: How long it takes and what goes wrong.
         elapsed: Seconds since its start.
-        cancelled: Seconds from its start to its cancellation; None if it was not cancelled.
+        end: When it ends.
     """
-    end, cut_short = fate.seconds, False
-    if cancelled is not None and cancelled + plan.cancel_after < end:
-        end, cut_short = cancelled + plan.cancel_after, True
-    lived = min(elapsed, end)
+    # Before its start: whoever sets the clock back is not told of what is still to come.
+    lived = max(0.0, min(elapsed, end.completed))
     done = plan.steps if fate.seconds <= lived else int(plan.steps * lived / fate.seconds)
-    artifacts = plan.artifacts_after is not None and elapsed >= end + plan.artifacts_after
     return State(
         done=done,
         total=plan.steps,
-        is_completed=elapsed >= end,
+        is_completed=elapsed >= end.completed,
         failed_metrics=any(step < done for step in fate.failed),
         errored=any(step < done for step in fate.errors),
-        artifacts_generated=artifacts and (plan.artifacts_when_cancelled or not cut_short),
+        artifacts_generated=end.artifacts is not None and elapsed >= end.artifacts,
     )

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from urllib.parse import quote
+from dataclasses import replace
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from amigo_async.redact import SecretUrl
 from amigo_async.shield import finish
-from amigo_async.testing.contents import Content, Held, Noise, blocks, packed
-from amigo_async.testing.epoch import Epoch, http_date
+from amigo_async.testing.contents import Held
+from amigo_async.testing.epoch import Epoch
 from amigo_async.testing.faults import Fault
 from amigo_async.testing.front import Asked, Reply
-from amigo_async.testing.plans import ArtifactPlan
+from amigo_async.testing.objects import BUCKET, Objects, StoredObject
 from amigo_async.testing.ranges import Part, UnsatisfiableError, judge, part
 from amigo_async.testing.record import Route
 from amigo_async.testing.signing import SignatureError, Signer
 from amigo_async.testing.world import Run
 
-BUCKET = "artifact-bucket"
-_MD5_UP_TO = 8 * 1024 * 1024
 _INLINE_UP_TO = 1024 * 1024
-_TYPES = {"zip": "application/zip", "json.gz": "application/gzip"}
 _CODES = {
     400: "InvalidRequest",
     403: "AccessDenied",
@@ -37,121 +31,6 @@ _CODES = {
     500: "InternalError",
     503: "SlowDown",
 }
-
-
-@dataclass(slots=True)
-class StoredObject:
-    """One object of the store."""
-
-    content: Content
-    plan: ArtifactPlan
-    modified: float
-    etag: str = ""
-    checksum: str = ""
-
-    def prepare(self) -> None:
-        """Work out the ETag and the checksum."""
-        kind = self.plan.etag
-        if kind == "auto":
-            kind = "md5" if self.content.size <= _MD5_UP_TO else "multipart"
-        md5 = hashlib.md5(usedforsecurity=False)
-        sha256 = hashlib.sha256()
-        crc32 = 0
-        for block in blocks(self.content) if kind == "md5" or self.plan.checksum else ():
-            md5.update(block)
-            sha256.update(block)
-            crc32 = zlib.crc32(block, crc32)
-        digests = {"sha256": sha256.digest(), "crc32": crc32.to_bytes(4, "big")}
-        if self.plan.checksum:
-            self.checksum = base64.b64encode(digests[self.plan.checksum]).decode()
-        if kind == "multipart":
-            md5.update(bytes(self.content.read(0, min(64, self.content.size))))
-            self.etag = f'"{md5.hexdigest()}-3"'
-        else:
-            self.etag = f'"{md5.hexdigest()}"'
-
-    def headers(self) -> dict[str, str]:
-        """What every answer about it says."""
-        encoding = self.plan.content_encoding
-        return {
-            "ETag": self.etag,
-            "Last-Modified": http_date(self.modified),
-            "Accept-Ranges": "bytes",
-            "Content-Type": self.plan.content_type or self._type(),
-            **({"Content-Encoding": encoding} if encoding else {}),
-        }
-
-    def told(self) -> dict[str, str]:
-        """What an answer with the whole of it says besides."""
-        if not self.checksum:
-            return {}
-        return {f"x-amz-checksum-{self.plan.checksum}": self.checksum}
-
-    def _type(self) -> str:
-        return "binary/octet-stream" if self.plan.size is not None else _TYPES[self.plan.form]
-
-
-@dataclass(slots=True)
-class _Change:
-    """What was made of an artifact after it was there."""
-
-    version: int
-    at: float
-    data: bytes | None
-
-
-@dataclass(slots=True)
-class Objects:
-    """The objects of the store: the artifacts of runs, made when they are first asked for."""
-
-    epoch: Epoch
-    _made: dict[str, StoredObject] = field(default_factory=dict)
-    _runs: dict[str, Run] = field(default_factory=dict)
-    _changes: dict[str, _Change] = field(default_factory=dict)
-
-    def path(self, run: Run) -> str:
-        """The path of a run's artifact, encoded."""
-        name = quote(run.plan.artifact.name, safe="-_.~")
-        path = f"/{BUCKET}/{quote(run.organization_id, safe='-_.~')}/{run.id}/{name}"
-        self._runs[path] = run
-        return path
-
-    def find(self, path: str) -> StoredObject | None:
-        """The object at a path, if there is one now."""
-        run = self._runs.get(path)
-        if run is None or not run.state(self.epoch.now()).artifacts_generated:
-            return None
-        return self.of(run)
-
-    def of(self, run: Run) -> StoredObject:
-        """The artifact of a run, whether or not it is there yet."""
-        made = self._made.get(run.id)
-        if made is None:
-            while len(self._made) >= 256:
-                del self._made[next(iter(self._made))]
-            made = self._made[run.id] = self._make(run)
-        return made
-
-    def change(self, run: Run, data: bytes | None) -> None:
-        """Put another object in the place of a run's artifact; None for one of equal size."""
-        before = self._changes.get(run.id)
-        version = 1 if before is None else before.version + 1
-        self._changes[run.id] = _Change(version, self.epoch.now(), data)
-        self._made.pop(run.id, None)
-
-    def _make(self, run: Run) -> StoredObject:
-        plan, change = run.plan.artifact, self._changes.get(run.id)
-        modified = run.started if change is None else change.at
-        if change is not None and change.data is not None:
-            return StoredObject(Held(change.data), plan, modified)
-        if plan.size is not None:
-            version = "" if change is None else f" version {change.version}"
-            return StoredObject(Noise(run.id + version, plan.size), plan, modified)
-        last = run.state(float("inf"))
-        document = run.document(last, tests=True, full=True)
-        if change is not None:
-            document["version"] = change.version
-        return StoredObject(Held(packed(plan.form, document)), plan, modified)
 
 
 class Store:
@@ -181,7 +60,7 @@ class Store:
     def identify(self, method: str, path: str) -> tuple[Route, str | None]:  # noqa: ARG002  # a Backend
         """Everything here is one route; the organization is the first part of the key."""
         parts = path.split("/")
-        return "store", parts[2] if len(parts) > 3 and parts[1] == BUCKET else None
+        return "store", unquote(parts[2]) if len(parts) > 3 and parts[1] == BUCKET else None
 
     def failure(self, asked: Asked, status: int) -> Reply:
         """An answer with `status` and S3's XML."""
@@ -230,20 +109,21 @@ class Store:
     def _serve(self, asked: Asked, found: StoredObject, fault: Fault | None) -> Reply:
         """The object, a part of it, or what the conditions of the request come to."""
         headers, size = asked.raw.headers, found.content.size
-        judged = judge(headers, found.etag, int(found.modified))
+        judged = judge(headers, found.etag, found.modified)
         if judged == "precondition_failed":
             message = "At least one of the pre-conditions you specified did not hold"
             raise SignatureError("PreconditionFailed", message, 412)
         if judged == "not_modified":
             return Reply(304, found.headers())
         try:
-            wanted = part(headers, found.etag, int(found.modified), size)
+            wanted = part(headers, found.etag, found.modified, size)
         except UnsatisfiableError:
             return self._unsatisfiable(asked, size)
         if wanted is None or (fault is not None and fault.kind == "ignore_range"):
             return Reply(200, {**found.headers(), **found.told()}, found.content)
         if fault is not None and fault.kind == "wrong_offset":
-            wanted = Part(min(wanted.start + fault.shift, wanted.stop - 1), wanted.stop)
+            start = min(max(0, wanted.start + fault.shift), wanted.stop - 1)
+            wanted = Part(start, wanted.stop)
         told = {"Content-Range": f"bytes {wanted.start}-{wanted.stop - 1}/{size}"}
         return Reply(206, {**found.headers(), **told}, found.content, wanted.start, wanted.stop)
 

@@ -13,7 +13,7 @@ import msgspec
 from amigo_async.testing.accounts import Permission, User
 from amigo_async.testing.documents import object_ids, results, specs
 from amigo_async.testing.epoch import instant, iso
-from amigo_async.testing.plans import Fate, SetPlan, State, fate, state
+from amigo_async.testing.plans import Ending, Fate, SetPlan, State, ending, fate, state
 
 _CACHED = 2_000
 
@@ -46,8 +46,12 @@ class Run:
 
     def state(self, now: float) -> State:
         """What is true of it `now`."""
+        return state(self.plan, self.fate, now - self.started, self.ending())
+
+    def ending(self) -> Ending:
+        """When it ends, in seconds from its start."""
         cancelled = None if self.cancelled is None else self.cancelled - self.started
-        return state(self.plan, self.fate, now - self.started, cancelled)
+        return ending(self.plan, self.fate, cancelled)
 
     def cancel(self, now: float) -> None:
         """Take note of a cancel; the first one counts."""
