@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from amigo_async.clock import ServerClock
-from amigo_async.errors import AmigoError, ConfigurationError
+from amigo_async.errors import AmigoError, ConfigurationError, DeadlineError
 from amigo_async.models import SignIn, UserInfo
 from amigo_async.redact import Secret
 from amigo_async.wire.requests import header_value
@@ -66,6 +66,10 @@ class BearerAuth(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         force_setattr(self, "token", Secret(_required("token", self.token)))
+        if self.user_id is not None:
+            _required("user_id", self.user_id)
+        if self.organization_id is not None:
+            _required("organization_id", self.organization_id)
 
 
 class BasicAuth(Struct, frozen=True):
@@ -83,7 +87,9 @@ class BasicAuth(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         force_setattr(self, "token", Secret(_required("token", self.token)))
-        force_setattr(self, "user_id", _required("user_id", self.user_id))
+        _required("user_id", self.user_id)
+        if self.organization_id is not None:
+            _required("organization_id", self.organization_id)
 
 
 Auth: TypeAlias = ApiKeyAuth | BearerAuth | BasicAuth
@@ -110,6 +116,10 @@ class GivenToken:
         token = auth.token
         if isinstance(auth, BasicAuth):
             user = f"{auth.organization_id or organization_id}_{auth.user_id}"
+            if ":" in user:  # RFC 7617, 2: the password begins behind the first colon
+                raise ConfigurationError(
+                    "organization_id and user_id cannot have a colon in a Basic authorization"
+                )
             encoded = Secret(b64encode(f"{user}:{token}".encode()).decode())
             self._secrets = (token, encoded)
             headers: dict[str, str] = {"Authorization": Secret(f"Basic {encoded}")}
@@ -117,7 +127,7 @@ class GivenToken:
             self._secrets = (token,)
             headers = {"Authorization": Secret(f"Bearer {token}")}
         if auth.organization_id is not None:
-            headers["X-ORG-ID"] = header_value("organization_id", auth.organization_id)
+            headers["X-ORG-ID"] = auth.organization_id
         self._headers: Mapping[str, str] = headers
 
     async def headers(self) -> Mapping[str, str]:
@@ -150,7 +160,7 @@ class SignedInToken:
         self._api_key = Secret(api_key)
         self._lock = anyio.Lock()
         self._headers: Mapping[str, str] | None = None
-        self._token = Secret()
+        self._token = self._token_before = Secret()
         self._renew_at = 0.0
         self._failures = 0
         self._last_failure: AmigoError | None = None
@@ -180,8 +190,8 @@ class SignedInToken:
         return True
 
     def secrets(self) -> tuple[str, ...]:
-        """The key and the current token."""
-        return (self._api_key, self._token)
+        """The key, the current token, and the one before: answers to it may be on their way."""
+        return (self._api_key, self._token, self._token_before)
 
     def _current(self) -> Mapping[str, str] | None:
         return self._headers if self._clock.now() < self._renew_at else None
@@ -189,6 +199,8 @@ class SignedInToken:
     async def _renew(self) -> Mapping[str, str]:
         try:
             answer = await self._sign_in()
+        except DeadlineError:
+            raise  # the deadline is this caller's own: the next one signs in
         except AmigoError as error:
             self._failures += 1
             self._last_failure = error
@@ -198,7 +210,7 @@ class SignedInToken:
         # A token that comes expired is a sign of broken clocks: use it until it is refused.
         margin = min(_MARGIN, life * _MARGIN_SHARE)
         self._renew_at = expires_at - margin if life > 0 else float("inf")
-        self._token = Secret(answer.id_token)
+        self._token, self._token_before = Secret(answer.id_token), self._token
         self._headers = {"Authorization": Secret(f"Bearer {answer.id_token}")}
         return self._headers
 

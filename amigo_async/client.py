@@ -24,7 +24,7 @@ from amigo_async.batch import (
     check_sets,
 )
 from amigo_async.calls import Calls
-from amigo_async.config import configure
+from amigo_async.config import check_settings, configure
 from amigo_async.events import Events, Listener
 from amigo_async.gate import Gate
 from amigo_async.limits import BudgetState
@@ -98,6 +98,12 @@ class AmigoClient:
             auth=auth,
             mongo_cluster_name=mongo_cluster_name,
             headers=headers,
+        )
+        check_settings(
+            request_timeout=request_timeout,
+            max_attempts=max_attempts,
+            poll_interval=poll_interval,
+            on_event=on_event,
         )
         self._config = config
         self._events = Events(on_event)

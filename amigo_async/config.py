@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -73,8 +74,32 @@ def configure(
     sent = extra_headers(headers or {})
     if mongo_cluster_name is not None:
         sent["x-mongo-cluster-name"] = header_value("mongo_cluster_name", mongo_cluster_name)
-    url = base_url or os.environ.get(_VARIABLES["base_url"]) or DEFAULT_BASE_URL
-    return Configuration(auth, organization, _base_url(url), sent)
+    if base_url is None:
+        base_url = os.environ.get(_VARIABLES["base_url"]) or DEFAULT_BASE_URL
+    return Configuration(auth, organization, _base_url(base_url), sent)
+
+
+def check_settings(
+    *,
+    request_timeout: float,
+    max_attempts: int,
+    poll_interval: float | None,
+    on_event: object,
+) -> None:
+    """Refuse numbers that cannot be right, and a listener that would never be awaited.
+
+    Raises:
+        ConfigurationError: If one cannot be right; the message names it.
+    """
+    for name, seconds in (("request_timeout", request_timeout), ("poll_interval", poll_interval)):
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+            raise ConfigurationError(f"{name} must be seconds above 0, not {seconds!r:.80}")
+    if not isinstance(max_attempts, int) or max_attempts < 1:
+        raise ConfigurationError(f"max_attempts must be at least 1, not {max_attempts!r:.80}")
+    if inspect.iscoroutinefunction(on_event):
+        raise ConfigurationError(
+            "on_event must be a plain function here; run_many takes a coroutine function too"
+        )
 
 
 def _setting(name: str, given: str | None) -> str:

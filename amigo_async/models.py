@@ -46,6 +46,12 @@ class CreatedRun(Struct, frozen=True):
     attached: bool = False
 
 
+class _Created(Struct, frozen=True):
+    """What of `CreatedRun` is on the wire; a new field there is not our `attached`."""
+
+    simulation_unit_test_set_run_id: str
+
+
 class ArtifactsLink(Struct, frozen=True):
     """A link to the artifacts of a run. The URL is a secret until it expires.
 
@@ -80,7 +86,7 @@ class LLMConfig(Struct, frozen=True):
     """A language model and its parameters."""
 
     llm_name: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] | None = {}
 
 
 class BooleanMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="boolean"):
@@ -333,9 +339,18 @@ T = TypeVar("T")
 Decoder: TypeAlias = Callable[[bytes], T]
 
 decode_sign_in: Decoder[SignIn] = msgspec.json.Decoder(SignIn).decode
-decode_created_run: Decoder[CreatedRun] = msgspec.json.Decoder(CreatedRun).decode
 decode_artifacts_link: Decoder[ArtifactsLink] = msgspec.json.Decoder(ArtifactsLink).decode
+_decode_created = msgspec.json.Decoder(_Created).decode
 _decode_page = msgspec.json.Decoder(RunPage).decode
+
+
+def decode_created_run(body: bytes) -> CreatedRun:
+    """Decode the answer of a create.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or has no id.
+    """
+    return CreatedRun(_decode_created(body).simulation_unit_test_set_run_id)
 
 
 def decode_run_page(body: bytes) -> RunPage:

@@ -15,7 +15,7 @@ def needs(program: str, package: str) -> str:
         program: Its name on the path.
         package: What to install to have it.
     """
-    path = shutil.which(program)
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is not None:
         return path
     reason = f"{program} is not on the path: install {package}"

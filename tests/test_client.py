@@ -514,6 +514,29 @@ async def test_a_client_that_was_never_used_leaves_nothing_open(sandbox: Sandbox
     gc.collect()  # an unclosed session would warn, and a warning is an error
 
 
+async def _listening(_: Event) -> None:
+    """Hear nothing."""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"request_timeout": 0},
+        {"request_timeout": float("nan")},
+        {"poll_interval": -1.0},
+        {"max_attempts": 0},
+        {"max_attempts": 2.5},
+        {"on_event": _listening},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+async def test_settings_that_cannot_be_right_are_named(
+    sandbox: Sandbox, setting: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(setting))):
+        sandbox.client(**setting)
+
+
 async def test_budgets_are_shown_as_they_are(client: AmigoClient, sandbox: Sandbox) -> None:
     assert client.budgets() == {}
     await client.runs.list()

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiohttp
-from aiohttp import http_exceptions, streams
-from aiohttp.http_websocket import WebSocketError
 
-from amigo_async.errors import RequestTimeoutError, TransportError
+from amigo_async.errors import AmigoError, RequestTimeoutError, TransportError
 from amigo_async.redact import redact
 
-# Everything aiohttp may raise out of a request; the rest of its classes derive from these.
-FOREIGN: tuple[type[Exception], ...] = (
-    aiohttp.ClientError,
-    aiohttp.ClientConnectionResetError,
-    http_exceptions.HttpProcessingError,
-    streams.EofStream,
-    WebSocketError,
-    ssl.SSLError,
-    OSError,
-    TimeoutError,
-)
 # Raised before a single byte of the request has left.
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -46,12 +33,23 @@ def mapped(method: str, path: str) -> Iterator[None]:
         TransportError: For everything else that aiohttp and the OS raise. The cause is
             attached without its traceback, whose local variables would show secrets.
     """
+    outer = sys.exception()
     try:
         yield
-    except FOREIGN as error:
+    except Exception as error:
+        if not _is_foreign(error):
+            raise
         kind = RequestTimeoutError if isinstance(error, TimeoutError) else TransportError
         sent = not isinstance(error, _NOT_SENT)
-        raise kind(_reason(error), method=method, path=path, sent=sent) from _bare(error)
+        raise kind(_reason(error), method=method, path=path, sent=sent) from _bare(error, outer)
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether `error` comes from the network: of the OS, of TLS, or any that aiohttp defines."""
+    if isinstance(error, AmigoError):
+        return False
+    classes = type(error).__mro__
+    return isinstance(error, OSError) or any(c.__module__.startswith("aiohttp.") for c in classes)
 
 
 def _reason(error: Exception) -> str:
@@ -67,11 +65,14 @@ def _reason(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def _bare(error: BaseException) -> BaseException:
-    """`error` and what led to it, without tracebacks and without queries in their messages."""
+def _bare(error: BaseException, outer: BaseException | None) -> BaseException:
+    """`error` and what led to it, without tracebacks and without queries in their messages.
+
+    `outer`, which the caller was handling before, is not touched: it is the caller's.
+    """
     link: BaseException | None = error
     seen: set[int] = set()
-    while link is not None and id(link) not in seen:
+    while link is not None and link is not outer and id(link) not in seen:
         seen.add(id(link))
         link.__traceback__ = None
         link.args = tuple(redact(a) if isinstance(a, str) else a for a in link.args)

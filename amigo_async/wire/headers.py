@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +12,9 @@ from typing import NamedTuple
 # Longer waits than this are taken for a broken header, not for a wish. The windows of the API
 # are a minute; a maintenance may take most of an hour.
 LONGEST_WAIT = 3600.0
+
+_NUMBER = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{0,20})?)\s*")
+_YEAR_9999 = 253_370_764_800.0
 
 
 class RateLimit(NamedTuple):
@@ -29,14 +32,9 @@ class RateLimit(NamedTuple):
 
 
 def _number(text: str | None) -> float | None:
-    """A finite number that is not negative; None for everything else."""
-    if text is None or len(text) > 40:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    """A whole or decimal number in plain digits; None for everything else."""
+    match = _NUMBER.fullmatch(text or "")
+    return None if match is None else float(match[1])
 
 
 def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
@@ -79,7 +77,5 @@ def _read_http_date(text: str | None) -> float | None:
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
     aware = instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
-    try:
-        return aware.timestamp()
-    except (ValueError, OverflowError):
-        return None
+    seconds = aware.timestamp()
+    return seconds if 0 <= seconds < _YEAR_9999 else None

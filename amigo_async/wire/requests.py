@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias, TypedDict
 from urllib.parse import quote, urlencode
@@ -16,7 +16,8 @@ from amigo_async.models import UserInfo
 _ID = re.compile(r"[a-f0-9]{24}")
 _SORT = re.compile(r"[+-][a-z_]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5: no control characters
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110, 5.5: what is beyond ASCII is opaque
+_DOTS = re.compile(r"(?:^|[/\\])[. ]*(?:$|[/\\])")
 _OURS = frozenset(
     {
         *("accept", "accept-encoding", "authorization", "user-agent"),
@@ -138,9 +139,10 @@ def organization_segment(organization: str) -> str:
     """`organization` as one segment of a path, which it cannot leave.
 
     Raises:
-        ConfigurationError: If it is empty or a step to another folder.
+        ConfigurationError: If it is empty, or has a step to another folder: a proxy on the way
+            may take it even though it is percent-encoded.
     """
-    if not isinstance(organization, str) or organization.strip(". ") == "":
+    if not _is_text(organization) or _DOTS.search(organization):
         raise ConfigurationError(
             f"organization_id must be the id of an organization, not {organization!r}; "
             "set it or AMIGO_ORGANIZATION_ID"
@@ -172,7 +174,7 @@ def header_value(setting: str, value: str) -> str:
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         raise ConfigurationError(
             f"{setting} cannot be sent in a header: it must be text without line breaks, other "
-            "control characters, and characters beyond Latin-1"
+            "control characters, and characters beyond ASCII"
         )
     return value
 
@@ -196,18 +198,33 @@ def _many(argument: str, values: OneOrMany) -> Iterable[str]:
     """The values without repeats, which the API refuses; a single string is one value."""
     if isinstance(values, str):
         return (values,)
-    if not isinstance(values, Iterable):
+    if not _is_collection(values):
         raise ArgumentError(f"{argument} must be a string or a list of strings, not {values!r:.80}")
     return dict.fromkeys(values)
 
 
 def _creators(creators: str | UserInfo | Sequence[str | UserInfo]) -> Iterable[str]:
     several = (creators,) if isinstance(creators, str | UserInfo) else creators
+    if not _is_collection(several):
+        raise ArgumentError(
+            f"creator must be a UserInfo, 'org_id,user_id' or a list of these, not {several!r:.80}"
+        )
     texts = [f"{c.org_id},{c.user_id}" if isinstance(c, UserInfo) else c for c in several]
     for text in texts:
-        if not isinstance(text, str) or not all(part for part in text.partition(",")):
+        if not _is_text(text) or not all(part for part in text.partition(",")):
             raise ArgumentError(f"creator must be a UserInfo or 'org_id,user_id', not {text!r:.80}")
     return dict.fromkeys(texts)
+
+
+def _is_collection(values: Iterable[object]) -> bool:
+    """Whether `values` can be gone through again, for another page, and compared."""
+    again = isinstance(values, Iterable) and not isinstance(values, Iterator)
+    return again and all(isinstance(value, Hashable) for value in values)
+
+
+def _is_text(value: str) -> bool:
+    """Whether `value` is a string that can be encoded: lone surrogates cannot."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _flags(**flags: bool | None) -> list[tuple[str, str]]:
@@ -222,12 +239,16 @@ def _instants(**instants: datetime | None) -> list[tuple[str, str]]:
     for name, instant in instants.items():
         if instant is None:
             continue
-        if not isinstance(instant, datetime) or instant.tzinfo is None:
+        if not isinstance(instant, datetime) or instant.utcoffset() is None:
             raise ArgumentError(
                 f"{name} must be a datetime with a time zone, e.g. datetime.now(UTC), "
                 f"not {instant!r:.80}"
             )
-        pairs.append((name, instant.astimezone(UTC).isoformat().replace("+00:00", "Z")))
+        try:
+            utc = instant.astimezone(UTC)
+        except OverflowError:
+            raise ArgumentError(f"{name} is out of range in UTC: {instant!r:.80}") from None
+        pairs.append((name, utc.isoformat().replace("+00:00", "Z")))
     return pairs
 
 

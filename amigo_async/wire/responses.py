@@ -52,6 +52,8 @@ _REMEDIES: Final[Mapping[tuple[str, int] | int, str]] = {
 }
 _REQUEST_IDS = ("x-request-id", "x-correlation-id", "x-amzn-requestid", "x-amz-request-id")
 _BODY_KEPT = 16_384
+# Secrets are looked for in more than is kept, so that none is cut into a piece that is not found.
+_BODY_SEARCHED = 4 * _BODY_KEPT
 _DETAIL_KEPT = 300
 _TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
 
@@ -69,6 +71,10 @@ class Response(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:
+        """Without the headers and the body, which may have secrets."""
+        return f"<Response {self.status}, {len(self.body)} bytes>"
+
 
 def error_class(status: int) -> type[APIError]:
     """The class of error for a status that is not success."""
@@ -83,7 +89,8 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
     """The error for a response that is not success, without `secrets` in any of its fields."""
     secrets = tuple(secrets)
     status, headers = response.status, _shown_headers(response.headers, secrets)
-    body = redact(_text(response.body), secrets)
+    body = _text(response.body, secrets)
+    content = _json(response.body)
     fields: dict[str, Any] = {
         "method": request.endpoint.method,
         "path": request.path,
@@ -97,11 +104,11 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
     kind = error_class(status)
     if kind is BadRequestError and status == 400 and request.endpoint is ARTIFACTS:
         kind = ArtifactsNotReadyError
-    problems = _field_errors(body)
+    problems = _field_errors(content, secrets)
     if kind is ValidationError:
         fields["field_errors"] = problems
-    detail = _detail(body, problems)
-    if 300 <= status < 400:
+    detail = _line(_said(content, body, problems), secrets)
+    if 300 <= status < 400 and "location" in headers:
         detail = f"a redirect to {headers.get('location')}, which is not followed; check base_url"
     return kind(detail=detail, **fields)
 
@@ -110,13 +117,14 @@ def decode_error(
     request: Request, response: Response, reason: Exception, secrets: Iterable[str] = ()
 ) -> DecodeError:
     """The error for a response that is a success with a body that cannot be read."""
+    secrets = tuple(secrets)
     return DecodeError(
-        str(reason),
+        redact(str(reason), secrets),
         method=request.endpoint.method,
         path=request.path,
         status=response.status,
-        request_id=request_id(response.headers),
-        body=redact(_text(response.body), secrets),
+        request_id=request_id(_shown_headers(response.headers, secrets)),
+        body=_text(response.body, secrets),
     )
 
 
@@ -138,43 +146,45 @@ def _shown_headers(headers: Mapping[str, str], secrets: tuple[str, ...]) -> dict
     }
 
 
-def _text(body: bytes) -> str:
-    return body[:_BODY_KEPT].decode("utf-8", "replace")
+def _text(body: bytes, secrets: tuple[str, ...]) -> str:
+    return redact(body[:_BODY_SEARCHED].decode("utf-8", "replace"), secrets)[:_BODY_KEPT]
 
 
-def _json(body: str) -> Any:
+def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is bad UTF-8
         return None
 
 
-def _field_errors(body: str) -> dict[str, str]:
+def _field_errors(content: Any, secrets: tuple[str, ...]) -> dict[str, str]:
     """``{"detail": [{"loc": [...], "msg": "..."}]}`` as ``{"loc.loc": "msg"}``."""
-    content = _json(body)
     detail = content.get("detail") if isinstance(content, dict) else None
     entries = [e for e in detail if isinstance(e, dict)] if isinstance(detail, list) else []
-    return {_place(entry.get("loc")): str(entry.get("msg", "invalid")) for entry in entries}
+    return {
+        redact(_place(entry.get("loc")), secrets): redact(str(entry.get("msg", "invalid")), secrets)
+        for entry in entries
+    }
 
 
 def _place(loc: Any) -> str:
     return ".".join(str(part) for part in loc) if isinstance(loc, list) else str(loc)
 
 
-def _detail(body: str, problems: Mapping[str, str]) -> str | None:
-    """What the body says is wrong, in one line."""
+def _said(content: Any, body: str, problems: Mapping[str, str]) -> str:
+    """What the body says is wrong; empty where it does not."""
     if problems:
-        return _line("; ".join(f"{place}: {message}" for place, message in problems.items()))
-    content = _json(body)
+        return "; ".join(f"{place}: {message}" for place, message in problems.items())
     if isinstance(content, dict):
-        said = next((content[k] for k in ("detail", "message", "error") if content.get(k)), None)
-        return None if said is None else _line(str(said))
+        said = (content[k] for k in ("detail", "message", "error") if content.get(k))
+        return str(next(said, ""))
     title = _TITLE.search(body)
     if title:
-        return _line(title[1])
-    return None if body.lstrip().startswith(("<", "{", "[")) else _line(body)
+        return title[1]
+    return "" if body.lstrip().startswith(("<", "{", "[")) else body
 
 
-def _line(text: str) -> str | None:
-    line = " ".join(text.split())
+def _line(text: str, secrets: tuple[str, ...]) -> str | None:
+    """`text` in one line, searched again for `secrets`: JSON's escapes and line breaks are gone."""
+    line = redact(" ".join(text[:_BODY_KEPT].split()), secrets)
     return line[:_DETAIL_KEPT] or None

@@ -1,0 +1,194 @@
+"""Settings from arguments and the environment, complete and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amigo_async import AmigoClient, ApiKeyAuth, BasicAuth, BearerAuth, ConfigurationError
+from amigo_async.config import Configuration, configure
+
+ENVIRONMENT = {
+    "AMIGO_API_KEY": "env-key",
+    "AMIGO_API_KEY_ID": "env-key-id",
+    "AMIGO_USER_ID": "env-user",
+    "AMIGO_ORGANIZATION_ID": "env-org",
+    "AMIGO_BASE_URL": "https://api-eu-central-1.amigo.ai",
+}
+ARGUMENTS = {
+    "api_key": "AMIGO_API_KEY",
+    "api_key_id": "AMIGO_API_KEY_ID",
+    "user_id": "AMIGO_USER_ID",
+    "organization_id": "AMIGO_ORGANIZATION_ID",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def configured(**given: Any) -> Configuration:
+    names = ("api_key", "api_key_id", "user_id", "organization_id", "base_url", "auth")
+    arguments: dict[str, Any] = dict.fromkeys((*names, "mongo_cluster_name", "headers"))
+    return configure(**arguments | given)
+
+
+def test_everything_comes_from_the_environment() -> None:
+    assert configured() == Configuration(
+        ApiKeyAuth("env-key", "env-key-id", "env-user"),
+        "env-org",
+        "https://api-eu-central-1.amigo.ai",
+        {},
+    )
+
+
+def test_an_argument_is_stronger_than_the_environment() -> None:
+    config = configured(
+        api_key="k",
+        api_key_id="i",
+        user_id="u",
+        organization_id="o",
+        base_url="http://localhost:8000/",
+        mongo_cluster_name="c",
+        headers={"X-Mine": "1"},
+    )
+    assert config == Configuration(
+        ApiKeyAuth("k", "i", "u"),
+        "o",
+        "http://localhost:8000",
+        {"X-Mine": "1", "x-mongo-cluster-name": "c"},
+    )
+
+
+def test_the_united_states_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AMIGO_BASE_URL")
+    assert configured().base_url == "https://api.amigo.ai"
+    monkeypatch.setenv("AMIGO_BASE_URL", "")
+    assert configured().base_url == "https://api.amigo.ai"
+
+
+@pytest.mark.parametrize(("argument", "variable"), ARGUMENTS.items())
+@pytest.mark.parametrize("value", [None, ""])
+def test_what_is_missing_is_named_with_both_remedies(
+    monkeypatch: pytest.MonkeyPatch, argument: str, variable: str, value: str | None
+) -> None:
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=f"^{argument} is missing: .*{variable}$"):
+        configured()
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_an_empty_argument_is_not_filled_up(argument: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{argument} is missing"):
+        configured(**{argument: ""})
+
+
+def test_an_empty_base_url_is_not_filled_up() -> None:
+    """A variable that was forgotten must not lead to production."""
+    with pytest.raises(ConfigurationError, match="base_url"):
+        configured(base_url="")
+
+
+@pytest.mark.parametrize(
+    "auth", [ApiKeyAuth("k", "i", "u"), BearerAuth("t"), BasicAuth("t", "u", "issuer")]
+)
+def test_credentials_need_no_variables(
+    monkeypatch: pytest.MonkeyPatch, auth: ApiKeyAuth | BearerAuth | BasicAuth
+) -> None:
+    for variable in ("AMIGO_API_KEY", "AMIGO_API_KEY_ID", "AMIGO_USER_ID"):
+        monkeypatch.delenv(variable)
+    assert configured(auth=auth).auth is auth
+
+
+@pytest.mark.parametrize("argument", ["api_key", "api_key_id", "user_id"])
+def test_credentials_are_given_in_one_way_only(argument: str) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        configured(auth=BearerAuth("t"), **{argument: "x"})
+
+
+@pytest.mark.parametrize("auth", ["token", ("key", "id", "user"), 5, object, {}])
+def test_credentials_of_another_kind_are_refused(auth: Any) -> None:
+    with pytest.raises(ConfigurationError, match="auth must be ApiKeyAuth, BearerAuth or Basic"):
+        configured(auth=auth)
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url"),
+    [
+        ("https://api.amigo.ai", "https://api.amigo.ai"),
+        ("https://api.amigo.ai/", "https://api.amigo.ai"),
+        ("https://api.amigo.ai//", "https://api.amigo.ai"),
+        ("HTTPS://API.amigo.ai", "https://api.amigo.ai"),
+        ("https://proxy.example/amigo/", "https://proxy.example/amigo"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("https://h/a b", "https://h/a%20b"),
+        ("https://h?", "https://h"),
+    ],
+)
+def test_base_urls(given: str, base_url: str) -> None:
+    assert configured(base_url=given).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        *("api.amigo.ai", "ftp://h", "https://", "https:///v1", "//h", "/v1", " ", "https"),
+        *("https://[::1", "https://h:99999", "https://h:port", "file:///etc", b"https://h", 5),
+        *("https://user:hunter2@h", "https://user@h", "https://h?key=hunter2", "https://h#hunter2"),
+    ],
+)
+def test_base_urls_that_cannot_be_right(base_url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        configured(base_url=base_url)
+    assert "hunter2" not in str(caught.value)
+    assert "it must be like https://api.amigo.ai" in str(caught.value)
+
+
+@pytest.mark.parametrize("organization", ["..", "../x", "."])
+def test_the_organization_is_checked(organization: str) -> None:
+    with pytest.raises(ConfigurationError, match="organization_id"):
+        configured(organization_id=organization)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("api_key", "a\nb"),
+        ("api_key_id", "a\r\nX-Evil: 1"),
+        ("user_id", "\0"),
+        ("mongo_cluster_name", "a\nb"),
+        ("mongo_cluster_name", 5),
+        ("headers", {"X-Mine": "a\nb"}),
+        ("headers", {"Authorization": "Bearer x"}),
+        ("headers", {"x-mongo-cluster-name": "c"}),
+    ],
+)
+def test_no_setting_can_smuggle_a_header(argument: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=argument):
+        configured(**{argument: value})
+
+
+def test_the_headers_given_are_not_changed() -> None:
+    headers = {"X-Mine": "1"}
+    configured(headers=headers, mongo_cluster_name="c")
+    assert headers == {"X-Mine": "1"}
+
+
+def test_no_secret_is_shown() -> None:
+    config = configured(api_key="hunter2")
+    assert config.auth == ApiKeyAuth("hunter2", "env-key-id", "env-user")
+    assert "hunter2" not in repr(config)
+
+
+def test_the_client_shows_where_it_goes_and_no_secret() -> None:
+    client = AmigoClient(api_key="hunter2")
+    assert repr(client) == "<AmigoClient env-org at https://api-eu-central-1.amigo.ai>"
+    assert "hunter2" not in repr(vars(client))

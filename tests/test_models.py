@@ -1,0 +1,519 @@
+"""The structs: what they take from the wire, what they forgive, and what they say of a run."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import pytest
+
+from amigo_async import models
+from amigo_async.models import (
+    ArtifactsLink,
+    BooleanMetricSuccessCriterion,
+    CategoricalMetricSuccessCriterion,
+    CreatedRun,
+    ErroredRun,
+    Evaluation,
+    FailedMetric,
+    LLMConfig,
+    MetricEvaluationResult,
+    MetricToEvaluate,
+    NumericalMetricSuccessCriterion,
+    Progress,
+    Run,
+    RunPage,
+    SignIn,
+    UnitTestRunResult,
+    UnitTestRunSpec,
+    UnknownSuccessCriterion,
+    UserInfo,
+    VersionInfo,
+    decode_artifacts_link,
+    decode_created_run,
+    decode_run_page,
+    decode_sign_in,
+)
+from amigo_async.redact import MASK
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+BOOLEAN = {"type": "boolean", "expected_value": True}
+NUMERICAL = {"type": "numerical", "verb": ">=", "threshold": 3}
+CATEGORICAL = {"type": "categorical", "expected_values": ["good", "fine"]}
+
+
+def metric_document(criterion: Any, metric_id: str = "m1") -> dict[str, Any]:
+    return {
+        "metric_id": metric_id,
+        "success_criterion_name": f"name of {metric_id}",
+        "success_criterion": criterion,
+    }
+
+
+def spec_document(*criteria: Any) -> dict[str, Any]:
+    return {
+        "unit_test_id": "t1",
+        "run_count": 2,
+        "service_hierarchical_state_machine_version_info": ["machine", 3],
+        "agent_version_info": ["agent", 4],
+        "scenario_version_info": ["scenario", 5],
+        "persona_version_info": None,
+        "llm_model_preferences": {"main": {"llm_name": "model", "params": {"t": 0.5}}},
+        "max_interactions": 20,
+        "metrics_to_evaluate": [metric_document(c, f"m{n}") for n, c in enumerate(criteria)],
+    }
+
+
+def run_document(*specs: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "org_id": "org",
+        "id": "6618791275130b73714e8d9h",
+        "is_completed": False,
+        "simulation_unit_test_set_id": "a" * 24,
+        "failed_metrics": False,
+        "errored": False,
+        "artifacts_generated": False,
+        "unit_test_run_specs": list(specs),
+        "unit_test_run_results": [],
+        "created_at": "2026-01-02T12:00:00Z",
+        "creator": {"org_id": "org", "user_id": "user"},
+        **changes,
+    }
+
+
+def page_document(*runs: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "simulation_unit_test_set_runs": list(runs),
+        "has_more": False,
+        "continuation_token": None,
+        "filter_values": None,
+        **changes,
+    }
+
+
+def decoded(*runs: dict[str, Any], **changes: Any) -> RunPage:
+    return decode_run_page(json.dumps(page_document(*runs, **changes)).encode())
+
+
+def criteria_of(page: RunPage) -> list[object]:
+    [run] = page.simulation_unit_test_set_runs
+    [spec] = run.unit_test_run_specs
+    return [metric.success_criterion for metric in spec.metrics_to_evaluate]
+
+
+def test_a_whole_page() -> None:
+    results = [
+        None,
+        {
+            "unit_test_id": "t1",
+            "metric_evaluation_results": [
+                {"metric_id": "m0", "metric_version": 7, "results": [["e1", True], ["e2", False]]}
+            ],
+            "run_errors": [None, "it broke"],
+        },
+    ]
+    page = decoded(
+        run_document(spec_document(BOOLEAN), unit_test_run_results=results),
+        has_more=True,
+        continuation_token=1,
+        filter_values={
+            "creators": [{"org_id": "org", "user_id": "user"}],
+            "simulation_unit_test_set_ids": ["a" * 24],
+            "tags": ["tag"],
+        },
+    )
+    spec = UnitTestRunSpec(
+        unit_test_id="t1",
+        run_count=2,
+        service_hierarchical_state_machine_version_info=VersionInfo("machine", 3),
+        agent_version_info=VersionInfo("agent", 4),
+        scenario_version_info=VersionInfo("scenario", 5),
+        persona_version_info=None,
+        llm_model_preferences={"main": LLMConfig("model", {"t": 0.5})},
+        max_interactions=20,
+        metrics_to_evaluate=[
+            MetricToEvaluate("m0", "name of m0", BooleanMetricSuccessCriterion(True))
+        ],
+    )
+    evaluations = [Evaluation("e1", passed=True), Evaluation("e2", passed=False)]
+    run = Run(
+        org_id="org",
+        id="6618791275130b73714e8d9h",
+        is_completed=False,
+        simulation_unit_test_set_id="a" * 24,
+        failed_metrics=False,
+        errored=False,
+        artifacts_generated=False,
+        unit_test_run_specs=[spec],
+        unit_test_run_results=[
+            None,
+            UnitTestRunResult(
+                "t1", [MetricEvaluationResult("m0", 7, evaluations)], [None, "it broke"]
+            ),
+        ],
+        created_at=NOON,
+        creator=UserInfo("org", "user"),
+    )
+    assert page == RunPage(
+        [run], True, 1, models.FilterValues([UserInfo("org", "user")], ["a" * 24], ["tag"])
+    )
+    assert page.simulation_unit_test_set_runs[0].unit_test_run_specs[0].agent_version_info.id == (
+        "agent"
+    )
+
+
+def test_an_empty_page() -> None:
+    assert decoded() == RunPage([], has_more=False, continuation_token=None, filter_values=None)
+
+
+@pytest.mark.parametrize(
+    ("document", "criterion"),
+    [
+        (BOOLEAN, BooleanMetricSuccessCriterion(expected_value=True)),
+        (NUMERICAL, NumericalMetricSuccessCriterion(">=", 3.0)),
+        ({**NUMERICAL, "threshold": -0.5}, NumericalMetricSuccessCriterion(">=", -0.5)),
+        (CATEGORICAL, CategoricalMetricSuccessCriterion(["good", "fine"])),
+        ({**BOOLEAN, "note": "new"}, BooleanMetricSuccessCriterion(expected_value=True)),
+        ({**NUMERICAL, "verb": "~="}, NumericalMetricSuccessCriterion("~=", 3.0)),
+    ],
+)
+def test_criteria(document: Any, criterion: object) -> None:
+    assert criteria_of(decoded(run_document(spec_document(document)))) == [criterion]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"type": "regex", "pattern": ".*"},
+        {"type": "boolean"},
+        {"type": "boolean", "expected_value": "yes"},
+        {"type": "numerical", "verb": ">=", "threshold": "high"},
+        {"type": "numerical", "verb": None, "threshold": 1},
+        {"type": "numerical", "verb": ">="},
+        {"type": "categorical", "expected_values": [1]},
+        {"type": "categorical", "expected_values": "good"},
+        {"type": None},
+        {"type": 7},
+        {"type": ["boolean"]},
+        {"expected_value": True},
+        {},
+        None,
+        "boolean",
+        [],
+        0,
+        {"type": "?"},
+        {"type": "nested", "success_criterion": {"type": "regex"}},
+    ],
+)
+def test_what_is_not_known_does_not_break_the_page(document: Any) -> None:
+    neighbours = [BOOLEAN, document, CATEGORICAL]
+    page = decoded(run_document(spec_document(*neighbours)), run_document(spec_document(BOOLEAN)))
+    first, second = page.simulation_unit_test_set_runs
+    metrics = first.unit_test_run_specs[0].metrics_to_evaluate
+    assert [m.success_criterion for m in metrics] == [
+        BooleanMetricSuccessCriterion(expected_value=True),
+        UnknownSuccessCriterion(document),
+        CategoricalMetricSuccessCriterion(["good", "fine"]),
+    ]
+    assert metrics[1].success_criterion_name == "name of m1"
+    assert second.unit_test_run_specs[0].metrics_to_evaluate[0].metric_id == "m0"
+    assert first.created_at == NOON
+
+
+def test_parameters_of_a_model_are_the_users_whatever_they_are_called() -> None:
+    """A page that takes the longer way leaves what is not a criterion as it is."""
+    spec = spec_document({"type": "regex"})
+    params = {"success_criterion": {"type": "regex"}, "deep": [{"success_criterion": 1}]}
+    spec["llm_model_preferences"] = {"main": {"llm_name": "model", "params": params}}
+    [run] = decoded(run_document(spec)).simulation_unit_test_set_runs
+    assert run.unit_test_run_specs[0].llm_model_preferences["main"].params == params
+
+
+@pytest.mark.parametrize("value", [None, 1, "text", [], {"a": [{}]}])
+def test_new_fields_are_ignored_everywhere(value: Any) -> None:
+    def grown(document: Any) -> Any:
+        if isinstance(document, list):
+            return [grown(item) for item in document]
+        if isinstance(document, dict):
+            more = {"a_new_field": value} if document else {}  # an empty one here is a mapping
+            return {**{k: grown(v) for k, v in document.items()}, **more}
+        return document
+
+    result = {
+        "unit_test_id": "t1",
+        "metric_evaluation_results": [
+            {"metric_id": "m0", "metric_version": 7, "results": [["e1", True]]}
+        ],
+        "run_errors": [None],
+    }
+    spec = {**spec_document(BOOLEAN, NUMERICAL, CATEGORICAL), "llm_model_preferences": {}}
+    run = run_document(spec, unit_test_run_results=[result, None])
+    filters: dict[str, Any] = {
+        "creators": [{"org_id": "o", "user_id": "u"}],
+        "simulation_unit_test_set_ids": [],
+        "tags": [],
+    }
+    document = page_document(run, filter_values=filters)
+    assert decode_run_page(json.dumps(grown(document)).encode()) == decode_run_page(
+        json.dumps(document).encode()
+    )
+
+
+@pytest.mark.parametrize("attached", [True, "yes", None, {"a": 1}])
+def test_a_new_field_of_a_created_run_is_not_taken_for_ours(attached: Any) -> None:
+    body = json.dumps({"simulation_unit_test_set_run_id": "r", "attached": attached}).encode()
+    assert decode_created_run(body) == CreatedRun("r", attached=False)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, {}),
+        ({"params": {}}, {}),
+        ({"params": None}, None),
+        ({"params": {"a": [1]}}, {"a": [1]}),
+    ],
+)
+def test_parameters_of_a_model(params: dict[str, Any], expected: Any) -> None:
+    spec = spec_document()
+    spec["llm_model_preferences"] = {"x": {"llm_name": "n", **params}}
+    [run] = decoded(run_document(spec)).simulation_unit_test_set_runs
+    assert run.unit_test_run_specs[0].llm_model_preferences == {"x": LLMConfig("n", expected)}
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2026-01-02T12:00:00Z", NOON),
+        ("2026-01-02T12:00:00+00:00", NOON),
+        ("2026-01-02T17:30:00+05:30", NOON),
+        ("2026-01-02T12:00:00", NOON),
+        ("2026-01-02T12:00:00.000000", NOON),
+        ("2026-01-02T12:00:00.25Z", NOON + timedelta(seconds=0.25)),
+        ("2026-01-02T12:00:00.123456789Z", NOON + timedelta(microseconds=123457)),
+    ],
+)
+def test_every_instant_is_aware(text: str, instant: datetime) -> None:
+    sign_in = decode_sign_in(json.dumps({"id_token": "t", "expires_at": text}).encode())
+    link = decode_artifacts_link(
+        json.dumps({"presigned_url": "https://h/k", "url_expires_at": text}).encode()
+    )
+    [run] = decoded(run_document(created_at=text)).simulation_unit_test_set_runs
+    for received in (sign_in.expires_at, link.url_expires_at, run.created_at):
+        assert received == instant
+        assert received.utcoffset() is not None
+
+
+def test_a_zone_is_kept() -> None:
+    [run] = decoded(
+        run_document(created_at="2026-01-02T17:30:00+05:30")
+    ).simulation_unit_test_set_runs
+    assert run.created_at.utcoffset() == timedelta(hours=5, minutes=30)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"<html>",
+        b"\xff",
+        b'{"has_more": false',
+        json.dumps(page_document(run_document(created_at="yesterday"))).encode(),
+        json.dumps(page_document(run_document(is_completed=1))).encode(),
+        json.dumps(page_document({**spec_document(BOOLEAN)})).encode(),
+        json.dumps(page_document(run_document({"metrics_to_evaluate": [{}]}))).encode(),
+        json.dumps(page_document(has_more=None)).encode(),
+    ],
+)
+def test_what_is_not_a_page_is_an_error(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_run_page(body)
+
+
+def test_a_missing_field_is_an_error_with_its_place() -> None:
+    document = page_document(run_document())
+    del document["simulation_unit_test_set_runs"][0]["errored"]
+    with pytest.raises(msgspec.ValidationError, match=r"errored.*runs\[0\]"):
+        decode_run_page(json.dumps(document).encode())
+
+
+def test_secrets_are_not_shown() -> None:
+    sign_in = decode_sign_in(b'{"id_token": "hunter2", "expires_at": "2026-01-02T12:00:00Z"}')
+    assert sign_in.id_token == "hunter2"
+    assert "hunter2" not in repr(sign_in)
+    link = decode_artifacts_link(
+        b'{"presigned_url": "https://h/k?sig=hunter2", "url_expires_at": "2026-01-02T12:00:00Z"}'
+    )
+    assert link.presigned_url == "https://h/k?sig=hunter2"
+    assert repr(link).startswith(f"ArtifactsLink(presigned_url='https://h/k?{MASK}'")
+    with pytest.raises(TypeError, match="Secret"):
+        msgspec.json.encode(sign_in)  # nor written to a file by mistake
+    assert "hunter2" not in repr(SignIn("hunter2", NOON))
+    assert "hunter2" not in repr(ArtifactsLink("https://h/k?hunter2", NOON))
+
+
+@pytest.mark.parametrize(
+    "struct",
+    [s for s in vars(models).values() if isinstance(s, type) and issubclass(s, msgspec.Struct)],
+)
+def test_all_structs_are_frozen(struct: type[msgspec.Struct]) -> None:
+    assert struct is msgspec.Struct or struct.__struct_config__.frozen
+
+
+def spec(test: str, count: int, *metric_ids: str) -> UnitTestRunSpec:
+    return UnitTestRunSpec(
+        *(test, count, VersionInfo("machine", 1), VersionInfo("agent", 1), None, None, {}, 10),
+        metrics_to_evaluate=[metric(m) for m in metric_ids],
+    )
+
+
+def metric(metric_id: str) -> MetricToEvaluate:
+    return MetricToEvaluate(metric_id, f"name of {metric_id}", UnknownSuccessCriterion(None))
+
+
+def result(test: str, errors: list[str | None], **metrics: str) -> UnitTestRunResult:
+    """Metrics are given as one letter a repeat: p for passed, f for failed."""
+    evaluated = [
+        MetricEvaluationResult(
+            name, 1, [Evaluation(f"e{n}", c == "p") for n, c in enumerate(given)]
+        )
+        for name, given in metrics.items()
+    ]
+    return UnitTestRunResult(test, evaluated, errors)
+
+
+def run(
+    specs: list[UnitTestRunSpec] | None = None,
+    results: list[UnitTestRunResult | None] | None = None,
+    *,
+    completed: bool = True,
+    failed: bool = False,
+    errored: bool = False,
+) -> Run:
+    return Run(
+        org_id="org",
+        id="r",
+        is_completed=completed,
+        simulation_unit_test_set_id="s",
+        failed_metrics=failed,
+        errored=errored,
+        artifacts_generated=False,
+        unit_test_run_specs=specs or [],
+        unit_test_run_results=results or [],
+        created_at=NOON,
+        creator=UserInfo("org", "user"),
+    )
+
+
+@pytest.mark.parametrize("completed", [True, False])
+@pytest.mark.parametrize("failed", [True, False])
+@pytest.mark.parametrize("errored", [True, False])
+def test_passed(completed: bool, failed: bool, errored: bool) -> None:
+    only = (completed, failed, errored) == (True, False, False)
+    assert run(completed=completed, failed=failed, errored=errored).passed is only
+
+
+@pytest.mark.parametrize(
+    ("specs", "results", "progress"),
+    [
+        ([], [], None),  # without the permission to see unit test sets
+        ([spec("t", 3)], [], Progress(0, 3)),
+        ([spec("t", 3)], [None], Progress(0, 3)),
+        ([spec("t", 3)], [result("t", [None])], Progress(1, 3)),
+        ([spec("t", 3)], [result("t", [None, "broke", None])], Progress(3, 3)),
+        ([spec("t", 3), spec("u", 2)], [result("t", [None]), None], Progress(1, 5)),
+        ([spec("t", 3), spec("u", 2)], [result("t", []), result("u", ["x"])], Progress(1, 5)),
+        ([spec("t", 0)], [], Progress(0, 0)),
+        ([spec("t", 1)], [result("t", [None, None])], Progress(1, 1)),  # never more than all
+        ([spec("t", 2, "m")], [result("t", [None], m="p")], Progress(1, 2)),
+    ],
+)
+def test_progress(
+    specs: list[UnitTestRunSpec],
+    results: list[UnitTestRunResult | None],
+    progress: Progress | None,
+) -> None:
+    assert run(specs, results).progress == progress
+
+
+@pytest.mark.parametrize(
+    ("specs", "results", "failed"),
+    [
+        ([], [], None),  # without the permission to see unit test sets
+        ([spec("t", 1)], [result("t", [None])], None),  # without the one to see unit tests
+        ([spec("t", 1)], [], None),
+        ([spec("t", 1, "m")], [], ()),
+        ([spec("t", 1, "m")], [None], ()),
+        ([spec("t", 1, "m")], [result("t", [None], m="p")], ()),
+        ([spec("t", 1, "m")], [result("t", [], m="")], ()),
+        (
+            [spec("t", 3, "m", "n")],
+            [result("t", [None] * 3, m="pfp", n="fff")],
+            (
+                FailedMetric("t", "m", failed=1, evaluated=3, metric=metric("m")),
+                FailedMetric("t", "n", failed=3, evaluated=3, metric=metric("n")),
+            ),
+        ),
+        (  # the same metric in two unit tests
+            [spec("t", 1, "m"), spec("u", 1, "m")],
+            [result("t", [None], m="p"), None, result("u", [None], m="f")],
+            (FailedMetric("u", "m", failed=1, evaluated=1, metric=metric("m")),),
+        ),
+        (  # results without specs
+            [],
+            [result("t", [None], m="f")],
+            (FailedMetric("t", "m", failed=1, evaluated=1, metric=None),),
+        ),
+        (  # a metric that the specs do not have
+            [spec("t", 1, "m")],
+            [result("t", [None], n="f")],
+            (FailedMetric("t", "n", failed=1, evaluated=1, metric=None),),
+        ),
+    ],
+)
+def test_metrics_that_failed(
+    specs: list[UnitTestRunSpec],
+    results: list[UnitTestRunResult | None],
+    failed: tuple[FailedMetric, ...] | None,
+) -> None:
+    assert run(specs, results).metrics_that_failed == failed
+
+
+@pytest.mark.parametrize(
+    ("specs", "results", "errored"),
+    [
+        ([], [], None),  # without the permission to see unit test sets
+        ([], [None], None),
+        ([spec("t", 2)], [], ()),
+        ([spec("t", 2)], [None], ()),
+        ([spec("t", 2)], [result("t", [None, None])], ()),
+        ([spec("t", 2)], [result("t", [None, "broke"])], (ErroredRun("t", 1, "broke"),)),
+        ([], [result("t", ["", None])], (ErroredRun("t", 0, ""),)),
+        (
+            [spec("t", 2), spec("u", 1)],
+            [result("t", ["a", "b"]), None, result("u", ["c"])],
+            (ErroredRun("t", 0, "a"), ErroredRun("t", 1, "b"), ErroredRun("u", 0, "c")),
+        ),
+    ],
+)
+def test_runs_that_errored(
+    specs: list[UnitTestRunSpec],
+    results: list[UnitTestRunResult | None],
+    errored: tuple[ErroredRun, ...] | None,
+) -> None:
+    assert run(specs, results).runs_that_errored == errored
+
+
+def test_a_run_made_by_hand_is_aware_too() -> None:
+    naive = datetime(2026, 1, 2, 12)  # noqa: DTZ001  # what a service may leave out
+    made = msgspec.structs.replace(run(), created_at=naive)
+    assert made.created_at == NOON
+    zone = timezone(timedelta(hours=1))
+    assert (
+        msgspec.structs.replace(run(), created_at=NOON.astimezone(zone)).created_at.tzinfo is zone
+    )

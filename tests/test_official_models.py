@@ -1,0 +1,318 @@
+"""Our structs against the vendor's own models, which are made from the same description."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
+from typing import Any
+
+import msgspec
+import pytest
+from amigo_sdk.generated import model as official
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+from pydantic import BaseModel, RootModel
+
+from amigo_async import models
+
+IDS = st.text("0123456789abcdef", min_size=24, max_size=24)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+COUNTS = st.integers(0, 2**53)
+INSTANTS = st.datetimes(
+    datetime(1970, 1, 2),  # noqa: DTZ001  # hypothesis puts the zones on
+    datetime(2100, 1, 1),  # noqa: DTZ001  # the same
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]),
+)
+VERSIONS = st.tuples(TEXTS, COUNTS)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def few(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(strategy, max_size=2)
+
+
+USERS = st.fixed_dictionaries({"org_id": TEXTS, "user_id": TEXTS})
+CRITERIA = st.one_of(
+    st.fixed_dictionaries({"type": st.just("boolean"), "expected_value": st.booleans()}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("numerical"),
+            "verb": st.sampled_from([verb.value for verb in official.Verb]),
+            "threshold": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.just("categorical"), "expected_values": few(TEXTS)}),
+)
+METRICS = st.fixed_dictionaries(
+    {"metric_id": TEXTS, "success_criterion_name": TEXTS, "success_criterion": CRITERIA}
+)
+CONFIGS = st.fixed_dictionaries(
+    {"llm_name": TEXTS}, optional={"params": st.none() | st.dictionaries(TEXTS, JSON, max_size=2)}
+)
+SPECS = st.fixed_dictionaries(
+    {
+        "unit_test_id": TEXTS,
+        "run_count": COUNTS,
+        "service_hierarchical_state_machine_version_info": VERSIONS,
+        "agent_version_info": VERSIONS,
+        "scenario_version_info": st.none() | VERSIONS,
+        "persona_version_info": st.none() | VERSIONS,
+        "llm_model_preferences": st.dictionaries(TEXTS, CONFIGS, max_size=2),
+        "max_interactions": COUNTS,
+        "metrics_to_evaluate": few(METRICS),
+    }
+)
+RESULTS = st.fixed_dictionaries(
+    {
+        "unit_test_id": TEXTS,
+        "metric_evaluation_results": few(
+            st.fixed_dictionaries(
+                {
+                    "metric_id": TEXTS,
+                    "metric_version": COUNTS,
+                    "results": few(st.tuples(TEXTS, st.booleans())),
+                }
+            )
+        ),
+        "run_errors": few(st.none() | TEXTS),
+    }
+)
+RUNS = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(("org_id", "id", "simulation_unit_test_set_id"), TEXTS | IDS),
+        **dict.fromkeys(
+            ("is_completed", "failed_metrics", "errored", "artifacts_generated"), st.booleans()
+        ),
+        "unit_test_run_specs": few(SPECS),
+        "unit_test_run_results": few(st.none() | RESULTS),
+        "created_at": INSTANTS,
+        "creator": USERS,
+    }
+)
+PAGES = st.fixed_dictionaries(
+    {
+        "simulation_unit_test_set_runs": few(RUNS),
+        "has_more": st.booleans(),
+        "continuation_token": st.none() | COUNTS,
+        "filter_values": st.none()
+        | st.fixed_dictionaries(
+            {
+                "creators": few(USERS),
+                "simulation_unit_test_set_ids": few(TEXTS),
+                "tags": few(TEXTS),
+            }
+        ),
+    }
+)
+SIGN_INS = st.fixed_dictionaries({"id_token": TEXTS, "expires_at": INSTANTS})
+CREATED = st.fixed_dictionaries({"simulation_unit_test_set_run_id": TEXTS})
+LINKS = st.fixed_dictionaries({"presigned_url": TEXTS, "url_expires_at": INSTANTS})
+
+RESPONSES: dict[type[BaseModel], tuple[type[Struct], Callable[[bytes], Struct], Any]] = {
+    official.SimulationGetSimulationUnitTestSetRunsResponse: (
+        models.RunPage,
+        models.decode_run_page,
+        PAGES,
+    ),
+    official.SimulationCreateSimulationUnitTestSetRunResponse: (
+        models.CreatedRun,
+        models.decode_created_run,
+        CREATED,
+    ),
+    official.SimulationGetSimulationUnitTestSetRunArtifactsResponse: (
+        models.ArtifactsLink,
+        models.decode_artifacts_link,
+        LINKS,
+    ),
+    official.UserSignInWithApiKeyResponse: (models.SignIn, models.decode_sign_in, SIGN_INS),
+}
+
+
+def plain(value: Any) -> Any:
+    """The value of a struct or of one of the vendor's models, in Python's own types."""
+    if isinstance(value, RootModel | Enum):
+        return plain(value.root if isinstance(value, RootModel) else value.value)
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Struct):
+        config = value.__struct_config__
+        tag = {config.tag_field: config.tag} if config.tag_field else {}
+        return tag | {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def ours_without_extras(value: Any) -> Any:
+    given = plain(value)
+    if isinstance(value, models.CreatedRun):
+        assert given.pop("attached") is False  # ours alone: it is not on the wire
+    return given
+
+
+@given(st.data())
+@pytest.mark.parametrize("theirs", RESPONSES, ids=lambda cls: cls.__name__)
+def test_what_their_models_write_ours_read_with_equal_values(
+    theirs: type[BaseModel], data: st.DataObject
+) -> None:
+    ours, decode, documents = RESPONSES[theirs]
+    sent = theirs.model_validate(data.draw(documents))
+    received = decode(sent.model_dump_json().encode())
+    assert type(received) is ours
+    assert ours_without_extras(received) == plain(sent)
+
+
+@given(st.data())
+@pytest.mark.parametrize("theirs", RESPONSES, ids=lambda cls: cls.__name__)
+def test_what_ours_write_their_models_read_with_equal_values(
+    theirs: type[BaseModel], data: st.DataObject
+) -> None:
+    ours, decode, documents = RESPONSES[theirs]
+    sent = decode(msgspec.json.encode(data.draw(documents)))
+    received = theirs.model_validate_json(msgspec.json.encode(sent, enc_hook=str))
+    assert type(sent) is ours
+    assert plain(received) == ours_without_extras(sent)
+
+
+def models_in(annotation: Any) -> Iterator[type]:
+    """The models (or structs) that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel | Struct):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from models_in(argument)
+
+
+def their_fields(cls: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.annotation for name, field in cls.model_fields.items()}
+
+
+def their_models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Their models, a root model replaced by what is in it."""
+    for cls in models_in(annotation):
+        if issubclass(cls, RootModel):
+            yield from their_models_in(cls.model_fields["root"].annotation)
+        elif issubclass(cls, BaseModel):
+            yield cls
+
+
+def tag_of(cls: type) -> object:
+    """What tells the members of a union apart."""
+    if issubclass(cls, Struct):
+        return cls.__struct_config__.tag
+    kind = getattr(cls, "model_fields", {}).get("type")
+    return None if kind is None else typing.get_args(kind.annotation)[0]
+
+
+def pairs(theirs: type[BaseModel], ours: type[Struct]) -> Iterator[tuple[type[BaseModel], Any]]:
+    """Every model of theirs that is within `theirs`, with the struct in the same place."""
+    yield theirs, ours
+    hints = typing.get_type_hints(ours)
+    for name, annotation in their_fields(theirs).items():
+        structs = {tag_of(cls): cls for cls in models_in(hints.get(name))}
+        for cls in their_models_in(annotation):
+            assert tag_of(cls) in structs, f"{theirs.__name__}.{name}: {cls.__name__} is missing"
+            yield from pairs(cls, structs[tag_of(cls)])
+
+
+ALL_PAIRS = [pair for theirs, (ours, _, _) in RESPONSES.items() for pair in pairs(theirs, ours)]
+
+
+IN_RUNS = "MongoCollectionsSimulationUnitTestSetRunSimulationUnitTestSetRun"
+
+
+def test_the_walk_meets_every_model() -> None:
+    assert {theirs.__name__ for theirs, _ in ALL_PAIRS} == {
+        "BooleanMetricSuccessCriterion",
+        "CategoricalMetricSuccessCriterionOutput",
+        "LLMConfigOutput",
+        "MetricToEvaluate",
+        f"{IN_RUNS}UnitTestRunResultMetricEvaluationResult",
+        f"{IN_RUNS}UserInfo",
+        "NumericalMetricSuccessCriterion",
+        "SimulationCreateSimulationUnitTestSetRunResponse",
+        "SimulationGetSimulationUnitTestSetRunArtifactsResponse",
+        "SimulationGetSimulationUnitTestSetRunsResponse",
+        "SimulationGetSimulationUnitTestSetRunsResponseFilterValues",
+        "SimulationUnitTestSetRunInstance",
+        "UnitTestRunResult",
+        "UnitTestRunSpec",
+        "UserSignInWithApiKeyResponse",
+    }
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ALL_PAIRS)
+def test_every_field_of_theirs_is_in_ours(theirs: type[BaseModel], ours: type[Struct]) -> None:
+    tag = ours.__struct_config__.tag_field
+    known = {*ours.__struct_fields__, *([tag] if tag else [])}
+    assert set(their_fields(theirs)) <= known
+    extras = {"attached"} if ours is models.CreatedRun else set()
+    assert known - set(their_fields(theirs)) == extras
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ALL_PAIRS)
+def test_what_can_be_null_or_left_out_in_theirs_can_be_in_ours(
+    theirs: type[BaseModel], ours: type[Struct]
+) -> None:
+    hints = typing.get_type_hints(ours)
+    required = set(ours.__struct_fields__) - set(
+        ours.__struct_fields__[len(ours.__struct_fields__) - len(ours.__struct_defaults__) :]
+    )
+    for name, field in theirs.model_fields.items():
+        if type(None) in typing.get_args(field.annotation):
+            assert type(None) in typing.get_args(hints[name]), name
+        if not field.is_required():
+            assert name not in required, name
+
+
+def page_of(**changes: Any) -> bytes:
+    run: dict[str, Any] = {
+        "org_id": "o",
+        "id": "r",
+        "is_completed": False,
+        "simulation_unit_test_set_id": "s",
+        "failed_metrics": False,
+        "errored": False,
+        "artifacts_generated": False,
+        "unit_test_run_specs": [],
+        "unit_test_run_results": [],
+        "created_at": "2026-01-02T03:04:05Z",
+        "creator": {"org_id": "o", "user_id": "u"},
+        **changes,
+    }
+    page = {"has_more": False, "continuation_token": None, "filter_values": None}
+    sent = official.SimulationGetSimulationUnitTestSetRunsResponse.model_validate(
+        {"simulation_unit_test_set_runs": [run], **page}
+    )
+    return sent.model_dump_json().encode()
+
+
+HIDDEN_SPEC = {
+    "unit_test_id": "t",
+    "run_count": 2,
+    "max_interactions": 5,
+    "service_hierarchical_state_machine_version_info": ["m", 1],
+    "agent_version_info": ["a", 1],
+    "scenario_version_info": None,
+    "persona_version_info": None,
+    "llm_model_preferences": {},
+    "metrics_to_evaluate": [],
+}
+HIDDEN_RESULT = {"unit_test_id": "t", "metric_evaluation_results": [], "run_errors": [None, "x"]}
+
+
+def test_a_run_as_the_permissions_leave_it() -> None:
+    """Without one permission the lists are empty, without the other some of their fields."""
+    [bare] = models.decode_run_page(page_of()).simulation_unit_test_set_runs
+    assert (bare.progress, bare.metrics_that_failed, bare.runs_that_errored) == (None, None, None)
+    some = page_of(unit_test_run_specs=[HIDDEN_SPEC], unit_test_run_results=[HIDDEN_RESULT, None])
+    [run] = models.decode_run_page(some).simulation_unit_test_set_runs
+    assert run.progress == (2, 2)
+    assert run.metrics_that_failed is None
+    assert run.runs_that_errored == (models.ErroredRun("t", 1, "x"),)

@@ -1,0 +1,150 @@
+"""What must not be shown is not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import traceback
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from amigo_async.redact import MASK, Secret, SecretUrl, redact
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl_-x"
+SECRETS = st.text(
+    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="*"), min_size=8
+)
+
+
+def test_a_secret_is_used_as_it_is() -> None:
+    secret = Secret("key")
+    assert (secret, str(secret), f"{secret}", secret + "!") == ("key", "key", "key", "key!")
+    assert hash(secret) == hash("key")
+    assert secret.encode() == b"key"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        repr(Secret("hunter2hunter2")),
+        ascii(Secret("hunter2hunter2")),
+        f"{Secret('hunter2hunter2')!r}",
+        "%r" % Secret("hunter2hunter2"),  # noqa: UP031  # one more way to ask for it
+        repr({"Authorization": Secret("hunter2hunter2")}),
+        repr([(Secret("hunter2hunter2"),)]),
+        repr(copy.deepcopy(Secret("hunter2hunter2"))),
+        repr(pickle.loads(pickle.dumps(Secret("hunter2hunter2")))),
+    ],
+)
+def test_a_secret_is_shown_as_a_mask(shown: str) -> None:
+    assert "hunter2" not in shown
+    assert f"'{MASK}'" in shown
+
+
+def test_the_local_variables_of_a_traceback_do_not_show_secrets() -> None:
+    def fails() -> None:
+        key, url = Secret("hunter2"), SecretUrl("https://s/key?X-Amz-Signature=hunter2")
+        raise ValueError(len(key) + len(url))
+
+    try:
+        fails()
+    except ValueError as error:
+        caught = traceback.TracebackException.from_exception(error, capture_locals=True)
+    # This frame has the source, so only the one that failed is of interest.
+    assert caught.stack[-1].locals is not None
+    assert caught.stack[-1].locals["key"] == f"'{MASK}'"
+    assert "hunter2" not in repr(caught.stack[-1].locals)
+
+
+def test_a_secret_url_is_shown_without_its_query() -> None:
+    url = SecretUrl("https://store.example/key.zip?X-Amz-Signature=abc&X-Amz-Date=1")
+    assert repr(url) == f"'https://store.example/key.zip?{MASK}'"
+    assert str(url).endswith("X-Amz-Date=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("nothing to hide", "nothing to hide"),
+        ("https://h/p", "https://h/p"),
+        ("https://h/p?a=1", "https://h/p?***"),
+        ("HTTPS://h/p?a=1", "HTTPS://h/p?***"),
+        ("(see https://h/p?a=1)", "(see https://h/p?***)"),
+        ("'https://h/p?a=1' and \"http://i/?b\"", "'https://h/p?***' and \"http://i/?***\""),
+        ("https://user:pass@h/p", "https://h/p"),
+        ("https://user:pass@h/p?a", "https://h/p?***"),
+        ("https://h/p?a=1#x", "https://h/p?***"),
+        ("<Url>https://h/p?a=1&amp;b=2</Url>", "<Url>https://h/p?***</Url>"),
+        (r'{"u":"https:\/\/h\/p?sig=abc"}', r'{"u":"https:\/\/h\/p?***"}'),
+        ("/p?X-Amz-Signature=abc&X-Amz-Date=2", "/p?X-Amz-Signature=***&X-Amz-Date=***"),
+        ("x-amz-security-token=abc", "x-amz-security-token=***"),
+        ("?AWSAccessKeyId=A&Signature=s&x=1", "?AWSAccessKeyId=***&Signature=***&x=1"),
+        ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer ***"),
+        ("basic QUJDREVGR0hJSktMTU5PUA==", "basic ***"),
+        ("the bearer of good news", "the bearer of good news"),
+        (f"token {JWT}.", f"token {MASK}"),
+        (f'{{"id_token": "{JWT}"}}', '{"id_token": "***"}'),
+        ('{"id_token":"opaque","expires_at":null}', '{"id_token":"***","expires_at":null}'),
+        (r'{"id_token" : "a\"b"}', '{"id_token" : "***"}'),
+        ('{"id_token":"cut of', '{"id_token":"***'),
+        ('{"id_token":""}', '{"id_token":""}'),
+        ("eyJ is how JSON begins in base64", "eyJ is how JSON begins in base64"),
+    ],
+)
+def test_what_looks_like_a_secret_is_masked(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "expected"),
+    [
+        ("a key here", ["key"], "a *** here"),
+        ("a key here", [], "a key here"),
+        ("a key here", [""], "a key here"),
+        ("a key here", ["", "key"], "a *** here"),
+        ("abc abcdef", ["abc", "abcdef"], "*** ***"),
+        (r"a\/b+c", ["a/b+c"], "***"),
+        ("x=a%2Fb%2Bc", ["a/b+c"], "x=***"),
+        ("lone \ud800", ["\ud800"], "lone ***"),
+    ],
+)
+def test_given_secrets_are_masked(text: str, secrets: list[str], expected: str) -> None:
+    assert redact(text, secrets) == expected
+
+
+@given(st.text(), st.lists(SECRETS, min_size=1), st.text())
+@example("https://h/?", ["Aaaaaaaa", "aAaaaaaaa"], "")
+def test_no_given_secret_is_left_in_any_text(before: str, secrets: list[str], after: str) -> None:
+    text = before + "".join(secrets) + json.dumps(secrets) + quote("".join(secrets)) + after
+    shown = redact(text, secrets)
+    assert not [secret for secret in secrets if secret in shown]
+
+
+@given(st.text())
+def test_redacting_twice_changes_nothing_more(text: str) -> None:
+    once = redact(text)
+    assert redact(once) == once
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "X-Amz-",
+        "https://",
+        "https://a@",
+        "Bearer ",
+        "eyJ",
+        "-eyJ",
+        ".eyJaaaaaaaa.a",
+        '"id_token":"',
+    ],
+)
+def test_a_hostile_text_is_searched_in_one_pass(piece: str) -> None:
+    """With a pass for each repeat this would take longer than any test may."""
+    text = piece * (1_000_000 // len(piece))
+    assert len(redact(text, ["not in there"])) <= len(text) + len(MASK)

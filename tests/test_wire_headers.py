@@ -1,0 +1,162 @@
+"""Headers that say when: read where they make sense, left alone where they do not."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amigo_async.wire.headers import RateLimit, read_date, read_rate_limit, read_retry_after
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+SECONDS = 784111777.0
+NONSENSE = [
+    *("", " ", "-1", "-0", "+5", "nan", "inf", "Infinity", "1e3", "0x10", "1_000", "1,5", "1 2"),
+    *(".", ".5", "٣", "1" * 21, "9" * 400, "1.2.3", "soon", "\0", "\ud800", "5s", "--5"),
+]
+# Whatever a server or something in between may write.
+TEXTS = st.text(max_size=80) | st.lists(
+    st.sampled_from(
+        [
+            *("Mon,", "Sunday,", "06", "6", "31", "99", "1994", "94", "9999", "0", "Nov", "nov-94"),
+            *("06-Nov-94", "08:49:37", "24:00:00", "8:49", ":", "08.49.37", "GMT", "EST", "+0000"),
+            *("-9999", "+99999999", "٣", "-", ",", ".", "1e5", "_", "am", "\0"),
+        ]
+    ),
+    max_size=8,
+).map(" ".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0.0), ("5", 5.0), ("1.5", 1.5), ("5.", 5.0), (" 5 ", 5.0), ("007", 7.0), ("0.0", 0.0)],
+)
+def test_seconds_to_wait(text: str, number: float) -> None:
+    assert read_retry_after({"retry-after": text}) == number
+
+
+@pytest.mark.parametrize("text", NONSENSE)
+def test_nonsense_is_no_wait(text: str) -> None:
+    assert read_retry_after({"retry-after": text}) is None
+    assert read_retry_after({"retry-after": text, "date": DATE}) is None
+
+
+def test_without_a_header_there_is_no_wait() -> None:
+    assert read_retry_after({}) is None
+    assert read_retry_after({"date": DATE}) is None
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:50:37 GMT", 60.0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+        ("Sun, 06 Nov 1994 08:49:36 GMT", 0.0),
+        ("Sunday, 06-Nov-94 08:50:07 GMT", 30.0),
+        ("Sun Nov  6 08:50:07 1994", 30.0),
+        ("Sun, 06 Nov 1994 09:50:07 +0100", 30.0),
+    ],
+)
+def test_a_date_counts_from_the_servers_own(until: str, seconds: float) -> None:
+    assert read_retry_after({"retry-after": until, "date": DATE}) == seconds
+
+
+def test_a_date_without_the_servers_own_counts_from_ours() -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    wait = read_retry_after({"retry-after": format_datetime(soon, usegmt=True)})
+    assert wait is not None
+    assert 3500 < wait <= 3600
+    assert read_retry_after({"retry-after": DATE}) == 0.0
+    assert read_retry_after({"retry-after": DATE, "date": "garbage"}) == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(DATE, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"),
+        *("06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 10:49:37 +0200"),
+    ],
+)
+def test_every_form_of_a_date(text: str) -> None:
+    assert read_date({"date": text}) == SECONDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "today", "0", "1994", "06 Nov", "Sun, 99 Nov 1994 08:49:37 GMT", "\0", "x" * 65),
+        *("Sun, 06 Nov 1994 25:49:37 GMT", "1 Jan 1969 00:00:00 GMT", "1 Jan 9999 00:00:00 GMT"),
+        *("Sun, 06 Nov 1994 08:49:37 +9999", "1 Jan 10000 00:00:00"),
+    ],
+)
+def test_what_is_no_date(text: str) -> None:
+    assert read_date({"date": text}) is None
+
+
+def test_without_a_date() -> None:
+    assert read_date({}) is None
+
+
+def rate_headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
+    return {
+        "x-ratelimit-limit": limit,
+        "x-ratelimit-remaining": remaining,
+        "x-ratelimit-reset": reset,
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (("50", "49", "1767355200"), RateLimit(50, 49, 1767355200.0)),
+        (("50", "0", "1767355200.25"), RateLimit(50, 0, 1767355200.25)),
+        (("50.0", "49.0", "0"), RateLimit(50, 49, 0.0)),
+        (("50.9", "49.9", "1"), RateLimit(50, 49, 1.0)),
+        (("5", "9", "1"), RateLimit(5, 5, 1.0)),  # never more left than there are
+        (("1", "0.5", "1"), RateLimit(1, 0, 1.0)),
+        (("0", "0", "1"), None),
+        (("0.9", "0", "1"), None),
+        *((("50", "49", bad), None) for bad in NONSENSE),
+        *((("50", bad, "1"), None) for bad in NONSENSE),
+        *(((bad, "49", "1"), None) for bad in NONSENSE),
+    ],
+)
+def test_rate_limits(headers: tuple[str, str, str], expected: RateLimit | None) -> None:
+    assert read_rate_limit(rate_headers(*headers)) == expected
+
+
+@pytest.mark.parametrize("missing", list(rate_headers("50", "49", "1")))
+def test_a_rate_limit_is_whole_or_not_there(missing: str) -> None:
+    headers = rate_headers("50", "49", "1")
+    del headers[missing]
+    assert read_rate_limit(headers) is None
+
+
+@given(TEXTS, TEXTS)
+def test_a_wait_is_a_number_of_seconds_or_nothing(value: str, date: str) -> None:
+    wait = read_retry_after({"retry-after": value, "date": date})
+    assert wait is None or (math.isfinite(wait) and wait >= 0)
+
+
+@given(TEXTS)
+def test_a_date_is_an_instant_or_nothing(value: str) -> None:
+    date = read_date({"date": value})
+    # A day to spare on both sides, for arithmetic and time zones.
+    assert date is None or datetime.fromtimestamp(date + 86_400, UTC).year <= 9999
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_a_rate_limit_makes_sense_or_is_nothing(limit: str, remaining: str, reset: str) -> None:
+    rate = read_rate_limit(rate_headers(limit, remaining, reset))
+    assert rate is None or (0 <= rate.remaining <= rate.limit and math.isfinite(rate.reset))
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))  # noqa: DTZ001  # UTC is put on
+def test_every_date_that_a_server_writes_is_read(instant: datetime) -> None:
+    instant = instant.replace(microsecond=0, tzinfo=UTC)
+    text = format_datetime(instant, usegmt=True)
+    assert read_date({"date": text}) == instant.timestamp()
