@@ -16,6 +16,7 @@ from amigo_async import (
     BatchResult,
     ConflictError,
     DeadlineError,
+    Gate,
     JournalError,
     NotFoundError,
     WaitTimeoutError,
@@ -263,6 +264,24 @@ async def test_a_run_that_will_not_be_cancelled_is_told_as_running(
     assert isinstance(result.outcomes[1].error, WaitTimeoutError)
 
 
+async def test_a_gate_decides_what_passes_and_what_is_a_failure(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    flaky = SetPlan(seconds=20.0, outcome="failed", trouble_at=0.9, repeats=10, unit_tests=1)
+    again: dict[str, Any] = {
+        "unit_test_set_ids": [sandbox.add_set(flaky), *sandbox.add_sets(24, SHORT)],
+        "on_failure": "stop",
+        "journal": tmp_path / "batch.jsonl",
+    }
+    lenient = await client.run_many(**again, gate=Gate(min_pass_rate=0.5))
+    assert lenient.passed
+    assert len(sandbox.runs) == 25
+    strict = await client.run_many(**again)
+    assert strict.counts == {"failed": 1, "passed": 24}
+    with pytest.raises(ArgumentError, match="gate"):
+        await client.run_many(**{**again, "gate": "strict"})
+
+
 # --- ends ---
 
 
@@ -287,6 +306,17 @@ async def test_sets_that_cannot_be_started_in_time_are_told_at_once(
     result = await client.run_many(sandbox.add_sets(25, SetPlan(seconds=1.0)), timeout=30.0)
     assert result.counts == {"passed": 20, "not_started": 5}
     assert all(isinstance(o.error, DeadlineError) for o in result.outcomes[20:])
+
+
+async def test_a_deadline_that_keeps_artifacts_from_being_fetched_is_told(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    late = SetPlan(seconds=5.0, artifacts_after=100.0)
+    result = await client.run_many([sandbox.add_set(late)], artifacts_dir=tmp_path, timeout=60.0)
+    (outcome,) = result.outcomes
+    assert outcome.verdict == "passed"
+    assert isinstance(outcome.error, ArtifactError)
+    assert not result.passed
 
 
 @pytest.mark.parametrize("on_exit", ["leave", "cancel"])

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -26,20 +26,20 @@ from amigo_async.batch.journal import (
     Started,
     open_journal,
 )
+from amigo_async.batch.leaving import cancel_all, cancel_bound
 from amigo_async.batch.listening import Listening
 from amigo_async.batch.member import Member
-from amigo_async.batch.options import Options
+from amigo_async.batch.options import Options, make_folder
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.clock import ServerClock
 from amigo_async.errors import (
     AmigoError,
-    ArgumentError,
+    ArtifactError,
     DeadlineError,
     JournalError,
     WaitTimeoutError,
 )
 from amigo_async.events import Events, RunFinished, RunProgressed
-from amigo_async.limits import WINDOW
 from amigo_async.models import CreatedRun, Run
 from amigo_async.polling import Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.shield import finish
@@ -48,10 +48,6 @@ from amigo_async.starts import Starts
 # How long the artifacts of a run that is over are waited for, in seconds; a run that was cancelled
 # elsewhere may never have any.
 ARTIFACTS_PATIENCE: Final = 600.0
-
-# How long runs are given to be cancelled: what the 10 cancels a minute need, and this, in seconds.
-_CANCEL_GRACE: Final = 30.0
-_CANCELS_A_MINUTE: Final = 10
 
 # Downloads side by side: more would only share the same line.
 _DOWNLOADS: Final = 8
@@ -101,7 +97,7 @@ class Batch:
         if self._options.timeout is not None:
             self._deadline = self._began + self._options.timeout
         async with AsyncExitStack() as stack:
-            await self._make_folder()
+            await finish(asyncio.to_thread(make_folder, self._options))
             records = await self._open_journal(stack)
             self._members = self._make_members(records)
             if self._options.on_event is not None:
@@ -144,17 +140,6 @@ class Batch:
         gate = self._options.gate
         return {s: Member(s, records.get(s, Record()), gate) for s in self._set_ids}
 
-    async def _make_folder(self) -> None:
-        folder = self._options.artifacts_dir
-        if folder is None:
-            return
-        try:
-            await finish(asyncio.to_thread(os.makedirs, folder, exist_ok=True))
-        except OSError as error:
-            raise ArgumentError(
-                f"artifacts_dir {os.fspath(folder)!r} cannot be made: {error.strerror}"
-            ) from error
-
     async def _open_journal(self, stack: AsyncExitStack) -> dict[str, Record]:
         if self._options.journal is None:
             return {}
@@ -179,15 +164,30 @@ class Batch:
             except Exception as error:  # noqa: BLE001  # one set must not take the others with it
                 member.error = error
         late = scope.cancelled_caught or isinstance(member.error, DeadlineError | WaitTimeoutError)
-        if scope.cancelled_caught and member.unfinished_run is not None:
-            member.error = self._out_of_time(member.unfinished_run, member.run)
+        if scope.cancelled_caught:
+            member.error = member.error or self._out_of_time(member)
         self._conclude(member, member.outcome(out_of_time=late))
 
-    def _out_of_time(self, run_id: str, last: Run | None) -> WaitTimeoutError:
-        return WaitTimeoutError(
-            [run_id],
-            timeout=self._options.timeout or 0.0,
-            last_runs={} if last is None else {run_id: last},
+    def _out_of_time(self, member: Member) -> AmigoError | None:
+        """What the deadline of the batch has kept from being done."""
+        if member.unfinished_run is not None:
+            return WaitTimeoutError(
+                [member.unfinished_run],
+                timeout=self._options.timeout or 0.0,
+                last_runs={} if member.run is None else {member.unfinished_run: member.run},
+            )
+        if member.run_id is not None and self._wants_artifacts(member):
+            reason = "the time was over before it was fetched"
+            return ArtifactError(reason, run_id=member.run_id)
+        return None
+
+    def _wants_artifacts(self, member: Member) -> bool:
+        """Whether artifacts are asked for that are not had, and that the run may have."""
+        cut_short = member.verdict == "cancelled" and not (
+            member.run is not None and member.run.artifacts_generated
+        )
+        return (
+            self._options.artifacts_dir is not None and member.artifacts is None and not cut_short
         )
 
     def _conclude(self, member: Member, outcome: RunOutcome) -> None:
@@ -250,7 +250,7 @@ class Batch:
                 member.run = poller.last([run_id]).get(run_id, member.run)
         cancelled = member.waiting.cancelled_caught
         if cancelled:
-            bound = self._cancel_bound()
+            bound = cancel_bound(len(self._unfinished()))
             state, run = await cancel_and_wait(poller, self._rooms.cancel, run_id, timeout=bound)
             cancelled = state == "cancelled"
             if state == "running":
@@ -269,15 +269,16 @@ class Batch:
         self._rooms.events.emit(
             RunProgressed(member.set_id, run.id, done, total, run.failed_metrics, run.errored)
         )
-        if run.failed_metrics or run.errored:
+        # With a gate, some repeats may fail: only the whole run can be judged.
+        if self._options.gate is None and (run.failed_metrics or run.errored):
             self._react(member)
 
     async def _collect(self, member: Member, run: Run) -> None:
         """Fetch the artifacts of a run that is over, once they are there."""
+        if member.artifacts is not None and not await asyncio.to_thread(member.artifacts.exists):
+            member.artifacts = None  # the journal has it, the disk has not
         folder = self._options.artifacts_dir
-        if folder is None or (member.verdict == "cancelled" and not run.artifacts_generated):
-            return
-        if member.artifacts is not None and await asyncio.to_thread(member.artifacts.exists):
+        if folder is None or not self._wants_artifacts(member):
             return
         if not run.artifacts_generated:
             member.run = await wait_for_completion(
@@ -308,25 +309,11 @@ class Batch:
     async def _see_off(self) -> None:
         """Before the batch is left: cancel the runs that go on, if asked to."""
         if self._options.on_exit == "cancel":
-            await finish(self._cancel_all())
+            await finish(cancel_all(self._rooms.cancel, self._unfinished()))
 
-    async def _cancel_all(self) -> None:
-        async def cancel(run_id: str) -> None:
-            with suppress(
-                AmigoError
-            ):  # it is over, or could not be reached: nobody is left to tell
-                await self._rooms.cancel(run_id)
-
-        with anyio.move_on_after(self._cancel_bound()):
-            async with anyio.create_task_group() as group:
-                for member in self._members.values():
-                    if member.unfinished_run is not None:
-                        group.start_soon(cancel, member.unfinished_run)
-
-    def _cancel_bound(self) -> float:
-        """Seconds that the cancels of all runs in progress need under their limit, and some."""
-        count = sum(m.unfinished_run is not None for m in self._members.values())
-        return _CANCEL_GRACE + WINDOW * (count // _CANCELS_A_MINUTE)
+    def _unfinished(self) -> list[str]:
+        runs = [member.unfinished_run for member in self._members.values()]
+        return [run_id for run_id in runs if run_id is not None]
 
     async def _note(self, line: Line) -> None:
         if self._journal is not None:

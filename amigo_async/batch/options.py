@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from amigo_async.batch.listening import OnEvent
@@ -45,6 +46,21 @@ def check_options(options: Options) -> Options:
     if options.gate is not None and not isinstance(options.gate, Gate):
         raise ArgumentError(f"gate must be a Gate or None, not {options.gate!r:.80}")
     return options
+
+
+def make_folder(options: Options) -> None:
+    """Make the folder for artifacts where there is none; blocks.
+
+    Raises:
+        ArgumentError: If it cannot be made.
+    """
+    if options.artifacts_dir is None:
+        return
+    folder = Path(options.artifacts_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"artifacts_dir {folder} cannot be made: {error.strerror}") from error
 
 
 def check_sets(set_ids: Iterable[str]) -> tuple[str, ...]:

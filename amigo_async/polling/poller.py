@@ -139,6 +139,8 @@ class Poller:
     def _add(self, watch: Watch) -> None:
         now = anyio.current_time()
         spacing = affordable(1, self._budget())
+        if watch.interval is not None:
+            spacing = min(spacing, watch.interval)
         due = max(now + _GATHER, self._first_look_at + spacing)
         for run_id in tuple(watch.pending):
             watched = self._watched.setdefault(run_id, Watched(due))

@@ -90,6 +90,7 @@ class Shared:
 
 @dataclass(slots=True)
 class _Sent:
+    number: int
     status: int | None = None
     size: int = 0
 
@@ -106,12 +107,12 @@ class Front:
         path, _, query = request.raw_path.partition("?")
         route, organization_id = self._backend.identify(request.method, path)
         asked = Asked(route, organization_id, request, path, query)
-        number, sent = self._record(asked), _Sent()
+        sent = _Sent(self._record(asked))
         try:
             return await self._handle(asked, sent)
         finally:
             now = self._shared.epoch.now()
-            self._shared.recorder.close(number, status=sent.status, sent=sent.size, ended=now)
+            self._shared.recorder.close(sent.number, status=sent.status, sent=sent.size, ended=now)
 
     def _record(self, asked: Asked) -> int:
         request = Request(
@@ -173,6 +174,8 @@ class Front:
         self, asked: Asked, reply: Reply, fault: Fault | None, sent: _Sent
     ) -> web.StreamResponse:
         sent.status = reply.status
+        # Noted before the client can have read it: a test in another thread looks right away.
+        self._shared.recorder.close(sent.number, status=reply.status, sent=0, ended=None)
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         response.headers["Date"] = self._shared.epoch.date()
         if reply.status not in _BODYLESS:

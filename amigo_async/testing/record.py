@@ -86,7 +86,7 @@ class Recorder:
             self._kept.popleft()
         return self._count
 
-    def close(self, number: int, *, status: int | None, sent: int, ended: float) -> None:
+    def close(self, number: int, *, status: int | None, sent: int, ended: float | None) -> None:
         """Note what was answered."""
         place = number - self._count - 1
         if -place <= len(self._kept):
