@@ -1,0 +1,174 @@
+"""Do something about each of some runs: shown, interruptible, with an outcome for every one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import anyio
+
+from amigo_async.batch import RunOutcome, Verdict
+from amigo_async.cli.board import Board
+from amigo_async.cli.carrying import open_client, tell
+from amigo_async.cli.interrupts import Interrupts
+from amigo_async.cli.statuses import Status, status_of_error
+from amigo_async.cli.views import Show, showing
+from amigo_async.client import AmigoClient
+from amigo_async.errors import DeadlineError, WaitTimeoutError
+from amigo_async.events import Event, Listener, RunFinished, RunProgressed
+from amigo_async.models import Run
+
+
+class Visit:
+    """What is known of one run while something is done about it.
+
+    Args:
+        run_id: The run.
+        hear: Hears its events.
+
+    Attributes:
+        run: Its last state seen; None before.
+        verdict: The verdict on it; None as long as there is none.
+        artifacts: Where its artifacts are; None as long as they are nowhere.
+        error: What went wrong; None as long as nothing did.
+        finished_at: When it was seen to end, if it was.
+        saved_at: When its artifacts were whole; None as long as they are not.
+        late: Whether the time was over, or the command stopped, before all was done.
+        said: What to show for its end; None for its verdict.
+    """
+
+    def __init__(self, run_id: str, hear: Callable[[Event], None]) -> None:
+        self.run_id = run_id
+        self.run: Run | None = None
+        self.verdict: Verdict | None = None
+        self.artifacts: Path | None = None
+        self.error: Exception | None = None
+        self.finished_at: datetime | None = None
+        self.saved_at: datetime | None = None
+        self.late = True
+        self.said: str | None = None
+        self._hear = hear
+
+    def progressed(self, run: Run) -> None:
+        """It was seen, and goes on or waits for its artifacts."""
+        self.run = run
+        if not run.is_completed:
+            done, total = run.progress or (None, None)
+            set_id = run.simulation_unit_test_set_id
+            self._hear(RunProgressed(set_id, run.id, done, total, run.failed_metrics, run.errored))
+
+    def finished(self, run: Run, verdict: Verdict) -> None:
+        """It is over."""
+        if self.run is not None:  # it was seen before it ended, so this is about when
+            self.finished_at = datetime.now(UTC)
+        self.run, self.verdict = run, verdict
+        self._hear(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
+
+    def outcome(self) -> RunOutcome:
+        """What became of it, if nothing more is done."""
+        run = self.run
+        return RunOutcome(
+            unit_test_set_id="-" if run is None else run.simulation_unit_test_set_id,
+            run_id=self.run_id,
+            verdict=self.verdict or ("timed_out" if self.late else "errored"),
+            run=run,
+            error=self.error,
+            artifacts=self.artifacts,
+            started_at=None if run is None else run.created_at,
+            finished_at=self.finished_at,
+            saved_at=self.saved_at,
+        )
+
+
+Act: TypeAlias = Callable[[AmigoClient, Visit], Awaitable[None]]
+
+
+class Attended(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        visits: What is known of each run, each once, in the order asked for.
+        elapsed: Seconds that it took.
+        interrupted: Whether it was stopped by a signal.
+    """
+
+    visits: list[Visit]
+    elapsed: float
+    interrupted: bool
+
+
+class _Relay:
+    """Hands the events of a client to a listener that comes after it."""
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
+    def hear(self, event: Event) -> None:
+        if self.listener is not None:
+            self.listener(event)
+
+
+async def attend(
+    run_ids: list[str],
+    act: Act,
+    *,
+    fetches: bool = False,
+    timeout: float | None = None,
+    quiet: bool = False,
+) -> Attended:
+    """Do something about each run, all of them at once.
+
+    Args:
+        run_ids: The runs.
+        act: What to do; it notes in the `Visit` what it learns.
+        fetches: Whether artifacts are fetched.
+        timeout: Seconds for all of it; None for as long as it takes.
+        quiet: Whether to show no progress.
+    """
+    relay = _Relay()
+    async with open_client(relay.hear) as client:
+        board = Board(run_ids, are_runs=True, fetches=fetches)
+        deadline = math.inf if timeout is None else anyio.current_time() + timeout
+        async with showing(board, client.budgets, quiet=quiet) as show:
+            relay.listener = show.hear
+            visits = {run_id: Visit(run_id, show.hear) for run_id in run_ids}
+            interrupts = Interrupts(show.say, show.close)
+            with interrupts.caught():
+                async with anyio.create_task_group() as group:
+                    for visit in visits.values():
+                        group.start_soon(_visit, client, act, visit, deadline, show)
+    return Attended(list(visits.values()), board.now() - board.began, interrupts.interrupted)
+
+
+async def _visit(client: AmigoClient, act: Act, visit: Visit, deadline: float, show: Show) -> None:
+    with anyio.move_on_at(deadline):
+        try:
+            await act(client, visit)
+            visit.late = False
+        except (DeadlineError, WaitTimeoutError) as error:
+            visit.error = error
+        except Exception as error:  # noqa: BLE001  # one run must not take the others with it
+            visit.error, visit.late = error, False
+    show.settle(visit.run_id, visit.outcome(), visit.said)
+
+
+async def collect(client: AmigoClient, visit: Visit, folder: str, connections: int = 1) -> None:
+    """Fetch the artifacts of a run into a folder of its own, as a batch does."""
+    target = f"{Path(folder) / visit.run_id}/"
+    visit.artifacts = await client.artifacts.download(visit.run_id, target, connections=connections)
+
+
+def status_of_visits(attended: Attended) -> Status:
+    """The exit status where each run is to be dealt with; tells of the errors on stderr."""
+    found = {Status.TIMED_OUT for visit in attended.visits if visit.late}
+    for visit in attended.visits:
+        if visit.error is not None:
+            tell(visit.error)
+            found.add(status_of_error(visit.error))
+    if attended.interrupted:
+        return Status.INTERRUPTED
+    order = (Status.ERRORED, Status.MISUSED, Status.TIMED_OUT)
+    return next((status for status in order if status in found), Status.PASSED)

@@ -1,0 +1,32 @@
+"""The entry point; imports nothing beyond the standard library before it must."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+# The packages of the extra.
+_EXTRA = frozenset({"click", "rich"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: What follows its name; None for what it was started with.
+
+    Returns:
+        Its exit status: 0 all passed, 1 a metric failed, 2 used wrongly, 3 errored or could not
+        start (as without the extra ``cli``), 4 timed out, 130 interrupted.
+    """
+    try:
+        from amigo_async.cli.app import invoke  # noqa: PLC0415  # needs the extra
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        print(
+            'amigo-async: the command needs its extra: pip install "amigo-async[cli]"',
+            file=sys.stderr,
+        )
+        return 3
+    return invoke(arguments)

@@ -1,0 +1,98 @@
+"""Why a set did not simply pass, a line a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from amigo_async.batch import RunOutcome
+from amigo_async.cli.words import count, plain, shortened
+from amigo_async.errors import (
+    AmigoError,
+    ArtifactsNotReadyError,
+    ConflictError,
+    NotFoundError,
+    TransportError,
+)
+from amigo_async.gate import Gate
+from amigo_async.models import ErroredRun, FailedMetric, Run
+
+_MOST: Final = 3
+
+_REMEDIES: Final[tuple[tuple[type[AmigoError], str], ...]] = (
+    (ConflictError, "--on-conflict attach, wait or restart deals with the run that is in the way"),
+    (ArtifactsNotReadyError, "amigo-async wait RUN_ID --artifacts DIR waits for them"),
+    (NotFoundError, "the region is in AMIGO_BASE_URL"),
+    (TransportError, "check the network and AMIGO_BASE_URL"),
+)
+
+_WITHOUT_DETAIL: Final[Mapping[str, list[str]]] = {
+    "failed": ["metrics failed; the user may not see which"],
+    "errored": ["the run met an error; the user may not see which"],
+    "timed_out": ["it goes on"],
+    "not_started": ["nothing was started"],
+    "cancelled": ["it was cancelled"],
+}
+
+
+def explain(error: BaseException) -> str:
+    """An error in one line, with what to do about it."""
+    said = plain(str(error)) or type(error).__name__
+    if isinstance(error, ConflictError) and error.existing_run_id is not None:
+        said += f" (run {plain(error.existing_run_id)})"
+    for kind, remedy in _REMEDIES:
+        if isinstance(error, kind):
+            return f"{said}; {remedy}"
+    return said
+
+
+def reasons(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
+    """Why a set did not simply pass; empty for one that did.
+
+    Args:
+        outcome: What became of the set.
+        most: How many lines to give for metrics and for errors.
+    """
+    return details(outcome, most=most) or _WITHOUT_DETAIL.get(outcome.verdict, [])
+
+
+def judged(outcome: RunOutcome, gate: Gate | None) -> list[str]:
+    """Why a gate gave its verdict, where it passed what has failures, or did not pass."""
+    run = outcome.run
+    if gate is None or run is None or not run.is_completed or outcome.verdict == "cancelled":
+        return []
+    judgement = gate.judge(run)
+    lacking = judgement.verdict != "passed" or judgement.fell_back or not run.passed
+    return [plain(reason) for reason in shortened(judgement.reasons, _MOST)] if lacking else []
+
+
+def details(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
+    """As `reasons`, without those that the verdict alone tells."""
+    lines: list[str] = []
+    if outcome.run is not None:
+        lines += shortened([_failed(m) for m in outcome.run.metrics_that_failed or ()], most)
+        lines += shortened([_errored(e) for e in outcome.run.runs_that_errored or ()], most)
+    if outcome.error is not None:
+        lines.append(explain(outcome.error))
+    return lines
+
+
+def amount_done(run: Run | None) -> str:
+    """How many unit test runs are done of how many, e.g. ``7/8``."""
+    progress = None if run is None else run.progress
+    return "-" if progress is None else f"{progress.done}/{progress.total}"
+
+
+def _failed(metric: FailedMetric) -> str:
+    name = metric.metric.success_criterion_name if metric.metric else metric.metric_id
+    return (
+        f"{plain(name)} failed in {metric.failed} of {count(metric.evaluated, 'repeat')} of "
+        f"unit test {plain(metric.unit_test_id)}"
+    )
+
+
+def _errored(errored: ErroredRun) -> str:
+    return (
+        f"repeat {errored.repeat + 1} of unit test {plain(errored.unit_test_id)}: "
+        f"{plain(errored.error)}"
+    )

@@ -1,0 +1,89 @@
+"""``amigo-async run``: start, wait for and collect sets."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, Any, get_args
+
+import click
+
+from amigo_async.batch import OnExit, OnFailure
+from amigo_async.cli.carrying import carried_out, note, open_client
+from amigo_async.cli.github import annotate, summarize
+from amigo_async.cli.jobs import Ending, Job, run_job
+from amigo_async.cli.params import gate_option, ids_argument, quiet_option, read_ids, timeout_option
+from amigo_async.cli.reports import Reports, report_options
+from amigo_async.cli.statuses import Status, status_of_batch
+from amigo_async.cli.summary import show_summary, show_what_goes_on
+from amigo_async.cli.words import plain
+from amigo_async.starts import OnConflict
+
+
+@click.command
+@ids_argument("SET_ID")
+@click.option("--artifacts", metavar="DIR", help="Fetch the artifacts into this folder.")
+@report_options
+@click.option("--journal", metavar="FILE", help="Note each step here; resumes where it is there.")
+@timeout_option("then --on-exit counts")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(get_args(OnConflict)),
+    default="raise",
+    show_default=True,
+    help="What to do about an unfinished run of a set.",
+)
+@click.option(
+    "--on-failure",
+    type=click.Choice(get_args(OnFailure)),
+    default="continue",
+    show_default=True,
+    help="What to do about the other sets when one fails.",
+)
+@click.option(
+    "--on-exit",
+    type=click.Choice(get_args(OnExit)),
+    default="leave",
+    show_default=True,
+    help="What becomes of runs in progress on Ctrl-C and after --timeout.",
+)
+@gate_option
+@quiet_option
+@carried_out
+async def run(*, ids: tuple[str, ...], file: IO[str] | None, **options: Any) -> int:
+    """Run unit test sets, wait for them and collect their artifacts.
+
+    SET_ID is the id of a set; - takes ids from stdin. The result goes to stdout, progress to
+    stderr.
+
+    Exit status: 0 all passed, 1 a metric failed, 2 used wrongly, 3 errored or could not start,
+    4 timed out, 130 interrupted. Where sets end differently, 1 goes before 3, and 3 before 4.
+    """
+    reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
+    job = Job(read_ids(ids, file, "SET_ID"), **options)
+    reports.check()
+    async with open_client() as client:
+        ending = await run_job(client, job)
+    tell_ending(ending, reports, job)
+    return status_of_ending(ending, artifacts=job.artifacts)
+
+
+def tell_ending(ending: Ending, reports: Reports, job: Job) -> None:
+    """Show how a batch ended, to people and to the files asked for."""
+    show_summary(ending, job, sys.stderr if reports.on_stdout else sys.stdout)
+    for unresolved in ending.unresolved:
+        note(
+            f"A run of set {unresolved.unit_test_set_id} may have been started: "
+            f"{plain(unresolved.reason)}. Look with: amigo-async list --set "
+            f"{unresolved.unit_test_set_id}"
+        )
+    show_what_goes_on(ending.result.outcomes, job)
+    annotate(ending.result)
+    summarize(ending.result, job.gate)
+    reports.write(ending.result, job.gate)
+
+
+def status_of_ending(ending: Ending, *, artifacts: str | None) -> Status:
+    """The exit status for how a batch ended; `artifacts` is where they were asked for."""
+    if ending.interrupted:
+        return Status.INTERRUPTED
+    return status_of_batch(ending.result.outcomes, artifacts=artifacts is not None)

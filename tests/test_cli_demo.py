@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from amigo_async.cli import demo as demo_module
+from amigo_async.cli import main
+
+
+@pytest.fixture(autouse=True)
+def in_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo_module, "_LIMITS", {"list": 5_000})
+    monkeypatch.setattr(demo_module, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(demo_module, "_SECONDS", 0.4)
+
+
+def test_the_demo_ends_well_with_artifacts_on_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_module, "_LIMITS", {"create": 8, "list": 5_000})
+    monkeypatch.setattr(demo_module, "_WINDOW", 2.0)
+    assert main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert "start: 4 requests held back by the limit of 8" in err
+    assert "8 passed, 2 failed, 2 errored" in out
+    assert "12 artifacts in results\nPage: results/report.html\n" in out
+    assert "`amigo-async run` would have exited with 1" in out
+    assert len(list(Path("results").glob("*/*.zip"))) == 12
+    page = Path("results/report.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+
+
+def test_the_demo_without_the_extra_for_reports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_module, "_SETS", 3)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["demo", "--quiet", "--artifacts", "a/b"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "No page: " in out
+    assert "amigo-async[report]" in out
+    assert len(list(Path("a/b").glob("*/*.zip"))) == 3
+
+
+def test_a_demo_that_does_not_go_as_planned_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_module, "_SETS", 2)
+    monkeypatch.setattr("amigo_async.artifacts.part.os.fsync", _full)
+    assert main(["demo", "-q"]) == 3
+    assert "No space left" in capsys.readouterr().out
+
+
+def _full(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_demo_without_a_place_for_its_artifacts(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("")
+    assert main(["demo", "--artifacts", "file/results"]) == 3
+    assert capsys.readouterr().err == "Error: file/results: Not a directory\n"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+
+from amigo_async.cli.params import duration, instant, read_ids
+from tests.cli_samples import some_id
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("90s", 90), ("30m", 1800), ("2 min", 120), ("2h", 7200)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "soon", "1w", "nan", "inf"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="90, 30m or 2h"):
+        duration(text)
+
+
+def test_instants() -> None:
+    assert instant("2026-05-04T12:30:00Z") == datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+    assert instant("2026-05-04T12:30+02:00") == datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
+    assert instant("2026-05-04").tzinfo is not None
+    before, given, after = datetime.now(UTC), instant("2h"), datetime.now(UTC)
+    assert before <= given + timedelta(hours=2) <= after
+
+
+@pytest.mark.parametrize("text", ["", "2", "yesterday", "2026-13-01", "99999999999d"])
+def test_what_is_no_instant_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a time"):
+        instant(text)
+
+
+def test_ids_come_from_arguments_a_file_and_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{some_id(2)}\n"))
+    file = io.StringIO(f"# mine\n{some_id(3)}  {some_id(4)} # two\n\n")
+    ids = read_ids([some_id(1), "-"], file, "SET_ID")
+    assert ids == [some_id(n) for n in (1, 2, 3, 4)]
+
+
+def test_no_ids_are_refused() -> None:
+    with pytest.raises(click.UsageError, match="at least one SET_ID"):
+        read_ids([], io.StringIO("# none\n"), "SET_ID")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ids"
+    path.write_bytes(b"\xff\xfe")
+    with path.open(encoding="utf-8") as file, pytest.raises(click.UsageError, match="not text"):
+        read_ids([], file, "SET_ID")
+
+
+def test_what_is_no_id_is_refused() -> None:
+    with pytest.raises(click.UsageError, match=r"RUN_ID must be 24 characters.*'XYZ'"):
+        read_ids([some_id(1), "XYZ"], None, "RUN_ID")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from amigo_async import BatchResult
+from amigo_async.cli.github import annotate, summarize
+from amigo_async.cli.reports import Reports
+from amigo_async.errors import ArtifactError, ConfigurationError
+from amigo_async.report import from_json
+from tests.cli_samples import outcome, run, some_id
+
+FAILED = outcome("failed", run=run(failed=1))
+RESULT = BatchResult([outcome(), FAILED])
+
+
+def test_each_report_is_written_to_its_file(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("r.json", "r.xml", "r.md", "r.html")]
+    reports = Reports(*map(str, files))
+    reports.check()
+    assert not any(file.exists() for file in files)
+    reports.write(RESULT, None)
+    json_, junit, markdown, html = (file.read_text() for file in files)
+    assert [o.verdict for o in from_json(json_).outcomes] == ["passed", "failed"]
+    assert "<testsuites" in junit
+    assert "is polite" in markdown
+    assert html.lower().startswith("<!doctype html>")
+    assert html.endswith("\n")
+
+
+def test_a_report_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = Reports(json="-")
+    assert reports.on_stdout
+    reports.check()
+    reports.write(RESULT, None)
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+def test_no_report_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = Reports()
+    assert not reports.on_stdout
+    reports.check()
+    reports.write(RESULT, None)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_two_reports_cannot_share_stdout() -> None:
+    with pytest.raises(click.UsageError, match="Only one report"):
+        Reports(json="-", html="-").check()
+
+
+def test_a_report_without_a_folder_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "r.json", tmp_path):
+        with pytest.raises(click.ClickException, match="cannot be written"):
+            Reports(json=str(path)).check()
+
+
+def test_a_missing_package_is_told_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_jinja2(monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"amigo-async\[report\]"):
+        Reports(html=str(tmp_path / "r.html")).check()
+    Reports(json=str(tmp_path / "r.json"), junit=str(tmp_path / "r.xml")).check()
+
+
+def without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+
+@pytest.fixture
+def summary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+    return path
+
+
+def test_github_gets_an_annotation_for_each_set_that_did_not_pass(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsaved = outcome("passed", 2, error=ArtifactError("50% had,\nno space", run_id="r"))
+    annotate(BatchResult([outcome(), FAILED, unsaved, outcome("timed_out", 3)]))
+    out, err = capsys.readouterr()
+    assert not out
+    first, second, third = err.splitlines()
+    assert first == (
+        f"::error title=Unit test set {some_id(1)} failed::"
+        "is polite failed in 1 of 2 repeats of unit test test-1"
+    )
+    assert second == (
+        f"::error title=Unit test set {some_id(2)} passed::artifact of run r: 50%25 had, no space"
+    )
+    assert third == f"::warning title=Unit test set {some_id(3)} timed out::it goes on"
+
+
+def test_several_reasons_are_one_annotation(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotate(BatchResult([outcome("failed", run=run(failed=1, errors=("x", None)))]))
+    [line] = capsys.readouterr().err.splitlines()
+    assert "test-1%0Arepeat 1 of unit test test-1: x" in line
+
+
+def test_github_shows_ten_annotations_so_the_rest_is_counted(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotate(BatchResult([FAILED] * 13))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "::warning::3 more sets did not pass"
+
+
+def test_github_gets_a_summary_behind_what_is_there(summary: Path) -> None:
+    summarize(RESULT, None)
+    text = summary.read_text()
+    assert text.startswith("before\n")
+    assert "is polite" in text
+
+
+def test_a_summary_that_cannot_be_made_is_said(
+    summary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_jinja2(monkeypatch)
+    summarize(RESULT, None)
+    assert summary.read_text() == "before\n"
+    assert capsys.readouterr().err.startswith("::notice::No job summary: ")
+
+
+def test_elsewhere_github_is_not_told(
+    summary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    annotate(RESULT)
+    summarize(RESULT, None)
+    assert capsys.readouterr() == ("", "")
+    assert summary.read_text() == "before\n"

@@ -1,0 +1,208 @@
+"""Signals and the live display in this process, which their coverage is measured in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import pytest
+
+from amigo_async.cli import interrupts, main, views
+from amigo_async.testing import Fault, Sandbox, SetPlan
+
+LASTING = SetPlan(seconds=600.0, cancel_after=0.0)
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    for name in ("GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    with Sandbox(limits={"list": 5_000}).in_thread() as served:
+        for name, value in served.environment().items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+@contextmanager
+def signalled(*conditions: Callable[[], object]) -> Iterator[None]:
+    """Send SIGINT to this process each time that the next condition has come true."""
+    over = threading.Event()
+
+    def watch() -> None:
+        for condition in conditions:
+            while not condition():
+                if over.wait(0.01):
+                    return
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_an_interrupted_run_says_how_to_resume(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with signalled(lambda: sandbox.count("list", status=200)):
+        assert main(["run", sandbox.add_set(LASTING)]) == 130
+    [run] = sandbox.runs
+    assert capsys.readouterr().err.endswith(f"To resume:\n  amigo-async wait {run.id}\n")
+
+
+def test_an_interrupted_quiet_run_says_so_all_the_same(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with signalled(lambda: sandbox.count("list", status=200)):
+        assert main(["run", "-q", sandbox.add_set(LASTING)]) == 130
+    assert capsys.readouterr().err.startswith("Stopping tidily; press Ctrl-C again")
+
+
+def test_an_interrupted_wait_leaves_the_runs(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with signalled(lambda: sandbox.count("list", status=200)):
+        main(["run", "-q", sandbox.add_set(LASTING)])
+    looks = sandbox.count("list", status=200)
+    [run] = sandbox.runs
+    with signalled(lambda: sandbox.count("list", status=200) > looks):
+        assert main(["wait", run.id]) == 130
+    assert main(["cancel", "-q", "--wait", "--timeout", "5", run.id]) == 0
+    assert capsys.readouterr().out.endswith(f"{run.id} cancelled\n")
+
+
+def test_an_interrupted_cancel_says_what_runs(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.fault("cancel", Fault.delay(60.0))
+    with signalled(lambda: sandbox.count("list", status=200)):
+        main(["run", "-q", sandbox.add_set(LASTING)])
+    [run] = sandbox.runs
+    with signalled(lambda: sandbox.count("cancel")):
+        assert main(["cancel", run.id]) == 130
+    assert capsys.readouterr().out.endswith(f"{run.id} running\n")
+
+
+class OutAtOnce(SystemExit):
+    """Stands for the end of the process."""
+
+
+def test_a_second_signal_is_out_at_once(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(status: int) -> None:
+        raise OutAtOnce(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr("amigo_async.starts.GRACE", 0.5)
+    sandbox.fault("create", Fault.delay(60.0))
+    said = threading.Event()
+    interrupt = interrupts.Interrupts._interrupt
+
+    def noted(self: Any) -> None:
+        interrupt(self)
+        said.set()
+
+    monkeypatch.setattr(interrupts.Interrupts, "_interrupt", noted)
+    with (
+        signalled(lambda: sandbox.count("create"), said.is_set),
+        pytest.raises(OutAtOnce, match="130"),
+    ):
+        main(["run", sandbox.add_set(LASTING)])
+    assert "Stopping tidily" in capsys.readouterr().err
+
+
+def test_a_command_without_progress_is_interrupted(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.fault("list", Fault.delay(60.0))
+    with signalled(lambda: sandbox.count("list")):
+        assert main(["list"]) == 130
+    assert capsys.readouterr() == ("", "Interrupted.\n")
+
+
+def test_the_sandbox_serves_until_it_is_interrupted(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = threading.Event()
+
+    class Noted(Sandbox):
+        async def __aenter__(self) -> Self:
+            await super().__aenter__()
+            serving.set()
+            return self
+
+    monkeypatch.setattr("amigo_async.testing.Sandbox", Noted)
+    shown: list[str] = []
+
+    def said() -> bool:
+        shown.append(capfd.readouterr().out)
+        return "AMIGO_SANDBOX_SETS" in "".join(shown)
+
+    with signalled(said):
+        assert main(["sandbox", "-q", "--sets", "2"]) == 0
+    assert serving.is_set()
+    assert "".join(shown).count("export AMIGO_") == 6
+
+
+def test_an_interrupted_demo_is_no_success(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    stderr_write = views.Show.hear
+
+    def heard(self: Any, event: Any) -> None:
+        stderr_write(self, event)
+        said.append(type(event).__name__)
+
+    monkeypatch.setattr(views.Show, "hear", heard)
+    with signalled(lambda: "RunStarted" in said):
+        assert main(["demo", "--artifacts", str(tmp_path / "results")]) == 130
+    out, err = capsys.readouterr()
+    assert "running" in out
+    assert err.endswith("The sandbox has ended, and its runs with it.\n")
+
+
+def test_on_a_terminal_the_display_is_live(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "is_terminal", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with signalled(lambda: sandbox.count("list", status=200)):
+        assert main(["run", sandbox.add_set(LASTING)]) == 130
+    err = capsys.readouterr().err
+    assert "\x1b[?25l" in err
+    assert "Stopping tidily" in err
+    assert "started as run" not in err
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "live"),
+    [(True, "xterm", True), (True, "dumb", False), (True, None, False), (False, "xterm", False)],
+)
+def test_what_a_terminal_is(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, term: str | None, live: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", _Stream(terminal))
+    if term is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", term)
+    assert views.is_terminal() is live
+
+
+class _Stream:
+    def __init__(self, terminal: bool) -> None:
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
