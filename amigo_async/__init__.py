@@ -1,9 +1,8 @@
 """Asyncio SDK for the simulation runs of the Amigo API.
 
 `AmigoClient` is where to begin; ``client.run_many`` is the main thing. What is named here, in
-`amigo_async.errors`, `amigo_async.events`, `amigo_async.models`, `amigo_async.report` and
-`amigo_async.testing` is
-public; everything else may change.
+`amigo_async.errors`, `amigo_async.events`, `amigo_async.models`, `amigo_async.otel`,
+`amigo_async.report` and `amigo_async.testing` is public; everything else may change.
 """
 
 from amigo_async.artifacts import Artifacts, ArtifactStream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -91,10 +92,14 @@ def check_settings(
     Raises:
         ConfigurationError: If one cannot be right; the message names it.
     """
-    for name, seconds in (("request_timeout", request_timeout), ("poll_interval", poll_interval)):
-        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+    numbers = {"request_timeout": request_timeout}
+    if poll_interval is not None:
+        numbers["poll_interval"] = poll_interval
+    for name, seconds in numbers.items():
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not 0 < seconds < math.inf:
             raise ConfigurationError(f"{name} must be seconds above 0, not {seconds!r:.80}")
-    if not isinstance(max_attempts, int) or max_attempts < 1:
+    if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
         raise ConfigurationError(f"max_attempts must be at least 1, not {max_attempts!r:.80}")
     if inspect.iscoroutinefunction(on_event):
         raise ConfigurationError(

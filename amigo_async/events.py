@@ -2,6 +2,10 @@
 
 An event is a frozen struct that encodes to JSON with its name in ``type``. No event carries a
 secret.
+
+Each event is also logged, by the logger ``amigo_async``: what runs meet on their way at ``DEBUG``,
+starts and ends at ``INFO``, retries, holds and what could not be found out at ``WARNING``. The
+record has the event itself as ``amigo_event``. Nothing is shown unless logging is set up.
 """
 
 from __future__ import annotations
@@ -9,11 +13,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 _log = logging.getLogger("amigo_async")
+_log.addHandler(logging.NullHandler())  # silent until the user says where logs go
 
 
 class Event(Struct, frozen=True, tag=True):
@@ -148,6 +154,38 @@ class ArtifactSaved(Event, frozen=True):
     size: int
 
 
+# How each event is logged; the words are put together only where somebody listens.
+_LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
+    SignedIn: (logging.INFO, "signed in for %(expires_in).0f s"),
+    RequestRetried: (
+        logging.WARNING,
+        "%(endpoint)s failed %(attempt)d times, again in %(delay).3g s: %(reason)s",
+    ),
+    LimitHeld: (
+        logging.WARNING,
+        "%(endpoint)s waits for its limit, %(delay).3g s or longer; %(queue)d in the queue",
+    ),
+    RunStarted: (
+        logging.INFO,
+        "run %(run_id)s of set %(unit_test_set_id)s started (attached: %(attached)s)",
+    ),
+    RunProgressed: (
+        logging.DEBUG,
+        "run %(run_id)s of set %(unit_test_set_id)s goes on: %(done)s of %(total)s done",
+    ),
+    RunFinished: (logging.INFO, "run %(run_id)s of set %(unit_test_set_id)s: %(verdict)s"),
+    StartUnresolved: (
+        logging.WARNING,
+        "whether a run of set %(unit_test_set_id)s was started is not known: %(reason)s",
+    ),
+    ArtifactProgress: (
+        logging.DEBUG,
+        "artifact of run %(run_id)s: %(received)d of %(total)s bytes",
+    ),
+    ArtifactSaved: (logging.INFO, "artifact of run %(run_id)s: %(size)d bytes at %(path)s"),
+}
+
+
 Listener: TypeAlias = Callable[[Event], None]
 Emit: TypeAlias = Callable[[Event], None]
 
@@ -162,7 +200,8 @@ class Events:
         self._listeners: list[Listener] = [] if listener is None else [listener]
 
     def emit(self, event: Event) -> None:
-        """Hand `event` to every listener, at once and in the order they came."""
+        """Log `event`, and hand it to every listener, at once and in the order they came."""
+        _write(event)
         for listener in tuple(self._listeners):
             try:
                 listener(event)
@@ -177,3 +216,12 @@ class Events:
             yield
         finally:
             self._listeners.remove(listener)
+
+
+def _write(event: Event) -> None:
+    """Log `event` where its level is on."""
+    level, words = _LOGGED.get(type(event), (logging.DEBUG, "%(event)s"))
+    if _log.isEnabledFor(level):
+        known = {name: value for name, value in asdict(event).items() if value is not None}
+        fields = {"event": event, "done": "?", "total": "?", **known}
+        _log.log(level, words, fields, extra={"amigo_event": event})

@@ -1,9 +1,11 @@
-"""Programs that a test needs and pip does not bring."""
+"""What a test needs and not every environment has."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -16,9 +18,23 @@ def needs(program: str, package: str) -> str:
         package: What to install to have it.
     """
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-    if path is not None:
-        return path
-    reason = f"{program} is not on the path: install {package}"
+    if path is None:
+        _miss(f"{program} is not on the path: install {package}")
+    return path
+
+
+def needs_module(module: str, package: str) -> None:
+    """The same for a module of Python.
+
+    Args:
+        module: Its name.
+        package: What to install to have it.
+    """
+    if importlib.util.find_spec(module) is None:
+        _miss(f"{module} cannot be imported: install {package}")
+
+
+def _miss(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         pytest.fail(f"{reason}; in CI nothing is skipped")
     pytest.skip(reason)

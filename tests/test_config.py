@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -28,6 +29,10 @@ ARGUMENTS = {
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+
+
+async def listen_slowly(event: object) -> None:
+    """A listener that nobody would await."""
 
 
 def configured(**given: Any) -> Configuration:
@@ -192,3 +197,23 @@ def test_the_client_shows_where_it_goes_and_no_secret() -> None:
     client = AmigoClient(api_key="hunter2")
     assert repr(client) == "<AmigoClient env-org at https://api-eu-central-1.amigo.ai>"
     assert "hunter2" not in repr(vars(client))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("request_timeout", bad) for bad in (0, -1, math.nan, math.inf, "30", None, True)),
+        *(("poll_interval", bad) for bad in (0, 0.0, -1, math.nan, math.inf, "5", False)),
+        *(("max_attempts", bad) for bad in (0, -1, 1.0, "4", None, True)),
+        ("on_event", listen_slowly),
+    ],
+)
+def test_numbers_and_listeners_that_cannot_be_right(argument: str, value: Any) -> None:
+    arguments: dict[str, Any] = {argument: value}
+    with pytest.raises(ConfigurationError, match=f"^{argument} must be"):
+        AmigoClient(**arguments)
+
+
+def test_numbers_and_listeners_that_can() -> None:
+    AmigoClient(request_timeout=1, max_attempts=1, poll_interval=0.5, on_event=print)
+    AmigoClient(request_timeout=0.1, poll_interval=None, on_event=None)

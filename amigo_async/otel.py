@@ -1,0 +1,333 @@
+"""Spans and metrics of OpenTelemetry, made from the events; needs the extra ``otel``.
+
+::
+
+    telemetry = Telemetry()
+    await client.run_many(set_ids, on_event=telemetry)
+
+There are two kinds of spans. ``amigo.run`` goes from the start of a run to its end, beneath the
+span that is current where it is started; it has the ids and the verdict, and an event for each
+progress. ``amigo.artifact`` is beneath it, and goes from the first bytes of an artifact to the
+whole of it, however many tries that takes. Retries, and starts that could not be resolved, are
+events of the span that is current where the client is called.
+
+The metrics, and the attributes they have:
+
+===================== ========= ========= =====================================================
+name                  kind      unit      attributes
+===================== ========= ========= =====================================================
+amigo.sign_ins        counter   {sign_in}
+amigo.request.retries counter   {retry}   amigo.endpoint
+amigo.request.hold    histogram s         amigo.endpoint; the delay foreseen of requests held
+amigo.run.starts      counter   {run}     amigo.run.attached
+amigo.run.unresolved  counter   {start}
+amigo.runs            counter   {run}     amigo.run.verdict, error.type; runs that have ended
+amigo.run.duration    histogram s         amigo.run.verdict, error.type; runs started here
+amigo.artifact.size   histogram By
+===================== ========= ========= =====================================================
+
+``error.type`` is ``failed`` or ``errored`` for such a verdict, and not there otherwise. Ids are
+attributes of spans alone, and no attribute has a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from amigo_async.errors import ConfigurationError
+from amigo_async.events import (
+    ArtifactProgress,
+    ArtifactSaved,
+    Event,
+    LimitHeld,
+    RequestRetried,
+    RunFinished,
+    RunProgressed,
+    RunStarted,
+    SignedIn,
+    StartUnresolved,
+)
+from amigo_async.version import __version__
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.trace import Span, Status, StatusCode, TracerProvider
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "opentelemetry":
+        raise
+    raise ConfigurationError(
+        'amigo_async.otel needs its extra: pip install "amigo-async[otel]"'
+    ) from None
+
+__all__ = ["Telemetry"]
+
+_SCOPE: Final = "amigo_async"
+
+# Runs and downloads that are remembered: those whose end is never told must not pile up.
+_REMEMBERED: Final = 4096
+
+_BAD: Final = frozenset({"failed", "errored"})
+
+# The usual boundaries are for requests of less than ten seconds.
+_SECONDS: Final = (1, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+_BYTES: Final = tuple(1024 * 4**power for power in range(12))
+
+
+class Telemetry:
+    """Makes spans and metrics from events.
+
+    It is a listener: give it to clients (``AmigoClient(on_event=telemetry)``) or to batches
+    (``run_many(on_event=telemetry)``), but not to both, which would count everything twice. One
+    is enough for any number of either. A batch tells the end of its runs, and their progress
+    where it has a listener of its own; of a run that was started by itself the end is not told.
+
+    Args:
+        tracer_provider: Where spans go; None for the global provider.
+        meter_provider: Where metrics go; None for the global provider.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        self._tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
+        self._meters = _Meters(metrics.get_meter(_SCOPE, __version__, meter_provider))
+        self._runs: OrderedDict[str, _RunSpan] = OrderedDict()
+        self._fetches: OrderedDict[str, _Stopwatch] = OrderedDict()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of `event`; the same as `on_event`."""
+        self.on_event(event)
+
+    def on_event(self, event: Event) -> None:
+        """Take note of `event`.
+
+        Args:
+            event: What has just happened, in the running loop.
+        """
+        self._meters.count(event)
+        match event:
+            case RunStarted():
+                self._run_started(event)
+            case RunProgressed():
+                self._run_progressed(event)
+            case RunFinished():
+                self._run_finished(event)
+            case ArtifactProgress():
+                self._artifact_comes(event)
+            case ArtifactSaved():
+                self._artifact_saved(event)
+            case RequestRetried():
+                self._request_retried(event)
+            case StartUnresolved():
+                self._start_unresolved(event)
+
+    def close(self) -> None:
+        """End the spans of runs whose end was not told, without a verdict.
+
+        To be called where no more is to come, in the loop or after it, before the provider is
+        shut down: what was not ended is not exported.
+        """
+        while self._runs:
+            self._forget_oldest_run()
+
+    def _run_started(self, event: RunStarted) -> None:
+        if event.run_id not in self._runs:  # attaching to a run that is known begins nothing
+            run = self._open(event.unit_test_set_id, event.run_id)
+            run.started_here = not event.attached
+            run.span.set_attribute("amigo.run.attached", event.attached)
+
+    def _run_progressed(self, event: RunProgressed) -> None:
+        attributes: dict[str, bool | int] = {
+            "amigo.run.failed_metrics": event.failed_metrics,
+            "amigo.run.errored": event.errored,
+        }
+        if event.done is not None and event.total is not None:
+            attributes |= {"amigo.run.done": event.done, "amigo.run.total": event.total}
+        run = self._known(event)
+        run.span.add_event("amigo.run.progress", attributes, timestamp=run.stopwatch.now())
+
+    def _run_finished(self, event: RunFinished) -> None:
+        run = self._known(event)
+        if run.ended:
+            return  # two batches waited for it
+        attributes = _verdict(event.verdict)
+        self._meters.runs.add(1, attributes)
+        if run.started_here:
+            self._meters.run_duration.record(run.stopwatch.seconds(), attributes)
+        run.span.set_attributes(attributes)
+        if event.verdict in _BAD:
+            run.span.set_status(Status(StatusCode.ERROR))
+        run.end()
+
+    def _artifact_comes(self, event: ArtifactProgress) -> None:
+        if event.run_id in self._fetches:
+            return
+        if len(self._fetches) >= _REMEMBERED:
+            self._fetches.popitem(last=False)
+        run = self._runs.get(event.run_id)
+        self._fetches[event.run_id] = _Stopwatch(None if run is None else run.stopwatch)
+
+    def _artifact_saved(self, event: ArtifactSaved) -> None:
+        fetch = self._fetches.pop(event.run_id, None)
+        if fetch is None:
+            return  # it was there already
+        self._meters.artifact_size.record(event.size)
+        run = self._runs.get(event.run_id)
+        self._tracer.start_span(
+            "amigo.artifact",
+            context=None if run is None else trace.set_span_in_context(run.span),
+            attributes={
+                "amigo.run.id": event.run_id,
+                "file.path": event.path,
+                "file.size": event.size,
+            },
+            start_time=fetch.began,
+        ).end(fetch.now())
+
+    def _request_retried(self, event: RequestRetried) -> None:
+        trace.get_current_span().add_event(
+            "amigo.request.retry",
+            {
+                "amigo.endpoint": event.endpoint,
+                "amigo.request.delay": event.delay,
+                "exception.message": event.reason,
+                "http.request.resend_count": event.attempt,
+            },
+        )
+
+    def _start_unresolved(self, event: StartUnresolved) -> None:
+        trace.get_current_span().add_event(
+            "amigo.run.unresolved",
+            {
+                "amigo.unit_test_set.id": event.unit_test_set_id,
+                "exception.message": event.reason,
+            },
+        )
+
+    def _known(self, event: RunProgressed | RunFinished) -> _RunSpan:
+        """The run of `event`; one that is first heard of midway was started by another process."""
+        return self._runs.get(event.run_id) or self._open(event.unit_test_set_id, event.run_id)
+
+    def _open(self, set_id: str, run_id: str) -> _RunSpan:
+        if len(self._runs) >= _REMEMBERED:
+            self._forget_oldest_run()
+        stopwatch = _Stopwatch()
+        span = self._tracer.start_span(
+            "amigo.run",
+            attributes={"amigo.unit_test_set.id": set_id, "amigo.run.id": run_id},
+            start_time=stopwatch.began,
+        )
+        run = self._runs[run_id] = _RunSpan(span, stopwatch)
+        return run
+
+    def _forget_oldest_run(self) -> None:
+        _, run = self._runs.popitem(last=False)
+        if not run.ended:
+            run.end()
+
+
+class _Meters:
+    """The instruments."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._sign_ins = meter.create_counter(
+            "amigo.sign_ins", "{sign_in}", "Tokens that were issued."
+        )
+        self._retries = meter.create_counter(
+            "amigo.request.retries", "{retry}", "Requests that failed and were sent again."
+        )
+        self._hold = meter.create_histogram(
+            "amigo.request.hold",
+            "s",
+            "How long requests were to wait for room in their budget, as foreseen.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._starts = meter.create_counter(
+            "amigo.run.starts", "{run}", "Runs that were started or attached to."
+        )
+        self._unresolved = meter.create_counter(
+            "amigo.run.unresolved", "{start}", "Starts of which the outcome is not known."
+        )
+        self.runs = meter.create_counter("amigo.runs", "{run}", "Runs that came to their end.")
+        self.run_duration = meter.create_histogram(
+            "amigo.run.duration",
+            "s",
+            "From the start of a run to its end, as seen from here.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self.artifact_size = meter.create_histogram(
+            "amigo.artifact.size",
+            "By",
+            "The sizes of artifacts that were fetched.",
+            explicit_bucket_boundaries_advisory=_BYTES,
+        )
+
+    def count(self, event: Event) -> None:
+        """Count what needs nothing but the event."""
+        match event:
+            case SignedIn():
+                self._sign_ins.add(1)
+            case RequestRetried(endpoint=endpoint):
+                self._retries.add(1, {"amigo.endpoint": endpoint})
+            case LimitHeld(endpoint=endpoint, delay=delay):
+                self._hold.record(delay, {"amigo.endpoint": endpoint})
+            case RunStarted(attached=attached):
+                self._starts.add(1, {"amigo.run.attached": attached})
+            case StartUnresolved():
+                self._unresolved.add(1)
+
+
+class _Stopwatch:
+    """Goes by the clock of the loop, and tells the time of day as of when it was started.
+
+    So the times of a span agree with each other, whoever sets the machine's clock meanwhile.
+
+    Args:
+        other: One to take the time of day from; None for the machine's.
+
+    Attributes:
+        began: When it was started, in nanoseconds since the epoch.
+    """
+
+    __slots__ = ("_began", "began")
+
+    def __init__(self, other: _Stopwatch | None = None) -> None:
+        self._began = asyncio.get_running_loop().time()
+        self.began = time.time_ns() if other is None else other.now()
+
+    def seconds(self) -> float:
+        """Seconds since it was started."""
+        return asyncio.get_running_loop().time() - self._began
+
+    def now(self) -> int:
+        """Nanoseconds since the epoch; the machine's where the loop has been left."""
+        try:
+            return self.began + int(self.seconds() * 1e9)
+        except RuntimeError:
+            return time.time_ns()
+
+
+@dataclass(slots=True)
+class _RunSpan:
+    span: Span
+    stopwatch: _Stopwatch
+    started_here: bool = False
+    ended: bool = False
+
+    def end(self) -> None:
+        """End the span; what is left of it is what others need to be beneath it."""
+        self.span.end(self.stopwatch.now())
+        self.span = trace.NonRecordingSpan(self.span.get_span_context())
+        self.ended = True
+
+
+def _verdict(verdict: str) -> dict[str, str]:
+    bad = {"error.type": verdict} if verdict in _BAD else {}
+    return {"amigo.run.verdict": verdict, **bad}

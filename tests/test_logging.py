@@ -1,0 +1,164 @@
+"""Events are logged, at no cost and without a sound unless somebody wants to hear."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from amigo_async import events as all_events
+from amigo_async.events import (
+    ArtifactProgress,
+    ArtifactSaved,
+    Event,
+    Events,
+    LimitHeld,
+    RequestRetried,
+    RunFinished,
+    RunProgressed,
+    RunStarted,
+    SignedIn,
+    StartUnresolved,
+)
+from amigo_async.testing import Fault, Sandbox, SetPlan
+
+LOGGER = "amigo_async"
+
+SAID: list[tuple[Event, int, str]] = [
+    (SignedIn(3599.5), logging.INFO, "signed in for 3600 s"),
+    (
+        RequestRetried("list", 2, 0.51234, "GET /x answered 503"),
+        logging.WARNING,
+        "list failed 2 times, again in 0.512 s: GET /x answered 503",
+    ),
+    (
+        LimitHeld("create", 41.26, 40),
+        logging.WARNING,
+        "create waits for its limit, 41.3 s or longer; 40 in the queue",
+    ),
+    (RunStarted("s", "r"), logging.INFO, "run r of set s started (attached: False)"),
+    (
+        RunProgressed("s", "r", 1, 4, failed_metrics=False, errored=False),
+        logging.DEBUG,
+        "run r of set s goes on: 1 of 4 done",
+    ),
+    (
+        RunProgressed("s", "r", None, None, failed_metrics=False, errored=False),
+        logging.DEBUG,
+        "run r of set s goes on: ? of ? done",
+    ),
+    (RunFinished("s", "r", "failed"), logging.INFO, "run r of set s: failed"),
+    (
+        StartUnresolved("s", "100% unknown"),
+        logging.WARNING,
+        "whether a run of set s was started is not known: 100% unknown",
+    ),
+    (ArtifactProgress("r", 5, 9), logging.DEBUG, "artifact of run r: 5 of 9 bytes"),
+    (ArtifactProgress("r", 5, None), logging.DEBUG, "artifact of run r: 5 of ? bytes"),
+    (ArtifactSaved("r", "x/a.zip", 9), logging.INFO, "artifact of run r: 9 bytes at x/a.zip"),
+]
+
+
+@pytest.mark.parametrize(("event", "level", "words"), SAID)
+def test_an_event_is_logged_in_words(
+    caplog: pytest.LogCaptureFixture, event: Event, level: int, words: str
+) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    Events().emit(event)
+    (record,) = caplog.records
+    assert (record.name, record.levelno, record.getMessage()) == (LOGGER, level, words)
+    assert record.__dict__["amigo_event"] == event
+
+
+def test_every_event_has_words_of_its_own() -> None:
+    known = {
+        kind
+        for kind in vars(all_events).values()
+        if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event
+    }
+    assert known == {type(event) for event, _, _ in SAID}
+    assert all(get_type_hints(kind) for kind in known)
+
+
+def test_an_event_of_another_kind_is_logged_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    Events().emit(Event())
+    assert caplog.messages == ["Event()"]
+
+
+def test_a_record_can_go_to_another_process(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    for event, _, _ in SAID:
+        Events().emit(event)
+    sent = pickle.loads(pickle.dumps(caplog.records))
+    assert [record.getMessage() for record in sent] == caplog.messages
+
+
+def test_it_is_logged_before_a_listener_that_fails_hears_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failing(_: Event) -> None:
+        raise ZeroDivisionError
+
+    caplog.set_level(logging.INFO, LOGGER)
+    Events(failing).emit(RunStarted("s", "r"))
+    first, second = caplog.records
+    assert "started" in first.getMessage()
+    assert "listener failed" in second.getMessage()
+
+
+@pytest.mark.parametrize(("event", "level", "words"), SAID)
+def test_where_its_level_is_off_nothing_is_done(
+    monkeypatch: pytest.MonkeyPatch, event: Event, level: int, words: str
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(all_events, "asdict", asked.append)
+    logger = logging.getLogger(LOGGER)
+    monkeypatch.setattr(logger, "level", level + 1)
+    logger.manager._clear_cache()  # type: ignore[attr-defined]  # else an earlier answer holds
+    Events().emit(event)
+    logger.manager._clear_cache()  # type: ignore[attr-defined]  # as above
+    assert asked == []
+
+
+def test_it_is_silent_by_default_and_configures_nothing() -> None:
+    program = """
+import logging, amigo_async
+from amigo_async.events import Events, RunStarted, StartUnresolved
+Events().emit(StartUnresolved("s", "reason"))
+Events().emit(RunStarted("s", "r"))
+logger = logging.getLogger("amigo_async")
+assert logger.level == logging.NOTSET and logger.propagate, logger
+assert [type(h) for h in logger.handlers] == [logging.NullHandler]
+assert logging.getLogger().handlers == []
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+Events().emit(RunStarted("s", "r"))
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == "INFO run r of set s started (attached: False)\n"
+
+
+@pytest.mark.anyio
+async def test_a_batch_is_logged_without_a_secret(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    for route in ("sign_in", "create", "list", "artifacts"):
+        sandbox.fault(route, Fault.drop())
+    ids = sandbox.add_sets(21, SetPlan(seconds=30.0))
+    async with sandbox.client() as client:
+        result = await client.run_many(ids, artifacts_dir=tmp_path)
+    assert result.passed
+    ours = [record for record in caplog.records if record.name == LOGGER]
+    said = "\n".join(record.getMessage() for record in ours)
+    for part in ("signed in", "failed 1 times", "waits for its limit", "started", "bytes at"):
+        assert part in said
+    for secret in (str(sandbox.api_key), sandbox.api_key_id, "X-Amz-", "eyJ", "Bearer"):
+        assert secret not in said

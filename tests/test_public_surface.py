@@ -1,0 +1,335 @@
+"""The names that users build on, written out: a change here is a change for them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import amigo_async
+from amigo_async import AmigoClient, Artifacts, Runs, errors, events, models
+
+PUBLIC = [
+    "APIError",
+    "AmbiguousStartError",
+    "AmigoClient",
+    "AmigoError",
+    "ApiKeyAuth",
+    "ArgumentError",
+    "ArtifactChangedError",
+    "ArtifactError",
+    "ArtifactStream",
+    "ArtifactTruncatedError",
+    "Artifacts",
+    "ArtifactsLink",
+    "ArtifactsNotReadyError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BasicAuth",
+    "Batch",
+    "BatchResult",
+    "BearerAuth",
+    "BudgetState",
+    "Cancellation",
+    "ConfigurationError",
+    "ConflictError",
+    "CreatedRun",
+    "DeadlineError",
+    "DecodeError",
+    "ForbiddenError",
+    "Gate",
+    "JournalError",
+    "Judgement",
+    "NotFoundError",
+    "PassRate",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "Run",
+    "RunOutcome",
+    "RunPage",
+    "Runs",
+    "ServerError",
+    "ServiceUnavailableError",
+    "TransportError",
+    "UserInfo",
+    "ValidationError",
+    "WaitTimeoutError",
+    "__version__",
+]
+# What follows `self`: "*" begins the keywords, "=" gives the default.
+BATCH = (
+    "unit_test_set_ids, *, artifacts_dir=None, timeout=None, poll_interval=None, "
+    "on_conflict='raise', on_failure='continue', on_exit='leave', journal=None, on_event=None, "
+    "gate=None"
+)
+CLIENT = (
+    "*, api_key=None, api_key_id=None, user_id=None, organization_id=None, base_url=None, "
+    "auth=None, mongo_cluster_name=None, headers=None, request_timeout=30.0, max_attempts=4, "
+    "poll_interval=None, on_event=None, http=None"
+)
+LIST = (
+    "*, id=(), simulation_unit_test_set_id=(), creator=(), is_completed=None, "
+    "failed_metrics=None, errored=None, created_after=None, created_before=None, sort_by=(), "
+    "limit=None, continuation_token=None"
+)
+SIGNATURES: dict[str, tuple[Any, str]] = {
+    "AmigoClient": (AmigoClient.__init__, CLIENT),
+    "wait_for_completion": (
+        AmigoClient.wait_for_completion,
+        "run_id, *, timeout=None, poll_interval=None, require_artifacts=False, on_progress=None",
+    ),
+    "as_completed": (
+        AmigoClient.as_completed,
+        "run_ids, *, timeout=None, poll_interval=None, require_artifacts=False",
+    ),
+    "cancel_and_wait": (AmigoClient.cancel_and_wait, "run_id, *, timeout=None"),
+    "run_many": (AmigoClient.run_many, BATCH),
+    "open_batch": (AmigoClient.open_batch, BATCH),
+    "budgets": (AmigoClient.budgets, ""),
+    "aclose": (AmigoClient.aclose, ""),
+    "runs.create": (Runs.create, "unit_test_set_id, *, on_conflict='raise'"),
+    "runs.list": (Runs.list, LIST),
+    "runs.iterate": (Runs.iterate, "**filters"),
+    "runs.get": (Runs.get, "run_id"),
+    "runs.cancel": (Runs.cancel, "run_id"),
+    "runs.artifacts": (Runs.artifacts, "run_id"),
+    "artifacts.stream": (Artifacts.stream, "run_id"),
+    "artifacts.download": (Artifacts.download, "run_id, destination, *, connections=1"),
+    "ApiKeyAuth": (amigo_async.ApiKeyAuth, "api_key, api_key_id, user_id"),
+    "BearerAuth": (amigo_async.BearerAuth, "token, user_id=None, organization_id=None"),
+    "BasicAuth": (amigo_async.BasicAuth, "token, user_id, organization_id=None"),
+    "UserInfo": (amigo_async.UserInfo, "org_id, user_id"),
+}
+
+
+def test_all_is_pinned() -> None:
+    assert amigo_async.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert hasattr(amigo_async, name)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_pinned(name: str) -> None:
+    function, expected = SIGNATURES[name]
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self"
+    ]
+    assert str(inspect.Signature(parameters)) == f"({expected})"
+
+
+@pytest.mark.parametrize(
+    ("cls", "prefix"), [(AmigoClient, ""), (Runs, "runs."), (Artifacts, "art")]
+)
+def test_no_public_method_is_left_unpinned(cls: type, prefix: str) -> None:
+    pinned = {function for function, _ in SIGNATURES.values() if inspect.isfunction(function)}
+    methods = {n: f for n, f in vars(cls).items() if not n.startswith("_") and callable(f)}
+    assert methods
+    assert set(methods.values()) <= pinned, prefix
+
+
+def test_the_filters_of_iterate_are_those_of_list() -> None:
+    listed = [n for n in inspect.signature(Runs.list).parameters if n != "self"]
+    hints = typing.get_type_hints(Runs.iterate)
+    [unpacked] = typing.get_args(hints["filters"])
+    assert list(typing.get_type_hints(unpacked)) == listed
+
+
+FIELDS: dict[type[msgspec.Struct], list[str]] = {
+    models.CreatedRun: ["simulation_unit_test_set_run_id", "attached"],
+    models.ArtifactsLink: ["presigned_url", "url_expires_at"],
+    models.RunPage: [
+        *("simulation_unit_test_set_runs", "has_more", "continuation_token", "filter_values"),
+    ],
+    models.Run: [
+        *("org_id", "id", "is_completed", "simulation_unit_test_set_id", "failed_metrics"),
+        *("errored", "artifacts_generated", "unit_test_run_specs", "unit_test_run_results"),
+        *("created_at", "creator"),
+    ],
+}
+
+
+@pytest.mark.parametrize("cls", FIELDS)
+def test_the_fields_of_structs_are_pinned(cls: type[msgspec.Struct]) -> None:
+    assert list(cls.__struct_fields__) == FIELDS[cls]
+
+
+def test_the_fields_of_an_outcome() -> None:
+    settled = {
+        *("unit_test_set_id", "run_id", "verdict", "run", "error", "artifacts", "attached"),
+        *("started_at", "finished_at"),
+    }
+    assert settled <= set(inspect.signature(amigo_async.RunOutcome).parameters)
+    assert {"outcomes", "passed", "counts"} <= set(dir(amigo_async.BatchResult))
+    assert {"passed", "progress", "metrics_that_failed", "runs_that_errored"} <= set(
+        dir(models.Run)
+    )
+
+
+def documented(module: Any) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and name[0] != "_"
+    ]
+
+
+@pytest.mark.parametrize("module", [errors, models, events], ids=lambda m: m.__name__)
+def test_every_public_class_says_what_it_is(module: Any) -> None:
+    names = documented(module)
+    assert len(names) > 5
+    for name in names:
+        doc = vars(getattr(module, name)).get("__doc__")
+        assert doc, name
+        assert doc.strip(), name
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_every_argument_is_documented(name: str) -> None:
+    function, _ = SIGNATURES[name]
+    owner = {"AmigoClient": AmigoClient}.get(name, function)
+    doc = inspect.getdoc(owner) or ""
+    assert doc, name
+    arguments = [n for n in inspect.signature(function).parameters if n not in ("self", "filters")]
+    missing = [argument for argument in arguments if f"{argument}:" not in doc]
+    if name != "UserInfo":  # a struct of the wire, whose field names say it
+        assert not missing
+
+
+def test_the_version_is_the_packages() -> None:
+    assert amigo_async.__version__.count(".") == 2
+
+
+def in_a_fresh_process(code: str) -> str:
+    """What `code` writes, in a process that has only the standard library loaded."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-X", "utf8", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(Path(amigo_async.__file__).parents[1]), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_importing_opens_nothing_and_configures_nothing() -> None:
+    """No network, no file but modules, no thread, no child, no logging, no loop, no output."""
+    code = """
+import sys
+import aiohttp, anyio, backoff, msgspec  # what they do is theirs
+seen = []
+def hook(event, args):
+    if event.startswith(("socket.", "subprocess.", "os.exec", "os.fork", "os.mkdir", "os.remove",
+                         "os.rename", "os.putenv", "os.unsetenv", "shutil.", "tempfile.", "urllib.",
+                         "asyncio.", "_thread.start", "signal.")):
+        seen.append((event, args))
+    if event == "open" and not str(args[0]).endswith((".py", ".pyc", ".so", ".pyi")):
+        seen.append((event, args))
+import logging, threading, signal, warnings, asyncio
+handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
+filters = list(warnings.filters)
+root = (logging.root.level, list(logging.root.handlers), threading.active_count())
+sys.addaudithook(hook)
+import amigo_async
+log = logging.getLogger("amigo_async")
+print(seen)
+print(root == (logging.root.level, list(logging.root.handlers), threading.active_count()))
+shown = [h for h in log.handlers if type(h) is not logging.NullHandler]
+print(log.level, shown, log.propagate, log.disabled)
+print(handlers == {s: signal.getsignal(s) for s in signal.valid_signals()})
+print(filters == list(warnings.filters))
+"""
+    assert in_a_fresh_process(code).splitlines() == [
+        "[]",
+        "True",
+        "0 [] True False",
+        "True",
+        "True",
+    ]
+
+
+def test_importing_loads_no_more_than_it_needs() -> None:
+    """Beyond its own modules, next to nothing that the four dependencies do not load already."""
+    code = """
+import sys
+import aiohttp, anyio, backoff, msgspec
+before = set(sys.modules)
+import amigo_async
+print(*sorted(m for m in set(sys.modules) - before))
+"""
+    loaded = in_a_fresh_process(code).split()
+    ours = {name for name in loaded if name.split(".")[0] == "amigo_async"}
+    assert "amigo_async.client" in ours
+    rooms = ("cli", "testing", "report", "otel")
+    assert not {name for name in ours if name.split(".")[1:2] and name.split(".")[1] in rooms}
+    others = set(loaded) - ours
+    packages = {name.split(".")[0] for name in others}
+    assert packages <= set(sys.stdlib_module_names) | {"aiohttp", "anyio", "backoff", "msgspec"}
+    assert len(others) <= 15, others
+    unwanted = ("aiohttp.web_app", "aiohttp.test_utils", "rich", "click", "jinja2", "pytest")
+    assert not set(unwanted) & set(loaded)
+
+
+# From bottom to top; a room knows those below it, and its own.
+ROOMS = [
+    ["version", "redact", "shield"],
+    ["errors", "models", "events", "clock"],
+    ["wire"],
+    ["auth", "limits"],
+    ["config"],
+    ["session"],
+    ["calls", "attempt"],
+    ["tally", "polling", "artifacts"],
+    ["starts"],
+    ["runs"],
+    ["gate"],
+    ["batch"],
+    ["client"],
+]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The rooms of ours that a module imports, at whatever depth; not those for types alone."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    modules = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
+    modules += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    rooms = [name.split(".")[1:2] for name in modules if name.split(".")[0] == "amigo_async"]
+    return {room[0] if room else "the package itself" for room in rooms}
+
+
+def test_imports_run_downward_only() -> None:
+    floor = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    package = Path(amigo_async.__file__).parent
+    upward = [
+        (path.name, imported)
+        for room in floor
+        for path in [*package.glob(f"{room}.py"), *package.glob(f"{room}/**/*.py")]
+        for imported in imports_of(path) - {room}
+        if floor.get(imported, len(ROOMS)) >= floor[room]
+    ]
+    assert upward == []
+
+
+def test_one_room_alone_talks_http() -> None:
+    package = Path(amigo_async.__file__).parent
+    talking = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(from|import) aiohttp", path.read_text(), re.MULTILINE)
+    }
+    # The client has it in a signature; the sandbox is the other end of the line.
+    assert talking == {"session", "client.py", "testing"}
