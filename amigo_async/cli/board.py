@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -18,7 +18,10 @@ from amigo_async.events import (
     RunStarted,
     StartUnresolved,
 )
+from amigo_async.limits import BudgetState
 
+# A snapshot of the budgets, by endpoint.
+Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
 Stage: TypeAlias = Literal["queued", "running", "fetching", "done"]
 
 STAGES: Final[tuple[Stage, ...]] = ("queued", "running", "fetching", "done")

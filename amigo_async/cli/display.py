@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.board import Board, Row
+from amigo_async.cli.board import Board, Budgets, Row
 from amigo_async.cli.plain import held, stages_said
-from amigo_async.cli.views import Budgets
 from amigo_async.cli.words import ENDPOINTS, VERDICTS, plain, seconds, size, stopwatch, verdict
 from amigo_async.events import Event, RequestRetried
 from amigo_async.limits import BudgetState

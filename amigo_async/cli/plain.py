@@ -6,9 +6,8 @@ import sys
 from typing import Final
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.board import Board, Row
+from amigo_async.cli.board import Board, Budgets, Row
 from amigo_async.cli.reasons import reasons
-from amigo_async.cli.views import Budgets
 from amigo_async.cli.words import (
     ENDPOINTS,
     clock,

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.board import Board
+from amigo_async.cli.board import Board, Budgets
 from amigo_async.cli.carrying import note
 from amigo_async.events import Event
-from amigo_async.limits import BudgetState
-
-Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
 
 # Seconds between two looks at what has changed.
 _TICK: Final = 0.25

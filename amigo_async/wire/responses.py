@@ -109,7 +109,8 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
         fields["field_errors"] = problems
     detail = _line(_said(content, body, problems), secrets)
     if 300 <= status < 400 and "location" in headers:
-        detail = f"a redirect to {headers.get('location')}, which is not followed; check base_url"
+        where = _printable(headers["location"])
+        detail = f"a redirect to {where}, which is not followed; check base_url"
     return kind(detail=detail, **fields)
 
 
@@ -131,7 +132,7 @@ def decode_error(
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The service's own name of a request; None where no header has it."""
     found = (headers.get(name) for name in _REQUEST_IDS)
-    return next((value[:128] for value in found if value), None)
+    return next((_printable(value[:128]) for value in found if value), None)
 
 
 def _remedy(endpoint: Endpoint, status: int) -> str | None:
@@ -187,4 +188,9 @@ def _said(content: Any, body: str, problems: Mapping[str, str]) -> str:
 def _line(text: str, secrets: tuple[str, ...]) -> str | None:
     """`text` in one line, searched again for `secrets`: JSON's escapes and line breaks are gone."""
     line = redact(" ".join(text[:_BODY_KEPT].split()), secrets)
-    return line[:_DETAIL_KEPT] or None
+    return _printable(line[:_DETAIL_KEPT]) or None
+
+
+def _printable(text: str) -> str:
+    """`text` without what would move a terminal's cursor, or could not be written to it."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
