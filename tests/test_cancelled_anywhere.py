@@ -12,9 +12,7 @@ from amigo_async import AmigoClient, BatchResult
 from amigo_async.batch.journal import Opened, parse
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan, VirtualTimeLoop
 
-PLAN = SetPlan(
-    seconds=3.0, unit_tests=1, repeats=1, metrics=1, artifact=ArtifactPlan(size=300_000)
-)
+PLAN = SetPlan(seconds=3.0, unit_tests=1, repeats=1, metrics=1, artifact=ArtifactPlan(size=300_000))
 
 
 class SteppingLoop(VirtualTimeLoop):
