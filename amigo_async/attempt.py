@@ -35,6 +35,7 @@ class Attempt:
         on_send: Awaited before the first request leaves.
         on_start: Awaited with the id.
         meant_since: When an earlier process meant to start it; None if none did.
+        patience: For how many seconds failures that may pass are borne.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Attempt:
         on_send: OnSend | None,
         on_start: OnStart | None,
         meant_since: datetime | None,
+        patience: float,
     ) -> None:
         self.set_id = set_id
         self.on_send = on_send
         self.on_start = on_start
         self.meant_since = meant_since
+        self.patience = patience
         self.lost: AmigoError | None = None
         if meant_since is not None:
             self.lost = AmigoError("an earlier process was stopped before it could tell")
@@ -65,7 +68,7 @@ class Attempt:
         if isinstance(error, ConflictError) and self.lost is not None:
             self.conflict = error  # its own doing, or an older run
             return True
-        if not self.on_wire or not _may_pass(error):
+        if not self.on_wire or not may_pass(error):
             # Not on the wire: the sign in or the gate failed, and has tried enough.
             if self.lost is None:
                 raise error
@@ -105,7 +108,8 @@ def read_created(response: Response | None) -> CreatedRun | None:
         return None
 
 
-def _may_pass(error: AmigoError) -> bool:
+def may_pass(error: AmigoError) -> bool:
+    """Whether the same request may succeed later."""
     if isinstance(error, APIError):
         return isinstance(error, ServerError) or error.status == 408
     return isinstance(error, TransportError | DecodeError)

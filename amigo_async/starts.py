@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import anyio
 import backoff
 
-from amigo_async.attempt import GRACE, Attempt, OnSend, OnStart, read_created
+from amigo_async.attempt import GRACE, Attempt, OnSend, OnStart, may_pass, read_created
 from amigo_async.calls import Calls
 from amigo_async.clock import ServerClock
 from amigo_async.errors import (
@@ -29,12 +29,12 @@ from amigo_async.errors import (
     NotFoundError,
 )
 from amigo_async.events import Emit, RunStarted, StartUnresolved
-from amigo_async.models import CreatedRun, Run, UserInfo
+from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
 from amigo_async.shield import finish
 from amigo_async.wire.requests import check_id
 
 OnConflict: TypeAlias = Literal["raise", "attach", "wait", "restart"]
-# How often a create is sent whose answers are lost.
+# How often a create is sent at least whose answers are lost.
 _ATTEMPTS: Final = 5
 
 # How often a run in the way is dealt with before it is left to whoever keeps starting it.
@@ -85,6 +85,7 @@ class Starts:
         on_send: OnSend | None = None,
         on_start: OnStart | None = None,
         since: datetime | None = None,
+        patience: float = 0.0,
     ) -> CreatedRun:
         """Start a run of a set; see `Runs.create`.
 
@@ -95,6 +96,8 @@ class Starts:
             on_start: Awaited as soon as the id is known, even if the caller has been cancelled.
             since: A process that was stopped meant to start this run at this time, and it is
                 not known whether it did: look for the run first. None if there is no such.
+            patience: For how many seconds failures that may pass are borne, if a few attempts
+                take less.
         """
         check_id("unit_test_set_id", set_id)
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
@@ -103,7 +106,7 @@ class Starts:
                 f"on_conflict={on_conflict!r} needs to know whose run is in the way; "
                 "give BearerAuth a user_id"
             )
-        attempt = Attempt(set_id, on_send, on_start, since)
+        attempt = Attempt(set_id, on_send, on_start, since, patience)
         for _ in range(_CONFLICTS):
             try:
                 async with self._locks[set_id]:
@@ -130,9 +133,8 @@ class Starts:
 
     async def _create_or_find(self, attempt: Attempt) -> CreatedRun:
         """Send the create until its answer is known, and look before it is sent again."""
-        ceilings = backoff.expo(base=2, factor=0.5, max_value=8.0)
-        next(ceilings)
-        for _ in range(_ATTEMPTS):
+        pauses = _Pauses(attempt.patience)
+        while True:
             if attempt.lost is not None and self._creator is not None:
                 found = await self._find(attempt, attempt.lost)
                 if found is not None:
@@ -144,10 +146,11 @@ class Starts:
             except AmigoError as error:
                 if attempt.failed(error):
                     break
-                last = error
-            await anyio.sleep(backoff.full_jitter(ceilings.send(None)))
-        if attempt.lost is None:
-            raise last
+                if not await pauses.another():
+                    if attempt.lost is None:
+                        raise
+                    break
+        assert attempt.lost is not None  # noqa: S101  # nothing else leads here
         return await self._last_look(attempt, attempt.lost)
 
     async def _last_look(self, attempt: Attempt, lost: AmigoError) -> CreatedRun:
@@ -168,15 +171,7 @@ class Starts:
                 "and the user of the token is not known, so it cannot be told from another "
                 "user's; give BearerAuth a user_id",
             ) from lost
-        try:
-            page = await self._calls.page(
-                simulation_unit_test_set_id=attempt.set_id,
-                creator=self._creator,
-                sort_by="-created_at",
-                limit=_LOOKED_AT,
-            )
-        except AmigoError as error:
-            raise self._ambiguous(attempt, lost, f"and looking for it failed: {error}") from error
+        page = await self._newest(attempt, lost)
         since = self._since(attempt)
         given = self._given[attempt.set_id]
         found = [
@@ -189,6 +184,23 @@ class Starts:
         ]
         first = min(found, key=lambda run: run.created_at, default=None)
         return None if first is None else CreatedRun(first.id)
+
+    async def _newest(self, attempt: Attempt, lost: AmigoError) -> RunPage:
+        """The newest runs of the set."""
+        pauses = _Pauses(attempt.patience)
+        while True:
+            try:
+                return await self._calls.page(
+                    simulation_unit_test_set_id=attempt.set_id,
+                    creator=self._creator or (),
+                    sort_by="-created_at",
+                    limit=_LOOKED_AT,
+                )
+            except AmigoError as error:
+                # The call has been tried a few times by itself.
+                if not (attempt.patience and may_pass(error) and await pauses.another()):
+                    reason = f"and looking for it failed: {error}"
+                    raise self._ambiguous(attempt, lost, reason) from error
 
     async def _started(self, attempt: Attempt, created: CreatedRun) -> CreatedRun:
         """Make an id known, whatever happens to the caller."""
@@ -252,6 +264,28 @@ class Starts:
         return AmbiguousStartError(
             f"{lost}; {reason}", unit_test_set_id=attempt.set_id, since=self._since(attempt)
         )
+
+
+class _Pauses:
+    """The pauses between attempts: random, up to 0.5, 1, 2, 4 and then 8 seconds.
+
+    Args:
+        patience: Seconds after which, and a few attempts, there is no further one.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._until = anyio.current_time() + patience
+        self._attempts = 1
+        self._ceilings = backoff.expo(base=2, factor=0.5, max_value=8.0)
+        next(self._ceilings)
+
+    async def another(self) -> bool:
+        """Pause before another attempt; False if there has been enough of it."""
+        if self._attempts >= _ATTEMPTS and anyio.current_time() >= self._until:
+            return False
+        self._attempts += 1
+        await anyio.sleep(backoff.full_jitter(self._ceilings.send(None)))
+        return True
 
 
 def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:

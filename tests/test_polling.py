@@ -147,10 +147,17 @@ def test_on_progress_may_be_a_coroutine_function_and_slows_down_nobody_else() ->
 
 def test_the_interval_grows_while_nothing_happens_and_is_short_after_news() -> None:
     pace = Pace()
-    quiet = [pace.after(news=False, pages=1, budget=None) for _ in range(12)]
+    quiet = [pace.after(news=False, pages=1, budget=None, waited=1e4) for _ in range(12)]
     assert 1.4 <= quiet[0] <= 1.6
     assert quiet[-1] == pytest.approx(LONGEST, rel=0.06)
-    assert pace.after(news=True, pages=1, budget=None) == pytest.approx(1.0, rel=0.06)
+    assert pace.after(news=True, pages=1, budget=None, waited=1e4) == pytest.approx(1.0, rel=0.06)
+
+
+@pytest.mark.parametrize(("waited", "longest"), [(0.0, 1.0), (50.0, 1.0), (300.0, 6.0)])
+def test_the_interval_is_a_small_part_of_what_was_waited(waited: float, longest: float) -> None:
+    pace = Pace()
+    quiet = [pace.after(news=False, pages=1, budget=None, waited=waited) for _ in range(12)]
+    assert max(quiet) == pytest.approx(longest, rel=0.06)
 
 
 @pytest.mark.parametrize(

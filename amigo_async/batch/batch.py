@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import anyio
+import backoff
 from anyio.abc import TaskGroup
 
 from amigo_async.artifacts import Artifacts
+from amigo_async.attempt import may_pass
 from amigo_async.batch.journal import (
     Finished,
     Intent,
@@ -41,13 +43,16 @@ from amigo_async.errors import (
 )
 from amigo_async.events import Events, RunFinished, RunProgressed
 from amigo_async.models import CreatedRun, Run
-from amigo_async.polling import Poller, cancel_and_wait, end_of_run, wait_for_completion
+from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.shield import finish
 from amigo_async.starts import Starts
 
 # How long the artifacts of a run that is over are waited for, in seconds; a run that was cancelled
 # elsewhere may never have any.
 ARTIFACTS_PATIENCE: Final = 600.0
+
+# The longest pause before a link is asked for again, in seconds.
+_LINK_PAUSE: Final = 10.0
 
 # Downloads side by side: more would only share the same line.
 _DOWNLOADS: Final = 8
@@ -226,6 +231,7 @@ class Batch:
                 on_send=on_send,
                 on_start=on_start,
                 since=None if intent is None else intent.at,
+                patience=PATIENCE,
             )
 
     async def _wait(self, member: Member, run_id: str) -> None:
@@ -290,11 +296,21 @@ class Batch:
             )
         async with self._downloads:
             # A folder for each run: the store may call all of their artifacts the same.
-            target = f"{Path(folder) / run.id}/"
-            artifacts = await self._rooms.artifacts.download(run.id, target)
+            artifacts = await self._download(run.id, f"{Path(folder) / run.id}/")
         at = self._rooms.clock.utcnow()
         member.saved(artifacts, at)
         await self._try_to_note(member, Saved(member.set_id, os.fspath(artifacts), at))
+
+    async def _download(self, run_id: str, target: str) -> Path:
+        """Download; an API that does not answer is borne as long as a poll would bear it."""
+        until = anyio.current_time() + PATIENCE
+        while True:
+            try:
+                return await self._rooms.artifacts.download(run_id, target)
+            except AmigoError as error:
+                if not may_pass(error) or anyio.current_time() >= until:
+                    raise
+            await anyio.sleep(backoff.full_jitter(_LINK_PAUSE))
 
     def _react(self, failed: Member) -> None:
         """A set failed, or is seen to be failing: do about the others as asked."""

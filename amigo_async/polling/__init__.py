@@ -1,7 +1,7 @@
 """Wait for runs: one poller for all waiters of a client."""
 
 from amigo_async.polling.cancelling import Cancellation, cancel_and_wait
-from amigo_async.polling.poller import Poller
+from amigo_async.polling.poller import PATIENCE, Poller
 from amigo_async.polling.waiting import (
     as_completed,
     check_seconds,
@@ -11,6 +11,7 @@ from amigo_async.polling.waiting import (
 from amigo_async.polling.watch import OnProgress, Watch
 
 __all__ = [
+    "PATIENCE",
     "Cancellation",
     "OnProgress",
     "Poller",

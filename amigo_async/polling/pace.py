@@ -12,10 +12,12 @@ from amigo_async.limits import WINDOW, BudgetState
 SHARE: Final = 0.5
 
 # The shortest and the longest interval between two looks at a run, in seconds, as far as the
-# budget allows; in between it grows by this factor while nothing happens.
+# budget allows; in between it grows by this factor while nothing happens, up to this share of the
+# time that has been waited, so that an end is never seen late by much of what the run took.
 SHORTEST: Final = 1.0
 LONGEST: Final = 20.0
 GROWTH: Final = 1.5
+LATENESS: Final = 0.02
 
 
 class Page(NamedTuple):
@@ -61,7 +63,15 @@ class Pace:
     def __init__(self) -> None:
         self._interval = SHORTEST
 
-    def after(self, *, news: bool, pages: int, budget: BudgetState | None) -> float:
-        """Seconds until the next look, a tenth more or less, so that clients do not align."""
-        self._interval = SHORTEST if news else min(self._interval * GROWTH, LONGEST)
+    def after(self, *, news: bool, pages: int, budget: BudgetState | None, waited: float) -> float:
+        """Seconds until the next look, a little more or less, so that clients do not align.
+
+        Args:
+            news: Whether the last look has shown any.
+            pages: Calls a look.
+            budget: What their budget is; None if not known.
+            waited: How long the oldest wait has gone on, in seconds.
+        """
+        longest = min(LONGEST, max(SHORTEST, LATENESS * waited))
+        self._interval = SHORTEST if news else min(self._interval * GROWTH, longest)
         return max(self._interval, affordable(pages, budget)) * random.uniform(0.95, 1.05)  # noqa: S311  # jitter

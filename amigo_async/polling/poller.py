@@ -83,7 +83,7 @@ class Poller:
         self._turn: Watch | None = None
         self._poked = asyncio.Event()
         self._next_due = math.inf
-        self._first_look_at = -math.inf
+        self._looked_at = -math.inf
         self._failing_since: float | None = None
         self._page_size = PAGE_SIZE
         self._pace = Pace()
@@ -141,9 +141,9 @@ class Poller:
         spacing = affordable(1, self._budget())
         if watch.interval is not None:
             spacing = min(spacing, watch.interval)
-        due = max(now + _GATHER, self._first_look_at + spacing)
+        due = max(now + _GATHER, self._looked_at + spacing)
         for run_id in tuple(watch.pending):
-            watched = self._watched.setdefault(run_id, Watched(due))
+            watched = self._watched.setdefault(run_id, Watched(due, now))
             if watched.last is not None and watch.see(watched.last, changed=True):
                 continue
             watched.watches.append(watch)
@@ -205,8 +205,7 @@ class Poller:
         full = [run_id for run_id in due if self._needs_full_look(self._watched[run_id])]
         chosen = set(full)
         pages = lay_out(full, [r for r in due if r not in chosen], self._page_size)
-        if any(self._watched[run_id].last is None for run_id in full):
-            self._first_look_at = now
+        self._looked_at = now
         looked_at: list[str] = []
         news = False
         try:
@@ -222,7 +221,8 @@ class Poller:
         """Set when the runs that were looked at are due next."""
         now = anyio.current_time()
         pages = math.ceil(len(self._watched) / self._page_size)
-        adapted = self._pace.after(news=news, pages=pages, budget=self._budget())
+        oldest = max((now - w.since for w in self._watched.values()), default=0.0)
+        adapted = self._pace.after(news=news, pages=pages, budget=self._budget(), waited=oldest)
         for run_id in looked_at:
             watched = self._watched.get(run_id)
             if watched is not None:

@@ -82,16 +82,18 @@ class Watched:
         misses: How many looks in a row should have shown it and did not.
         looks: How many looks there were.
         due: When it is to be looked at next, in loop time.
+        since: Since when it is waited for, in loop time.
     """
 
-    __slots__ = ("due", "last", "looks", "misses", "watches")
+    __slots__ = ("due", "last", "looks", "misses", "since", "watches")
 
-    def __init__(self, due: float) -> None:
+    def __init__(self, due: float, since: float) -> None:
         self.watches: list[Watch] = []
         self.last: Run | None = None
         self.misses = 0
         self.looks = 0
         self.due = due
+        self.since = since
 
     @property
     def interval(self) -> float | None:

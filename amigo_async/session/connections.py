@@ -74,7 +74,8 @@ class Connections:
 
 def _check(given: aiohttp.ClientSession) -> None:
     """Refuse a session whose own credentials would travel with every request."""
-    if given.auth is not None or "authorization" in given.headers:
+    # The attribute is on its way out of aiohttp.
+    if getattr(given, "_default_auth", None) is not None or "authorization" in given.headers:
         raise ConfigurationError(
             "http: the session given has an authorization of its own; give one without"
         )
