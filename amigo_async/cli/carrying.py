@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -35,10 +36,10 @@ def carried_out(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..
     @functools.wraps(command)
     def carry_out(*args: Any, debug: bool, **options: Any) -> int:
         try:
-            return asyncio.run(command(*args, **options))
+            return asyncio.run(_interruptible(command(*args, **options)))
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             note("Interrupted.")
             return Status.INTERRUPTED
         except Exception as error:  # noqa: BLE001  # whatever it is, it becomes one line
@@ -49,6 +50,18 @@ def carried_out(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..
 
     option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     return option(carry_out)
+
+
+async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
+    """Await `work`; Ctrl-C cancels it.
+
+    That is what `asyncio.run` does too, but a signal that comes just before the loop goes to
+    sleep does not wake it there.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+    return await work
 
 
 def tell(error: Exception) -> None:
