@@ -8,14 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from amigo_async.errors import (
-    AmigoError,
-    APIError,
-    ConflictError,
-    DecodeError,
-    ServerError,
-    TransportError,
-)
+from amigo_async.errors import AmigoError, ConflictError, TransportError, may_pass
 from amigo_async.models import CreatedRun, decode_created_run
 from amigo_async.shield import finish
 from amigo_async.wire.responses import Response
@@ -106,10 +99,3 @@ def read_created(response: Response | None) -> CreatedRun | None:
         return decode_created_run(response.body)
     except ValueError:
         return None
-
-
-def may_pass(error: AmigoError) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, APIError):
-        return isinstance(error, ServerError) or error.status == 408
-    return isinstance(error, TransportError | DecodeError)

@@ -154,8 +154,8 @@ class AmigoClient:
             run_id: The run.
             timeout: Seconds for the whole wait; None for as long as it takes.
             poll_interval: Seconds between two looks; None for the client's `poll_interval` or,
-                without one, to adapt: a second after news, growing to twenty, and never more
-                than half of the list budget.
+                without one, to adapt: a second after news, growing to a fiftieth of what was
+                waited and at most to twenty, and never more than half of the list budget.
             require_artifacts: Whether to wait until the artifacts can be fetched too.
             on_progress: Called with each new state of the run before it is completed; may be a
                 coroutine function. What it raises ends the wait.

@@ -327,3 +327,10 @@ class ArtifactChangedError(ArtifactError):
 
 class ArtifactTruncatedError(ArtifactError):
     """The store gave fewer bytes than the artifact has, and would not give the rest."""
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same call may succeed later: no answer, 408, 5xx, or one that cannot be read."""
+    if isinstance(error, APIError):
+        return isinstance(error, ServerError) or error.status == 408
+    return isinstance(error, TransportError | DecodeError)

@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import anyio
 import backoff
 
-from amigo_async.attempt import GRACE, Attempt, OnSend, OnStart, may_pass, read_created
+from amigo_async.attempt import GRACE, Attempt, OnSend, OnStart, read_created
 from amigo_async.calls import Calls
 from amigo_async.clock import ServerClock
 from amigo_async.errors import (
@@ -27,6 +27,7 @@ from amigo_async.errors import (
     ArgumentError,
     ConflictError,
     NotFoundError,
+    may_pass,
 )
 from amigo_async.events import Emit, RunStarted, StartUnresolved
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo

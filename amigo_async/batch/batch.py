@@ -17,7 +17,6 @@ import backoff
 from anyio.abc import TaskGroup
 
 from amigo_async.artifacts import Artifacts
-from amigo_async.attempt import may_pass
 from amigo_async.batch.journal import (
     Finished,
     Intent,
@@ -40,6 +39,7 @@ from amigo_async.errors import (
     DeadlineError,
     JournalError,
     WaitTimeoutError,
+    may_pass,
 )
 from amigo_async.events import Events, RunFinished, RunProgressed
 from amigo_async.models import CreatedRun, Run

@@ -20,11 +20,9 @@ from amigo_async.errors import (
     AmigoError,
     APIError,
     DeadlineError,
-    DecodeError,
     NotFoundError,
     RateLimitError,
-    ServerError,
-    TransportError,
+    may_pass,
 )
 from amigo_async.limits import BudgetState
 from amigo_async.models import Run, RunPage
@@ -287,7 +285,8 @@ class Poller:
         now = anyio.current_time()
         if self._failing_since is None:
             self._failing_since = now
-        if _may_pass(error) and now - self._failing_since < PATIENCE:
+        passing = isinstance(error, RateLimitError) or may_pass(error)
+        if passing and now - self._failing_since < PATIENCE:
             return
         for run_id in run_ids:
             self._fail(run_id, error)
@@ -298,12 +297,6 @@ class Poller:
             own = copy.copy(error)
             own.__cause__ = error.__cause__
             watch.fail(run_id, own)
-
-
-def _may_pass(error: AmigoError) -> bool:
-    if isinstance(error, APIError):
-        return isinstance(error, ServerError | RateLimitError) or error.status == 408
-    return isinstance(error, TransportError | DecodeError)
 
 
 def _refused_for_size(error: AmigoError) -> bool:
