@@ -66,7 +66,8 @@ async def test_each_response_narrows_the_bounds() -> None:
         await server.ask(clock)
         widths.append(round(clock.now() - clock.earliest(), 3))
         assert clock.earliest() <= server.time() <= clock.now()
-        await anyio.sleep(3.418)  # with the answers: the golden ratio, spread evenly over the second
+        # With the answers a step of the golden ratio: the phases spread evenly over the second.
+        await anyio.sleep(3.418)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] < 0.25 < widths[0]
 
