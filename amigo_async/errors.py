@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     from amigo_async.models import Run
@@ -57,6 +57,10 @@ class AmigoError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the finished message and the fields, whatever ``__init__`` takes."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+    def __copy__(self) -> Self:
+        """A copy without a traceback, whatever others have taught `copy` about exceptions."""
+        return _rebuild(type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(AmigoError):
@@ -165,11 +169,16 @@ class ConflictError(APIError):
     Attributes:
         existing_run_id: The unfinished run that is in the way of a start, where it could be
             found; otherwise None.
+        after_loss: Whether the request had been sent before and its answer was lost, so that
+            it may be in conflict with itself.
     """
 
-    def __init__(self, *, existing_run_id: str | None = None, **fields: Any) -> None:
+    def __init__(
+        self, *, existing_run_id: str | None = None, after_loss: bool = False, **fields: Any
+    ) -> None:
         super().__init__(**fields)
         self.existing_run_id = existing_run_id
+        self.after_loss = after_loss
 
 
 class RateLimitError(APIError):
@@ -191,11 +200,16 @@ class TransportError(_RequestError):
         method: The method of the request.
         path: Its path, without the query.
         sent: False where the request is known not to have left; True where it may have.
+        lasting: Whether the same would happen again, as with a certificate that is refused; it
+            is raised at once then, and never tried again.
     """
 
-    def __init__(self, reason: str, *, method: str, path: str, sent: bool = True) -> None:
+    def __init__(
+        self, reason: str, *, method: str, path: str, sent: bool = True, lasting: bool = False
+    ) -> None:
         super().__init__(f"{method} {path} got no answer: {reason}", method=method, path=path)
         self.sent = sent
+        self.lasting = lasting
 
 
 class RequestTimeoutError(TransportError):
@@ -211,6 +225,8 @@ class DecodeError(_RequestError):
         status: The status of the response.
         request_id: The service's own name of the request; None without one.
         body: The text of the body, at most its first 16,384 characters.
+        lasting: Whether the same would happen again, as with a body beyond the limit; it is
+            raised at once then, and never tried again.
     """
 
     def __init__(
@@ -222,6 +238,7 @@ class DecodeError(_RequestError):
         status: int,
         request_id: str | None = None,
         body: str = "",
+        lasting: bool = False,
     ) -> None:
         suffix = f" [request id {request_id}]" if request_id else ""
         super().__init__(
@@ -232,6 +249,7 @@ class DecodeError(_RequestError):
         self.status = status
         self.request_id = request_id
         self.body = body
+        self.lasting = lasting
 
 
 class DeadlineError(AmigoError, TimeoutError):
@@ -302,11 +320,13 @@ class JournalError(AmigoError):
 
     Attributes:
         path: The journal.
+        in_use: Whether it is only that another batch has it open.
     """
 
-    def __init__(self, reason: str, *, path: PathLike[str]) -> None:
+    def __init__(self, reason: str, *, path: PathLike[str], in_use: bool = False) -> None:
         super().__init__(f"journal {path} {reason}")
         self.path = path
+        self.in_use = in_use
 
 
 class ArtifactError(AmigoError):
@@ -314,11 +334,14 @@ class ArtifactError(AmigoError):
 
     Attributes:
         run_id: The run whose artifact it is.
+        lasting: Whether the same would happen again; False where the store failed in passing,
+            for longer than a download bears.
     """
 
-    def __init__(self, reason: str, *, run_id: str) -> None:
+    def __init__(self, reason: str, *, run_id: str, lasting: bool = True) -> None:
         super().__init__(f"artifact of run {run_id}: {reason}")
         self.run_id = run_id
+        self.lasting = lasting
 
 
 class ArtifactChangedError(ArtifactError):
@@ -333,4 +356,4 @@ def may_pass(error: Exception) -> bool:
     """Whether the same call may succeed later: no answer, 408, 5xx, or one that cannot be read."""
     if isinstance(error, APIError):
         return isinstance(error, ServerError) or error.status == 408
-    return isinstance(error, TransportError | DecodeError)
+    return isinstance(error, TransportError | DecodeError | ArtifactError) and not error.lasting

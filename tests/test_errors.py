@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import inspect
 import pickle
 import re
@@ -59,24 +60,24 @@ CASES: dict[type[errors.AmigoError], Case] = {
     errors.AuthenticationError: api_case(errors.AuthenticationError),
     errors.ForbiddenError: api_case(errors.ForbiddenError),
     errors.NotFoundError: api_case(errors.NotFoundError),
-    errors.ConflictError: api_case(errors.ConflictError, existing_run_id="b" * 24),
+    errors.ConflictError: api_case(errors.ConflictError, existing_run_id="b" * 24, after_loss=True),
     errors.RateLimitError: api_case(errors.RateLimitError),
     errors.ServerError: api_case(errors.ServerError),
     errors.ServiceUnavailableError: api_case(errors.ServiceUnavailableError),
     errors.TransportError: (
         lambda: errors.TransportError("reset", sent=False, **WHERE),
         "DELETE /v1/org/x/ got no answer: reset",
-        {**WHERE, "sent": False},
+        {**WHERE, "sent": False, "lasting": False},
     ),
     errors.RequestTimeoutError: (
         lambda: errors.RequestTimeoutError("no answer in time", **WHERE),
         "DELETE /v1/org/x/ got no answer: no answer in time",
-        {**WHERE, "sent": True},
+        {**WHERE, "sent": True, "lasting": False},
     ),
     errors.DecodeError: (
         lambda: errors.DecodeError("no JSON", status=200, request_id="r", body="<p>", **WHERE),
         "DELETE /v1/org/x/ answered 200 with a body that cannot be read: no JSON [request id r]",
-        {**WHERE, "status": 200, "request_id": "r", "body": "<p>"},
+        {**WHERE, "status": 200, "request_id": "r", "body": "<p>", "lasting": False},
     ),
     errors.DeadlineError: (
         lambda: errors.DeadlineError(endpoint="create", retry_after=12.3456),
@@ -108,22 +109,22 @@ CASES: dict[type[errors.AmigoError], Case] = {
     errors.JournalError: (
         lambda: errors.JournalError("is in use", path=PurePosixPath("a/b.jsonl")),
         "journal a/b.jsonl is in use",
-        {"path": PurePosixPath("a/b.jsonl")},
+        {"path": PurePosixPath("a/b.jsonl"), "in_use": False},
     ),
     errors.ArtifactError: (
         lambda: errors.ArtifactError("no room", run_id="r"),
         "artifact of run r: no room",
-        {"run_id": "r"},
+        {"run_id": "r", "lasting": True},
     ),
     errors.ArtifactChangedError: (
         lambda: errors.ArtifactChangedError("new ETag", run_id="r"),
         "artifact of run r: new ETag",
-        {"run_id": "r"},
+        {"run_id": "r", "lasting": True},
     ),
     errors.ArtifactTruncatedError: (
         lambda: errors.ArtifactTruncatedError("3 of 4 bytes", run_id="r"),
         "artifact of run r: 3 of 4 bytes",
-        {"run_id": "r"},
+        {"run_id": "r", "lasting": True},
     ),
 }
 
@@ -287,3 +288,21 @@ def test_a_wait_for_five_shows_all_of_them() -> None:
 def test_a_validation_error_without_field_errors_has_none() -> None:
     assert errors.ValidationError(**ANSWER).field_errors == {}
     assert errors.ConflictError(**ANSWER).existing_run_id is None
+
+
+def test_a_copy_has_no_traceback_even_where_exceptions_are_taught_to_keep_theirs() -> None:
+    def with_traceback(error: BaseException) -> tuple[Any, ...]:
+        return _again, (type(error), error.args, error.__traceback__)
+
+    with pytest.raises(errors.AmigoError) as caught:
+        raise errors.AmigoError("x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(copyreg.dispatch_table, errors.AmigoError, with_traceback)
+        copied = copy.copy(caught.value)
+    assert caught.value.__traceback__ is not None
+    assert copied.args == ("x",)
+    assert copied.__traceback__ is None
+
+
+def _again(cls: type[BaseException], args: tuple[Any, ...], traceback: Any) -> BaseException:
+    return cls(*args).with_traceback(traceback)
