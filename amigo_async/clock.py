@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from datetime import UTC, datetime
 
-import anyio
+
+def loop_time() -> float:
+    """The time on the clock of the running event loop, as `anyio.current_time`, and quicker."""
+    return asyncio.get_running_loop().time()
 
 
 class ServerClock:
@@ -40,11 +44,11 @@ class ServerClock:
 
         What expires is taken for expired early rather than late.
         """
-        return time.time() if math.isinf(self._most) else anyio.current_time() + self._most
+        return time.time() if math.isinf(self._most) else loop_time() + self._most
 
     def earliest(self) -> float:
         """The earliest time it can be on the server, as seconds since the epoch."""
-        return time.time() if math.isinf(self._least) else anyio.current_time() + self._least
+        return time.time() if math.isinf(self._least) else loop_time() + self._least
 
     def utcnow(self) -> datetime:
         """`now` as an aware datetime."""

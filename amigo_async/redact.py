@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 MASK = "***"
+
+# As `html.escape`, whose module is large.
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 
 # A URL's user info and everything behind its "?" may be secret; its host and path are not.
 _URL = re.compile(
     r"(\bhttps?:(?://|\\/\\/))(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>)]*)(\?[^\s\"'<>)]*)?",
     re.IGNORECASE,
 )
+_USER = re.compile(r"//[^/]*@")
 _SIGNED = re.compile(r"(?i)\b((?:X-Amz-[\w-]{1,40}|Signature|AWSAccessKeyId)=)[^&\s\"'<>)]+")
 _SCHEME = re.compile(r"(?i)\b(Bearer|Basic)\s+[\w.~+/=-]{16,}")
 # Tokens that no one has told of: the answer of a sign in has one, whatever else is wrong with it.
@@ -21,21 +28,35 @@ _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*")
 
 
 class Secret(str):
-    """A string that is used as it is and shown as ``***``, in tracebacks' local variables too."""
+    """A string that is used as it is and shown as ``***``, in tracebacks' local variables too.
+
+    So is a part of it: what shows local variables cuts long ones off first.
+    """
 
     __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Secret:
+        return Secret(super().__getitem__(key))
 
     def __repr__(self) -> str:
         return f"'{MASK}'"
 
 
 class SecretUrl(Secret):
-    """A URL whose query is a secret; shown without it."""
+    """A URL, or a part of one, whose query is a secret; shown without it."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(redact(str.__str__(self)))
+        shown, *rest = re.split(r"[?#]", str(self), maxsplit=1)
+        return repr(redact(_USER.sub("//", shown)) + (f"?{MASK}" if rest else ""))
+
+
+def masked(value: Any) -> Any:
+    """`value` as a `Secret` where it is a string, with such values where it is a mapping."""
+    if isinstance(value, Mapping):
+        return {name: masked(inner) for name, inner in value.items()}
+    return Secret(value) if isinstance(value, str) else value
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -43,14 +64,28 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
     Args:
         text: Any text.
-        secrets: What must not be in it, as it is or as JSON and URLs spell it.
+        secrets: What must not be in it, as it is or as JSON, HTML, URLs and Base64 spell it.
     """
     # The longest first: one may be a part of another.
-    for secret in sorted(map(str, secrets), key=len, reverse=True):
-        for form in (secret, secret.replace("/", r"\/"), quote(secret, safe="", errors="replace")):
-            text = text.replace(form, MASK) if form else text
+    forms = [form for secret in secrets if secret for form in _forms(str(secret))]
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK)
     text = _URL.sub(lambda m: m[1] + m[2] + (f"?{MASK}" if m[3] else ""), text)
     text = _SIGNED.sub(rf"\1{MASK}", text)
     text = _SCHEME.sub(rf"\1 {MASK}", text)
     text = _TOKEN_FIELD.sub(rf"\1{MASK}", text)
     return _JWT.sub(MASK, text)
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """`secret` as it may be spelled by whoever repeats it."""
+    escaped = json.dumps(secret)[1:-1]
+    encoded = secret.encode(errors="surrogatepass")
+    yield from (secret, escaped, escaped.replace("/", r"\/"), secret.translate(_HTML))
+    doubled = secret.replace("\\", "\\\\")
+    yield from (doubled, doubled.replace("'", r"\'"))  # as Python shows strings and bytes
+    yield b64encode(encoded).decode()
+    for safe in ("", "/"):
+        quoted = quote(encoded, safe=safe)
+        yield from (quoted, quoted.replace("%20", "+"))
+        yield re.sub("%..", lambda m: m[0].lower(), quoted)

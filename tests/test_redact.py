@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import pickle
+import reprlib
 import traceback
-from urllib.parse import quote
+from base64 import b64encode
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
-from amigo_async.redact import MASK, Secret, SecretUrl, redact
+from amigo_async.redact import MASK, Secret, SecretUrl, masked, redact
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl_-x"
+# What is written in another way by each of those who escape something.
+ODD = "k3y \"&<'>/\\\\+%=?#.*[$"
 SECRETS = st.text(
     st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="*"), min_size=8
 )
@@ -58,6 +64,36 @@ def test_the_local_variables_of_a_traceback_do_not_show_secrets() -> None:
     assert caught.stack[-1].locals is not None
     assert caught.stack[-1].locals["key"] == f"'{MASK}'"
     assert "hunter2" not in repr(caught.stack[-1].locals)
+
+
+def test_a_part_of_a_secret_is_a_secret() -> None:
+    """What shows local variables cuts long strings off, and then shows the part."""
+    token = Secret("hunter2" * 20)
+    assert repr(token[:80]) == repr(token[3]) == f"'{MASK}'"
+    assert token[:7] == "hunter2"
+    assert "hunter2" not in pretty_repr({"token": token}, max_string=80)
+    assert "hunter2" not in reprlib.repr([token])
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("?hunter2", "?***"),
+        ("/key.zip?hunter2", "/key.zip?***"),
+        ("ftp://user:hunter2@host/key?hunter2", "ftp://host/key?***"),
+        ("https://host/key#hunter2", "https://host/key?***"),
+        ("https://[?hunter2", "https://[?***"),
+        ("https://host/key", "https://host/key"),
+        ("", ""),
+    ],
+)
+def test_a_part_of_a_secret_url_is_shown_without_its_query(url: str, shown: str) -> None:
+    assert repr(SecretUrl(url)) == repr(shown)
+
+
+def test_only_strings_are_masked() -> None:
+    shown = repr(masked({"a": "hunter2", "b": {"c": "hunter2"}, "d": 1, "e": None}))
+    assert shown == "{'a': '***', 'b': {'c': '***'}, 'd': 1, 'e': None}"
 
 
 def test_a_secret_url_is_shown_without_its_query() -> None:
@@ -111,6 +147,14 @@ def test_what_looks_like_a_secret_is_masked(text: str, expected: str) -> None:
         (r"a\/b+c", ["a/b+c"], "***"),
         ("x=a%2Fb%2Bc", ["a/b+c"], "x=***"),
         ("lone \ud800", ["\ud800"], "lone ***"),
+        (json.dumps(ODD), [ODD], '"***"'),
+        (json.dumps(ODD).replace("/", r"\/"), [ODD], '"***"'),
+        (html.escape(ODD), [ODD], "***"),
+        (repr(ODD.encode()), [ODD], "b'***'"),
+        (repr(ODD), [ODD], "'***'"),
+        (b64encode(ODD.encode()).decode(), [ODD], "***"),
+        (quote_plus(ODD), [ODD], "***"),
+        (quote(ODD, safe="").lower(), [ODD], "***"),
     ],
 )
 def test_given_secrets_are_masked(text: str, secrets: list[str], expected: str) -> None:
