@@ -1,26 +1,47 @@
-"""The structs of the wire, with the API's own field names, and one decoder for each response.
+"""The structs of the wire, with the API's own field names.
 
 All structs are frozen. Fields the service adds are ignored, and a success criterion of a type
 or shape that is not known becomes an `UnknownSuccessCriterion`, so that an old client keeps
 working. Ids and enum values that are received are opaque strings.
+
+The structs of a page are not tracked by the garbage collector, which would go through all of the
+tens of thousands in a large one several times while it is decoded: what is decoded has no cycles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from amigo_async.redact import Secret, SecretUrl
 
+# Python's own limit is near a thousand, for JSON and for all that is going on around it.
+_DEEPEST = 100
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+
 
 def _aware(instant: datetime) -> datetime:
     """`instant` in its own zone, or in UTC where the service left the zone out."""
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether JSON is nested so deeply that what walks through it may not come to its end."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class SignIn(Struct, frozen=True):
@@ -30,6 +51,8 @@ class SignIn(Struct, frozen=True):
     expires_at: datetime
 
     def __post_init__(self) -> None:
+        if not _SENDABLE.fullmatch(self.id_token):
+            raise ValueError("id_token cannot be sent in a header")
         force_setattr(self, "id_token", Secret(self.id_token))
         force_setattr(self, "expires_at", _aware(self.expires_at))
 
@@ -44,12 +67,6 @@ class CreatedRun(Struct, frozen=True):
 
     simulation_unit_test_set_run_id: str
     attached: bool = False
-
-
-class _Created(Struct, frozen=True):
-    """What of `CreatedRun` is on the wire; a new field there is not our `attached`."""
-
-    simulation_unit_test_set_run_id: str
 
 
 class ArtifactsLink(Struct, frozen=True):
@@ -68,34 +85,36 @@ class ArtifactsLink(Struct, frozen=True):
         force_setattr(self, "url_expires_at", _aware(self.url_expires_at))
 
 
-class UserInfo(Struct, frozen=True):
+class UserInfo(Struct, frozen=True, gc=False):
     """A user and the organization the user belongs to."""
 
     org_id: str
     user_id: str
 
 
-class VersionInfo(NamedTuple):
+class VersionInfo(Struct, frozen=True, gc=False, array_like=True):
     """The id of something that is versioned, and which version of it."""
 
     id: str
     version: int
 
 
-class LLMConfig(Struct, frozen=True):
+class LLMConfig(Struct, frozen=True, gc=False):
     """A language model and its parameters."""
 
     llm_name: str
     params: dict[str, Any] | None = {}
 
 
-class BooleanMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="boolean"):
+class BooleanMetricSuccessCriterion(Struct, frozen=True, gc=False, tag_field="type", tag="boolean"):
     """The metric has to have this value."""
 
     expected_value: bool
 
 
-class NumericalMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="numerical"):
+class NumericalMetricSuccessCriterion(
+    Struct, frozen=True, gc=False, tag_field="type", tag="numerical"
+):
     """The metric has to compare with the threshold as the verb says.
 
     Attributes:
@@ -107,13 +126,15 @@ class NumericalMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag
     threshold: float
 
 
-class CategoricalMetricSuccessCriterion(Struct, frozen=True, tag_field="type", tag="categorical"):
+class CategoricalMetricSuccessCriterion(
+    Struct, frozen=True, gc=False, tag_field="type", tag="categorical"
+):
     """The metric has to have one of these values."""
 
     expected_values: list[str]
 
 
-class UnknownSuccessCriterion(Struct, frozen=True, tag_field="type", tag="?"):
+class UnknownSuccessCriterion(Struct, frozen=True, gc=False, tag_field="type", tag="?"):
     """A criterion of a type or shape that this version does not know.
 
     Attributes:
@@ -121,6 +142,10 @@ class UnknownSuccessCriterion(Struct, frozen=True, tag_field="type", tag="?"):
     """
 
     data: Any
+
+    def __post_init__(self) -> None:
+        if _too_deep(self.data):
+            raise ValueError("success_criterion is nested too deeply")
 
 
 SuccessCriterion: TypeAlias = (
@@ -131,7 +156,7 @@ SuccessCriterion: TypeAlias = (
 )
 
 
-class MetricToEvaluate(Struct, frozen=True):
+class MetricToEvaluate(Struct, frozen=True, gc=False):
     """A metric of a unit test, and what counts as success."""
 
     metric_id: str
@@ -139,7 +164,7 @@ class MetricToEvaluate(Struct, frozen=True):
     success_criterion: SuccessCriterion
 
 
-class UnitTestRunSpec(Struct, frozen=True):
+class UnitTestRunSpec(Struct, frozen=True, gc=False):
     """What is run for one unit test of the set.
 
     Attributes:
@@ -161,14 +186,14 @@ class UnitTestRunSpec(Struct, frozen=True):
     metrics_to_evaluate: list[MetricToEvaluate]
 
 
-class Evaluation(NamedTuple):
+class Evaluation(Struct, frozen=True, gc=False, array_like=True):
     """What one repeat of a unit test came to in one metric."""
 
     metric_evaluation_result_id: str
     passed: bool
 
 
-class MetricEvaluationResult(Struct, frozen=True):
+class MetricEvaluationResult(Struct, frozen=True, gc=False):
     """What the repeats of a unit test came to in one metric."""
 
     metric_id: str
@@ -176,7 +201,7 @@ class MetricEvaluationResult(Struct, frozen=True):
     results: list[Evaluation]
 
 
-class UnitTestRunResult(Struct, frozen=True):
+class UnitTestRunResult(Struct, frozen=True, gc=False):
     """What the repeats of one unit test came to, as far as they are done.
 
     Attributes:
@@ -225,7 +250,7 @@ class ErroredRun(NamedTuple):
     error: str
 
 
-class Run(Struct, frozen=True):
+class Run(Struct, frozen=True, gc=False):
     """A run of a unit test set.
 
     Attributes:
@@ -311,7 +336,7 @@ class Run(Struct, frozen=True):
         )
 
 
-class FilterValues(Struct, frozen=True):
+class FilterValues(Struct, frozen=True, gc=False):
     """The values that the filters of a list can take, whatever the user may see of them."""
 
     creators: list[UserInfo]
@@ -319,7 +344,7 @@ class FilterValues(Struct, frozen=True):
     tags: list[str]
 
 
-class RunPage(Struct, frozen=True):
+class RunPage(Struct, frozen=True, gc=False):
     """A page of runs.
 
     Attributes:
@@ -333,55 +358,3 @@ class RunPage(Struct, frozen=True):
     has_more: bool
     continuation_token: int | None
     filter_values: FilterValues | None
-
-
-T = TypeVar("T")
-Decoder: TypeAlias = Callable[[bytes], T]
-
-decode_sign_in: Decoder[SignIn] = msgspec.json.Decoder(SignIn).decode
-decode_artifacts_link: Decoder[ArtifactsLink] = msgspec.json.Decoder(ArtifactsLink).decode
-_decode_created = msgspec.json.Decoder(_Created).decode
-_decode_page = msgspec.json.Decoder(RunPage).decode
-
-
-def decode_created_run(body: bytes) -> CreatedRun:
-    """Decode the answer of a create.
-
-    Raises:
-        msgspec.DecodeError: If `body` is not JSON, or has no id.
-    """
-    return CreatedRun(_decode_created(body).simulation_unit_test_set_run_id)
-
-
-def decode_run_page(body: bytes) -> RunPage:
-    """Decode a page; only one with criteria that are not known takes the longer way.
-
-    Raises:
-        msgspec.DecodeError: If `body` is not JSON, or not a page of runs.
-    """
-    try:
-        return _decode_page(body)
-    except msgspec.ValidationError:
-        page = msgspec.json.decode(body)
-        _wrap_unknown_criteria(page)
-        return msgspec.convert(page, RunPage)
-
-
-def _wrap_unknown_criteria(value: Any) -> None:
-    """Replace, in place, each criterion that does not convert by an `UnknownSuccessCriterion`."""
-    if isinstance(value, list):
-        for item in value:
-            _wrap_unknown_criteria(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key == "success_criterion" and not _is_known(item):
-                value[key] = {"type": "?", "data": item}
-            elif key != "params":
-                _wrap_unknown_criteria(item)
-
-
-def _is_known(criterion: Any) -> bool:
-    try:
-        return not isinstance(msgspec.convert(criterion, SuccessCriterion), UnknownSuccessCriterion)
-    except msgspec.ValidationError:
-        return False

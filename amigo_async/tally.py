@@ -6,8 +6,9 @@ a row for each repeat that was asked for, a column for each metric.
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -18,6 +19,9 @@ from amigo_async.models import (
     UnitTestRunResult,
     UnitTestRunSpec,
 )
+
+# More repeats than are ever run. What is asked for beyond is not counted: it would take memory.
+_MOST_REPEATS: Final = 10_000
 
 
 class Counts(NamedTuple):
@@ -111,13 +115,14 @@ def _paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResul
     if in_place:
         yield from zip(specs, results, strict=True)
         return
-    left = [result for result in results if result is not None]
+    left: defaultdict[str, deque[UnitTestRunResult]] = defaultdict(deque)
+    for result in results:
+        if result is not None:
+            left[result.unit_test_id].append(result)
     for spec in specs:
-        found = next((r for r in left if r.unit_test_id == spec.unit_test_id), None)
-        if found is not None:
-            left.remove(found)
-        yield spec, found
-    yield from ((None, result) for result in left)
+        found = left[spec.unit_test_id]
+        yield spec, found.popleft() if found else None
+    yield from ((None, result) for rest in left.values() for result in rest)
 
 
 def _tally(spec: UnitTestRunSpec | None, result: UnitTestRunResult | None) -> UnitTestTally:
@@ -127,7 +132,7 @@ def _tally(spec: UnitTestRunSpec | None, result: UnitTestRunResult | None) -> Un
         seen.setdefault(found.metric_id, []).extend(found.results)
     errors = list(result.run_errors) if result else []
     done = max([len(errors), *(len(evaluations) for evaluations in seen.values())])
-    repeats = max(done, spec.run_count if spec else 0)
+    repeats = max(done, min(spec.run_count, _MOST_REPEATS) if spec else 0)
     errors += [None] * (repeats - len(errors))
     return UnitTestTally(
         spec.unit_test_id if spec else result.unit_test_id if result else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -10,6 +11,12 @@ import msgspec
 import pytest
 
 from amigo_async import models
+from amigo_async.decoding import (
+    decode_artifacts_link,
+    decode_created_run,
+    decode_run_page,
+    decode_sign_in,
+)
 from amigo_async.models import (
     ArtifactsLink,
     BooleanMetricSuccessCriterion,
@@ -31,10 +38,6 @@ from amigo_async.models import (
     UnknownSuccessCriterion,
     UserInfo,
     VersionInfo,
-    decode_artifacts_link,
-    decode_created_run,
-    decode_run_page,
-    decode_sign_in,
 )
 from amigo_async.redact import MASK
 
@@ -517,3 +520,31 @@ def test_a_run_made_by_hand_is_aware_too() -> None:
     assert (
         msgspec.structs.replace(run(), created_at=NOON.astimezone(zone)).created_at.tzinfo is zone
     )
+
+
+def structs_in(value: Any) -> list[msgspec.Struct]:
+    """`value` and the structs within it."""
+    if isinstance(value, dict):
+        return structs_in(list(value.values()))
+    if isinstance(value, list):
+        return [found for item in value for found in structs_in(item)]
+    if not isinstance(value, msgspec.Struct):
+        return []
+    return [value, *structs_in([getattr(value, name) for name in value.__struct_fields__])]
+
+
+def test_the_collector_does_not_look_at_the_structs_of_a_page() -> None:
+    """It would several times while a large page is decoded, and take longer than the decoding."""
+    evaluated = {
+        "unit_test_id": "t1",
+        "metric_evaluation_results": [
+            {"metric_id": "m1", "metric_version": 1, "results": [["e1", True]]}
+        ],
+        "run_errors": [None],
+    }
+    specs = spec_document(BOOLEAN, NUMERICAL, CATEGORICAL)
+    page = decoded(run_document(specs, unit_test_run_results=[evaluated]))
+    found = structs_in(page)
+    kinds = {type(one) for one in found}
+    assert {Evaluation, VersionInfo, UnitTestRunSpec, UnitTestRunResult, Run, UserInfo} <= kinds
+    assert not [one for one in found if gc.is_tracked(one)]

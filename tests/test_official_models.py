@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from pydantic import BaseModel, RootModel
 
-from amigo_async import models
+from amigo_async import decoding, models
 
 IDS = st.text("0123456789abcdef", min_size=24, max_size=24)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -111,27 +111,29 @@ PAGES = st.fixed_dictionaries(
         ),
     }
 )
-SIGN_INS = st.fixed_dictionaries({"id_token": TEXTS, "expires_at": INSTANTS})
+# Ours have to be able to travel in a header.
+TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
+SIGN_INS = st.fixed_dictionaries({"id_token": TOKENS, "expires_at": INSTANTS})
 CREATED = st.fixed_dictionaries({"simulation_unit_test_set_run_id": TEXTS})
 LINKS = st.fixed_dictionaries({"presigned_url": TEXTS, "url_expires_at": INSTANTS})
 
 RESPONSES: dict[type[BaseModel], tuple[type[Struct], Callable[[bytes], Struct], Any]] = {
     official.SimulationGetSimulationUnitTestSetRunsResponse: (
         models.RunPage,
-        models.decode_run_page,
+        decoding.decode_run_page,
         PAGES,
     ),
     official.SimulationCreateSimulationUnitTestSetRunResponse: (
         models.CreatedRun,
-        models.decode_created_run,
+        decoding.decode_created_run,
         CREATED,
     ),
     official.SimulationGetSimulationUnitTestSetRunArtifactsResponse: (
         models.ArtifactsLink,
-        models.decode_artifacts_link,
+        decoding.decode_artifacts_link,
         LINKS,
     ),
-    official.UserSignInWithApiKeyResponse: (models.SignIn, models.decode_sign_in, SIGN_INS),
+    official.UserSignInWithApiKeyResponse: (models.SignIn, decoding.decode_sign_in, SIGN_INS),
 }
 
 
@@ -143,6 +145,8 @@ def plain(value: Any) -> Any:
         return {name: plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Struct):
         config = value.__struct_config__
+        if config.array_like:
+            return [plain(getattr(value, name)) for name in value.__struct_fields__]
         tag = {config.tag_field: config.tag} if config.tag_field else {}
         return tag | {name: plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
@@ -309,10 +313,10 @@ HIDDEN_RESULT = {"unit_test_id": "t", "metric_evaluation_results": [], "run_erro
 
 def test_a_run_as_the_permissions_leave_it() -> None:
     """Without one permission the lists are empty, without the other some of their fields."""
-    [bare] = models.decode_run_page(page_of()).simulation_unit_test_set_runs
+    [bare] = decoding.decode_run_page(page_of()).simulation_unit_test_set_runs
     assert (bare.progress, bare.metrics_that_failed, bare.runs_that_errored) == (None, None, None)
     some = page_of(unit_test_run_specs=[HIDDEN_SPEC], unit_test_run_results=[HIDDEN_RESULT, None])
-    [run] = models.decode_run_page(some).simulation_unit_test_set_runs
+    [run] = decoding.decode_run_page(some).simulation_unit_test_set_runs
     assert run.progress == (2, 2)
     assert run.metrics_that_failed is None
     assert run.runs_that_errored == (models.ErroredRun("t", 1, "x"),)

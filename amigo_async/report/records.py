@@ -58,7 +58,10 @@ def from_json(text: str | bytes) -> BatchResult:
     Raises:
         msgspec.DecodeError: If it is not JSON, or not a batch.
     """
-    result = msgspec.json.decode(text, type=BatchResult, dec_hook=_decode)
+    try:
+        result = msgspec.json.decode(text, type=BatchResult, dec_hook=_decode)
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"JSON cannot be read: {type(error).__name__}") from None
     return msgspec.structs.replace(result, outcomes=tuple(result.outcomes))
 
 
