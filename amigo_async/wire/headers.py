@@ -31,6 +31,7 @@ class RateLimit(NamedTuple):
     reset: float
 
 
+@lru_cache(maxsize=256)  # a window's limit and reset come again and again, and so do small counts
 def _number(text: str | None) -> float | None:
     """A whole or decimal number in plain digits; None for everything else."""
     match = _NUMBER.fullmatch(text or "")

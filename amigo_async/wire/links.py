@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urljoin, urlsplit
 
 from amigo_async.redact import SecretUrl
+
+# What no URL has as it is: one with such would ask for something else than it seems to.
+_UNFIT = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 
 
 class UnsafeLinkError(ValueError):
@@ -22,17 +27,34 @@ def check_link(url: str, *, allow_http: bool) -> None:
         UnsafeLinkError: If it has no host, another scheme than http and https, user info, or is
             plain http without leave. The message does not repeat the URL.
     """
+    # Nothing of the URL is taken apart here: a traceback would show it in local variables.
+    problem = _problem(url, allow_http=allow_http)
+    if problem is not None:
+        raise UnsafeLinkError(problem)
+
+
+def _problem(url: str, *, allow_http: bool) -> str | None:
+    """Why `url` must not be asked; None if it may."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise UnsafeLinkError("the store's URL cannot be read") from None
+        return "the store's URL cannot be read"
+    if _UNFIT.search(url) or (host and not is_host(host)):
+        return "the store's URL cannot be read"
     if parts.scheme not in {"http", "https"} or not host:
-        raise UnsafeLinkError("the store's URL is not an https URL")
+        return "the store's URL is not an https URL"
     if parts.username is not None or parts.password is not None:
-        raise UnsafeLinkError("the store's URL has user info in it")
+        return "the store's URL has user info in it"
     if parts.scheme == "http" and not allow_http:
-        raise UnsafeLinkError("the store's URL is plain http")
+        return "the store's URL is plain http"
+    return None
+
+
+def is_host(host: str) -> bool:
+    """Whether `host`, in ASCII, can be the name or address of one; the resolver raises if not."""
+    labels = host.removesuffix(".").split(".")
+    return bool(_HOST.fullmatch(host)) and all(0 < len(label) < 64 for label in labels)
 
 
 def redirect_target(url: str, location: str | None, *, allow_http: bool) -> SecretUrl:
@@ -50,11 +72,18 @@ def redirect_target(url: str, location: str | None, *, allow_http: bool) -> Secr
     """
     if not location:
         raise UnsafeLinkError("the store redirects to nowhere")
-    try:
-        target = urljoin(url, location)
-    except ValueError:
-        raise UnsafeLinkError("the store's URL cannot be read") from None
+    target = _joined(url, location)
+    if target is None:
+        raise UnsafeLinkError("the store's URL cannot be read")
     if url.lower().startswith("https:") and target.lower().startswith("http:"):
         raise UnsafeLinkError("the store redirects from https to http")
     check_link(target, allow_http=allow_http)
-    return SecretUrl(target)
+    return target
+
+
+def _joined(url: str, location: str) -> SecretUrl | None:
+    """Where `location` leads from `url`; None where it cannot be read."""
+    try:
+        return SecretUrl(urljoin(url, location))
+    except ValueError:
+        return None

@@ -24,7 +24,11 @@ def safe_name(url: str, fallback: str) -> str:
         url: The URL; its query is not looked at.
         fallback: What to call it where nothing is left of the key.
     """
-    key = unquote(urlsplit(url).path, errors="replace").replace("\\", "/")
+    try:
+        path = urlsplit(url).path
+    except ValueError:  # not a URL; whoever asks for it says so
+        path = ""
+    key = unquote(path, errors="replace").replace("\\", "/")
     return _clean(key.rsplit("/", 1)[-1]) or _clean(fallback) or "artifacts"
 
 

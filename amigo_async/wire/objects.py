@@ -15,7 +15,11 @@ from amigo_async.wire.ranges import read_content_range
 # with their sizes in bytes. CRC32C and CRC64NVME are left out: pure Python is too slow for them.
 _DIGESTS = {"sha256": 32, "sha1": 20, "crc32": 4}
 
+# All that a `Checksum` can be of.
+ALGORITHMS = frozenset({*_DIGESTS, "md5"})
+
 _MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
+_UNSENDABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _LENGTH = re.compile(r"\d{1,19}", re.ASCII)
 
 
@@ -74,9 +78,9 @@ def read_object(headers: Mapping[str, str], *, partial: bool) -> ObjectInfo:
         size, covers_all = read_length(headers), True
     return ObjectInfo(
         size=size,
-        etag=headers.get("etag") or None,
-        last_modified=headers.get("last-modified") or None,
-        content_type=headers.get("content-type"),
+        etag=repeatable(headers.get("etag")),
+        last_modified=repeatable(headers.get("last-modified")),
+        content_type=repeatable(headers.get("content-type")),
         checksum=_read_checksum(headers, whole=covers_all),
     )
 
@@ -116,6 +120,11 @@ def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
     if None not in (old.last_modified, new.last_modified):
         return None if old.last_modified == new.last_modified else "it was modified"
     return None
+
+
+def repeatable(value: str | None) -> str | None:
+    """`value` where it can be sent back in a condition; bytes that are no UTF-8 cannot."""
+    return value if value and not _UNSENDABLE.search(value) else None
 
 
 def _read_checksum(headers: Mapping[str, str], *, whole: bool) -> Checksum | None:

@@ -45,16 +45,18 @@ def range_header(start: int, stop: int | None) -> str:
 
 def add_span(spans: Iterable[Span], new: Span) -> list[Span]:
     """`spans`, in order and apart from each other, with `new` among them; neighbours merge."""
-    start, stop = new
+    return join_spans((*spans, new))
+
+
+def join_spans(spans: Iterable[Span]) -> list[Span]:
+    """`spans`, in whatever order, in order and apart from each other; neighbours merge."""
     apart: list[Span] = []
-    for span in spans:
-        if span[1] < start or span[0] > stop:
-            apart.append(span)
-        else:
-            start, stop = min(start, span[0]), max(stop, span[1])
-    if start < stop:
-        apart.append((start, stop))
-    return sorted(apart)
+    for start, stop in sorted(spans):
+        if apart and start <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], stop))
+        elif start < stop:
+            apart.append((start, stop))
+    return apart
 
 
 def missing_spans(spans: Iterable[Span], size: int) -> list[Span]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeAlias, TypedDict
-from urllib.parse import quote, urlencode
+from typing import Final, NamedTuple, TypeAlias, TypedDict, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -14,6 +14,7 @@ from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
 
 _ID = re.compile(r"[a-f0-9]{24}")
+_LARGEST = 2**63 - 1
 _SORT = re.compile(r"[+-][a-z_]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110, 5.5: what is beyond ASCII is opaque
@@ -27,7 +28,10 @@ _OURS = frozenset(
     }
 )
 
+T = TypeVar("T")
 OneOrMany: TypeAlias = str | Sequence[str]
+# What one filter adds to a query: ``name=value``, percent-encoded.
+Pairs: TypeAlias = Sequence[str]
 
 
 class Endpoint(NamedTuple):
@@ -121,18 +125,20 @@ def list_runs(
     continuation_token: int | None = None,
 ) -> Request:
     """List runs; what is None or empty is not sent, and values that repeat are sent once."""
-    pairs = [("id", check_id("id", i)) for i in _many("id", id)]
-    pairs += [
-        ("simulation_unit_test_set_id", check_id("simulation_unit_test_set_id", i))
-        for i in _many("simulation_unit_test_set_id", simulation_unit_test_set_id)
+    pairs = [
+        *_each("id", id, check_id),
+        *_each("simulation_unit_test_set_id", simulation_unit_test_set_id, check_id),
+        *_creators(creator),
+        *_flag("is_completed", is_completed),
+        *_flag("failed_metrics", failed_metrics),
+        *_flag("errored", errored),
+        *_instant("created_after", created_after),
+        *_instant("created_before", created_before),
+        *_each("sort_by", sort_by, _sort),
+        *_integer("limit", limit, 50),
+        *_integer("continuation_token", continuation_token, None),
     ]
-    pairs += [("creator", c) for c in _creators(creator)]
-    pairs += _flags(is_completed=is_completed, failed_metrics=failed_metrics, errored=errored)
-    pairs += _instants(created_after=created_after, created_before=created_before)
-    pairs += [("sort_by", _sort(s)) for s in _many("sort_by", sort_by)]
-    pairs += _integer("limit", limit, 50)
-    pairs += _integer("continuation_token", continuation_token, None)
-    return Request(LIST, _runs_path(organization), urlencode(pairs, quote_via=quote, safe=""))
+    return Request(LIST, _runs_path(organization), "&".join(pairs))
 
 
 def organization_segment(organization: str) -> str:
@@ -194,32 +200,37 @@ def _runs_path(organization: str) -> str:
     return f"/v1/{organization}/simulation/unit_test_set_run/"
 
 
-def _many(argument: str, values: OneOrMany) -> Iterable[str]:
+def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> Pairs:
     """The values without repeats, which the API refuses; a single string is one value."""
-    if isinstance(values, str):
-        return (values,)
-    if not _is_collection(values):
-        raise ArgumentError(f"{argument} must be a string or a list of strings, not {values!r:.80}")
-    return dict.fromkeys(values)
+    if values == ():
+        return ()
+    unique = _unique((values,) if isinstance(values, str) else values)
+    if unique is None:
+        raise ArgumentError(f"{name} must be a string or a list of strings, not {values!r:.80}")
+    return [f"{name}={check(name, value)}" for value in unique]
 
 
-def _creators(creators: str | UserInfo | Sequence[str | UserInfo]) -> Iterable[str]:
-    several = (creators,) if isinstance(creators, str | UserInfo) else creators
-    if not _is_collection(several):
+def _creators(creators: str | UserInfo | Sequence[str | UserInfo]) -> Pairs:
+    if creators == ():
+        return ()
+    several = _unique((creators,) if isinstance(creators, (str, UserInfo)) else creators)
+    if several is None:
         raise ArgumentError(
-            f"creator must be a UserInfo, 'org_id,user_id' or a list of these, not {several!r:.80}"
+            f"creator must be a UserInfo, 'org_id,user_id' or a list of these, not {creators!r:.80}"
         )
     texts = [f"{c.org_id},{c.user_id}" if isinstance(c, UserInfo) else c for c in several]
     for text in texts:
         if not _is_text(text) or not all(part for part in text.partition(",")):
             raise ArgumentError(f"creator must be a UserInfo or 'org_id,user_id', not {text!r:.80}")
-    return dict.fromkeys(texts)
+    return [f"creator={quote(text, safe='')}" for text in dict.fromkeys(texts)]
 
 
-def _is_collection(values: Iterable[object]) -> bool:
-    """Whether `values` can be gone through again, for another page, and compared."""
-    again = isinstance(values, Iterable) and not isinstance(values, Iterator)
-    return again and all(isinstance(value, Hashable) for value in values)
+def _unique(values: Iterable[T]) -> Collection[T] | None:
+    """`values` without repeats; None if they cannot be gone through again, for another page."""
+    try:
+        return None if iter(values) is values else dict.fromkeys(values)
+    except TypeError:  # no collection, or one of what cannot be compared
+        return None
 
 
 def _is_text(value: str) -> bool:
@@ -227,42 +238,47 @@ def _is_text(value: str) -> bool:
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def _flags(**flags: bool | None) -> list[tuple[str, str]]:
-    for name, flag in flags.items():
-        if flag is not None and not isinstance(flag, bool):
-            raise ArgumentError(f"{name} must be True, False or None, not {flag!r:.80}")
-    return [(name, str(flag).lower()) for name, flag in flags.items() if flag is not None]
+def _flag(name: str, flag: bool | None) -> Pairs:
+    if flag is None:
+        return ()
+    if not isinstance(flag, bool):
+        raise ArgumentError(f"{name} must be True, False or None, not {flag!r:.80}")
+    return (f"{name}={'true' if flag else 'false'}",)
 
 
-def _instants(**instants: datetime | None) -> list[tuple[str, str]]:
-    pairs = []
-    for name, instant in instants.items():
-        if instant is None:
-            continue
-        if not isinstance(instant, datetime) or instant.utcoffset() is None:
-            raise ArgumentError(
-                f"{name} must be a datetime with a time zone, e.g. datetime.now(UTC), "
-                f"not {instant!r:.80}"
-            )
-        try:
-            utc = instant.astimezone(UTC)
-        except OverflowError:
-            raise ArgumentError(f"{name} is out of range in UTC: {instant!r:.80}") from None
-        pairs.append((name, utc.isoformat().replace("+00:00", "Z")))
-    return pairs
+def _instant(name: str, instant: datetime | None) -> Pairs:
+    if instant is None:
+        return ()
+    if not isinstance(instant, datetime) or instant.utcoffset() is None:
+        raise ArgumentError(
+            f"{name} must be a datetime with a time zone, e.g. datetime.now(UTC), "
+            f"not {instant!r:.80}"
+        )
+    try:
+        utc = instant.astimezone(UTC)
+    except OverflowError:
+        raise ArgumentError(f"{name} is out of range in UTC: {instant!r:.80}") from None
+    text = utc.isoformat().replace("+00:00", "Z")
+    return (f"{name}={quote(text, safe='')}",)
 
 
-def _sort(value: str) -> str:
+def _sort(name: str, value: str) -> str:
     if not isinstance(value, str) or not _SORT.fullmatch(value):
-        raise ArgumentError(f"sort_by must be '+created_at' or '-created_at', not {value!r:.80}")
-    return value
+        raise ArgumentError(f"{name} must be '+created_at' or '-created_at', not {value!r:.80}")
+    return quote(value, safe="")
 
 
-def _integer(name: str, value: int | None, most: int | None) -> list[tuple[str, str]]:
+def _shown(value: object) -> str:
+    """`value` in a few characters; Python refuses to write an integer of thousands of digits."""
+    huge = isinstance(value, int) and value.bit_length() > _LARGEST.bit_length()
+    return "one beyond 64 bits" if huge else f"{value!r:.80}"
+
+
+def _integer(name: str, value: int | None, most: int | None) -> Pairs:
     if value is None:
-        return []
+        return ()
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < 0 or (most is not None and value > most):
+    if not whole or value < 0 or value > (_LARGEST if most is None else most):
         upper = "" if most is None else f" to {most}"
-        raise ArgumentError(f"{name} must be a whole number from 0{upper}, not {value!r:.80}")
-    return [(name, str(value))]
+        raise ArgumentError(f"{name} must be a whole number from 0{upper}, not {_shown(value)}")
+    return (f"{name}={value}",)

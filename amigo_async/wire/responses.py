@@ -55,21 +55,38 @@ _BODY_KEPT = 16_384
 # Secrets are looked for in more than is kept, so that none is cut into a piece that is not found.
 _BODY_SEARCHED = 4 * _BODY_KEPT
 _DETAIL_KEPT = 300
-_TITLE = re.compile(r"(?is)<title[^>]*>(.*?)</title>")
+_MOST_PROBLEMS = 100
+_TITLE = re.compile(r"(?i)<title[^<>]*>([^<]*)</title>")
+
+
+class BodyError(ValueError):
+    """Why a body is not all there. Internal: a success becomes a `DecodeError` by it."""
+
+
+class OversizeError(BodyError):
+    """The body has more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"it has more than {most} bytes; give AmigoClient larger max_response_bytes, "
+            "or ask for fewer runs at once"
+        )
 
 
 class Response(NamedTuple):
-    """A response that was read to its end.
+    """A response that was read.
 
     Attributes:
         status: Its status.
         headers: Its headers; looked up by their names in lower case.
         body: Its body, decompressed.
+        flaw: Why there is only the beginning of the body; None if it is all there.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    flaw: BodyError | None = None
 
     def __repr__(self) -> str:
         """Without the headers and the body, which may have secrets."""
@@ -109,7 +126,7 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
         fields["field_errors"] = problems
     detail = _line(_said(content, body, problems), secrets)
     if 300 <= status < 400 and "location" in headers:
-        where = _printable(headers["location"])
+        where = _printable(headers["location"][:_DETAIL_KEPT])
         detail = f"a redirect to {where}, which is not followed; check base_url"
     return kind(detail=detail, **fields)
 
@@ -126,6 +143,7 @@ def decode_error(
         status=response.status,
         request_id=request_id(_shown_headers(response.headers, secrets)),
         body=_text(response.body, secrets),
+        lasting=isinstance(reason, OversizeError),
     )
 
 
@@ -141,7 +159,7 @@ def _remedy(endpoint: Endpoint, status: int) -> str | None:
 
 def _shown_headers(headers: Mapping[str, str], secrets: tuple[str, ...]) -> dict[str, str]:
     return {
-        name.lower(): redact(value, secrets)
+        redact(name, secrets).lower(): redact(value, secrets)
         for name, value in headers.items()
         if name.lower() not in ("set-cookie", "set-cookie2")
     }
@@ -161,7 +179,8 @@ def _json(body: bytes) -> Any:
 def _field_errors(content: Any, secrets: tuple[str, ...]) -> dict[str, str]:
     """``{"detail": [{"loc": [...], "msg": "..."}]}`` as ``{"loc.loc": "msg"}``."""
     detail = content.get("detail") if isinstance(content, dict) else None
-    entries = [e for e in detail if isinstance(e, dict)] if isinstance(detail, list) else []
+    listed = detail[:_MOST_PROBLEMS] if isinstance(detail, list) else []
+    entries = [entry for entry in listed if isinstance(entry, dict)]
     return {
         redact(_place(entry.get("loc")), secrets): redact(str(entry.get("msg", "invalid")), secrets)
         for entry in entries
