@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from amigo_async.events import Event
 from amigo_async.limits import Budget, Gate, Told
+from amigo_async.limits.shared import SharedGate
 from amigo_async.testing import VirtualTimeLoop
 
 T = TypeVar("T")
@@ -90,7 +91,9 @@ class Service:
         began = self._window_began if self.mode == "fixed" else min(self._used)
         return max(0.0, began + self.window - self.now())
 
-    async def call(self, gate: Gate, emit: Callable[[Event], None] = lambda _: None) -> None:
+    async def call(
+        self, gate: Gate | SharedGate, emit: Callable[[Event], None] = lambda _: None
+    ) -> None:
         """Call through `gate` until not refused."""
         again = False
         while True:

@@ -36,6 +36,15 @@ def test_the_others_follow_when_it_takes_too_long() -> None:
     assert budget.room(PATIENCE) == 19
 
 
+def test_where_none_is_answered_in_a_full_window_it_is_not_looked_again_at_once() -> None:
+    budget = Budget(20)
+    budget.take(0.0)
+    for _ in range(19):
+        budget.take(PATIENCE)
+    assert budget.room(10.0) == 0
+    assert budget.opens_at(10.0) > 10.0
+
+
 def test_what_is_told_leads() -> None:
     assert known(remaining=7).room(1.0) == 7
     assert known(limit=100, remaining=99).limit == 100

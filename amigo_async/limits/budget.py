@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Self
+
+from msgspec import Meta, Struct
 
 # The window of the documented limits, in seconds.
 WINDOW: Final = 60.0
@@ -35,6 +38,24 @@ class Told(NamedTuple):
     turns_at: float
 
 
+class Snapshot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """All that a budget knows, to be kept elsewhere; None is an instant that never comes."""
+
+    limit: Annotated[int, Meta(ge=1)]
+    in_flight: int
+    told: Told | None
+    window: float
+    blind: bool
+    spent: list[float]
+    grows_at: float | None
+    closed_until: float | None
+    refusals: int
+    known: bool
+    calls: int
+    scout: int | None
+    scout_until: float | None
+
+
 class Budget:
     """How many calls of one endpoint may go now, and when the next one may.
 
@@ -47,17 +68,23 @@ class Budget:
     less than documented: what went through in the minute before becomes the limit, and grows by a
     quarter with each minute without a refusal until it is the documented one again.
 
+    Event loops in different threads may share it; whoever uses it holds its `lock` meanwhile.
+
     Args:
         limit: Calls a window as documented, believed until a response tells better.
 
     Attributes:
         limit: Calls a window, as far as known.
         in_flight: Calls that have gone and are not answered.
+        alone: Whether all that is left may be taken, as nobody else spends it unseen.
+        lock: To be held where threads share it; not a plain one, as the collector may run anywhere.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_flight = 0
+        self.alone = True
+        self.lock = threading.RLock()
         self._documented = limit
         # Told by headers: what is left of this window, less what is in flight.
         self._told: Told | None = None
@@ -75,6 +102,38 @@ class Budget:
         self._scout: int | None = None
         self._scout_until = _NEVER
 
+    @classmethod
+    def restored(cls, documented: int, kept: Snapshot) -> Self:
+        """The budget that `kept` was taken of; `documented` as for a new one."""
+        budget = cls(documented)
+        budget.limit, budget.in_flight = kept.limit, kept.in_flight
+        budget._told, budget._window = kept.told, kept.window
+        budget._blind, budget._spent = kept.blind, deque(kept.spent)
+        budget._grows_at = math.inf if kept.grows_at is None else kept.grows_at
+        budget._closed_until = _NEVER if kept.closed_until is None else kept.closed_until
+        budget._refusals, budget._known, budget._calls = kept.refusals, kept.known, kept.calls
+        budget._scout = kept.scout
+        budget._scout_until = _NEVER if kept.scout_until is None else kept.scout_until
+        return budget
+
+    def snapshot(self) -> Snapshot:
+        """All that is known; `restored` makes a budget of it that does as this one does."""
+        return Snapshot(
+            limit=self.limit,
+            in_flight=self.in_flight,
+            told=self._told,
+            window=self._window,
+            blind=self._blind,
+            spent=list(self._spent),
+            grows_at=_finite(self._grows_at),
+            closed_until=_finite(self._closed_until),
+            refusals=self._refusals,
+            known=self._known,
+            calls=self._calls,
+            scout=self._scout,
+            scout_until=_finite(self._scout_until),
+        )
+
     def room(self, now: float) -> int:
         """How many calls may go."""
         self._pass_time(now)
@@ -91,7 +150,10 @@ class Budget:
         if now < self._closed_until:
             return self._closed_until
         if not self._known:
-            return now if self._scout is None else max(now, self._scout_until)
+            if self._scout is None:
+                return now
+            # All that may go without its answer have gone, after that: look again in a while.
+            return self._scout_until if now < self._scout_until else now + PATIENCE
         if self._told is not None:
             return self._told.turns_at
         # Calls in flight in another event loop do not wake this one: look again.
@@ -110,6 +172,10 @@ class Budget:
         if not self._known and now >= self._closed_until:
             return now + (ahead // self.limit) * self._window
         return self.opens_at(now) + (missing // self.limit) * self._window
+
+    def try_take(self, now: float) -> int | None:
+        """Let a call go if there is room, and number it; None if there is not."""
+        return self.take(now) if self.room(now) > 0 else None
 
     def take(self, now: float) -> int:
         """Let a call go, and number it."""
@@ -167,6 +233,11 @@ class Budget:
         self._is_back(call)
 
     @property
+    def scouting(self) -> bool:
+        """Whether the answer to the call that goes ahead is waited for."""
+        return not self._known and self._scout is not None
+
+    @property
     def remaining(self) -> int | None:
         """Calls left in this window as told; None where it was not told."""
         return None if self._told is None else max(0, self._told.remaining - self.in_flight)
@@ -193,9 +264,11 @@ class Budget:
         if told.turns_at <= now or (before is not None and told.reset < before.reset):
             return
         if before is not None and told.reset == before.reset:
-            told = told._replace(
-                remaining=min(told.remaining, before.remaining),
-                turns_at=min(told.turns_at, before.turns_at),
+            told = Told(
+                told.limit,
+                min(told.remaining, before.remaining),
+                told.reset,
+                min(told.turns_at, before.turns_at),
             )
         self.limit = told.limit
         self._window = max(self._window, told.turns_at - now)
@@ -217,3 +290,7 @@ class Budget:
         self._told = None
         self._known = False
         self._scout = None
+
+
+def _finite(instant: float) -> float | None:
+    return instant if math.isfinite(instant) else None

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import RLock
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import anyio
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
 from amigo_async.limits.budget import Budget, Told
+from amigo_async.limits.courtesy import CourteousBudget
 
 # Waits shorter than this, in seconds, are not told of: the call that goes ahead takes as long.
-_NOTABLE: Final = 0.5
+NOTABLE: Final = 0.5
 
 
 class BudgetState(NamedTuple):
@@ -63,15 +67,15 @@ class Permit:
     ) -> None:
         """Count the request as sent if nothing was told of it."""
         if self._open:
-            self._settle(self._gate.budget.lost, _now(), self._call)
+            self._settle(self._gate.budget.lost, self._gate.time(), self._call)
 
     def answered(self, told: Told | None) -> None:
         """The request was answered; `told` is what the answer told of the budget."""
-        self._settle(self._gate.budget.answered, _now(), self._call, told)
+        self._settle(self._gate.budget.answered, self._gate.time(), self._call, told)
 
     def refused(self, pause: float | None) -> None:
         """The request was refused; `pause` is for how many seconds, None where not told."""
-        self._settle(self._gate.budget.refused, _now(), self._call, pause)
+        self._settle(self._gate.budget.refused, self._gate.time(), self._call, pause)
         self._gate.send_away()
 
     def unused(self) -> None:
@@ -80,7 +84,8 @@ class Permit:
 
     def _settle(self, tell: Callable[..., None], *what: object) -> None:
         self._open = False
-        tell(*what)
+        with self._gate.budget.lock:
+            tell(*what)
         self._gate.admit()
 
 
@@ -91,9 +96,10 @@ class _Waiter(NamedTuple):
 
 
 class Gate:
-    """The gate of one endpoint, for all clients of an event loop.
+    """The gate of one endpoint, for all clients of the running event loop.
 
-    It has no task; while requests wait, one timer of the loop is set for when there is room.
+    It has no task; while requests wait, one timer of the loop is set for when there is room. What
+    a closed loop has left undone is told to the budget when it is collected, wherever that is.
 
     Args:
         endpoint: The name of the endpoint, for events.
@@ -103,6 +109,7 @@ class Gate:
     def __init__(self, endpoint: str, budget: Budget) -> None:
         self.endpoint = endpoint
         self.budget = budget
+        self._loop = ref(asyncio.get_running_loop())
         self._waiting: OrderedDict[int, _Waiter] = OrderedDict()
         self._untold: list[int] = []
         self._numbers = itertools.count()
@@ -124,10 +131,10 @@ class Gate:
             DeadlineError: If there cannot be room before the deadline of the surrounding anyio
                 scopes.
         """
-        now = _now()
+        now = self.time()
         ahead = 0 if again else len(self._waiting)
-        if not ahead and self.budget.room(now) > 0:
-            return self._permit(now)
+        if not ahead and (call := self._try_take(now)) is not None:
+            return Permit(self, call)
         waiter = _Waiter(
             asyncio.get_running_loop().create_future(), emit, anyio.current_effective_deadline()
         )
@@ -144,40 +151,61 @@ class Gate:
             self._leave(number, waiter.future)
             raise
 
+    def time(self) -> float:
+        """The time on the clock of the gate's loop."""
+        loop = self._loop()
+        return monotonic() if loop is None else loop.time()
+
     def admit(self) -> None:
         """Let as many through as there is room for, and set the timer for the rest."""
-        now = _now()
-        while self._waiting and self.budget.room(now) > 0:
+        if (not self._waiting and self._timer is None) or self._is_over():
+            return
+        now = self.time()
+        while self._waiting and (call := self._try_take(now)) is not None:
             _, waiter = self._waiting.popitem(last=False)
-            if not waiter.future.done():
-                waiter.future.set_result(self._permit(now))
+            if waiter.future.done():
+                with self.budget.lock:
+                    self.budget.returned(call)
+            else:
+                waiter.future.set_result(Permit(self, call))
         self._set_timer()
 
     def state(self) -> BudgetState:
         """A snapshot."""
-        now, budget = _now(), self.budget
-        room = budget.room(now)
-        return BudgetState(
-            endpoint=self.endpoint,
-            limit=budget.limit,
-            remaining=budget.remaining,
-            in_flight=budget.in_flight,
-            waiting=len(self._waiting),
-            opens_in=0.0 if room else max(0.0, budget.opens_at(now) - now),
-            turns_in=None if budget.turns_at is None else budget.turns_at - now,
-        )
+        now, budget = self.time(), self.budget
+        with budget.lock:
+            room = budget.room(now)
+            return BudgetState(
+                endpoint=self.endpoint,
+                limit=budget.limit,
+                remaining=budget.remaining,
+                in_flight=budget.in_flight,
+                waiting=len(self._waiting),
+                opens_in=0.0 if room else max(0.0, budget.opens_at(now) - now),
+                turns_in=None if budget.turns_at is None else budget.turns_at - now,
+            )
 
     def __repr__(self) -> str:
         """Show the live state."""
         budget = self.budget
-        left = "?" if budget.remaining is None else budget.remaining
+        with budget.lock:
+            left = "?" if budget.remaining is None else budget.remaining
         return (
             f"<Gate {self.endpoint}: {left} of {budget.limit} left, "
             f"{budget.in_flight} in flight, {len(self._waiting)} waiting>"
         )
 
-    def _permit(self, now: float) -> Permit:
-        return Permit(self, self.budget.take(now))
+    def _try_take(self, now: float) -> int | None:
+        with self.budget.lock:
+            return self.budget.try_take(now)
+
+    def _opens_at(self, now: float) -> float:
+        with self.budget.lock:
+            return self.budget.opens_at(now)
+
+    def _earliest(self, now: float, ahead: int) -> float:
+        with self.budget.lock:
+            return self.budget.earliest(now, ahead)
 
     def _leave(self, number: int, future: asyncio.Future[Permit]) -> None:
         """Give the place of a cancelled waiter, or the permit it just got, to the next."""
@@ -188,13 +216,13 @@ class Gate:
             self._set_timer()
 
     def _check(self, waiter: _Waiter, now: float, ahead: int) -> None:
-        earliest = self.budget.earliest(now, ahead)
+        earliest = self._earliest(now, ahead)
         if earliest > waiter.deadline:
             raise DeadlineError(endpoint=self.endpoint, retry_after=earliest - now)
 
     def send_away(self) -> None:
         """Tell those who cannot get through in time any more, now that a refusal came."""
-        now = _now()
+        now = self.time()
         ahead = 0
         for number, waiter in list(self._waiting.items()):
             try:
@@ -206,8 +234,10 @@ class Gate:
                     waiter.future.set_exception(error)
 
     def _set_timer(self) -> None:
-        now = _now()
-        opens_at = self.budget.opens_at(now) if self._waiting else None
+        if self._is_over():
+            return
+        now = self.time()
+        opens_at = self._opens_at(now) if self._waiting else None
         if self._timer is not None and self._timer.when() != opens_at:
             self._timer.cancel()
             self._timer = None
@@ -216,8 +246,13 @@ class Gate:
             return
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(opens_at, self._look_again)
-        if self._untold and self.budget.earliest(now, 0) - now >= _NOTABLE:
+        if self._untold and self._earliest(now, 0) - now >= NOTABLE:
             self._tell(now)
+
+    def _is_over(self) -> bool:
+        """Whether the gate's loop is closed, so that nobody comes through any more."""
+        loop = self._loop()
+        return loop is None or loop.is_closed()
 
     def _look_again(self) -> None:
         self._timer = None
@@ -229,7 +264,7 @@ class Gate:
         for number in untold:
             waiter = self._waiting.get(number)
             if waiter is not None:
-                delay = max(0.0, self.budget.earliest(now, len(self._waiting) - 1) - now)
+                delay = max(0.0, self._earliest(now, len(self._waiting) - 1) - now)
                 waiter.emit(LimitHeld(self.endpoint, delay=delay, queue=len(self._waiting)))
 
 
@@ -246,31 +281,48 @@ class Gates:
 
     def of(self, endpoint: str, limit: int) -> Gate:
         """The gate of an endpoint of the running loop; `limit` is the documented one."""
-        loop = asyncio.get_running_loop()
-        gates = _GATES.setdefault(loop, {})
         key = (*self._key, endpoint)
-        gate = gates.get(key)
-        if gate is None:
-            budget = _BUDGETS.setdefault(key, Budget(limit))
-            gate = gates[key] = Gate(endpoint, budget)
-        return gate
+        with _LOCK:
+            gates = _gates_here()
+            gate = gates.get(key)
+            if gate is None:
+                budget = _BUDGETS.setdefault(key, CourteousBudget(limit))
+                gate = gates[key] = Gate(endpoint, budget)
+            return gate
 
     def states(self) -> dict[str, BudgetState]:
         """A snapshot of the budgets that were used in the running loop, by endpoint."""
-        gates = _GATES.get(asyncio.get_running_loop(), {})
+        with _LOCK:
+            gates = dict(_gates_here())
         return {key[-1]: gate.state() for key, gate in gates.items() if key[:-1] == self._key}
 
 
 def forget(base_url: str | None = None) -> None:
     """Forget the budgets of the service at `base_url`, or all: it is another service from now."""
-    kept: list[dict[tuple[str, ...], Any]] = [_BUDGETS, *_GATES.values()]
-    for registry in kept:
-        for key in [k for k in registry if base_url in (None, k[0])]:
-            del registry[key]
+    with _LOCK:
+        kept: list[dict[tuple[str, ...], Any]] = [_BUDGETS, *_GATES.values()]
+        for registry in kept:
+            for key in [k for k in registry if base_url in (None, k[0])]:
+                del registry[key]
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _gates_here() -> dict[tuple[str, ...], Gate]:
+    """The gates of the running loop. Those of closed loops, which their timers hold, are let go."""
+    loop = asyncio.get_running_loop()
+    gates = _GATES.get(loop)
+    if gates is None:
+        for other in [other for other in _GATES if other.is_closed()]:
+            del _GATES[other]
+        gates = _GATES[loop] = {}
+    return gates
+
+
+def _begin_anew() -> None:
+    """In a forked child, whose parent's calls are never answered here and may hold a lock."""
+    global _LOCK  # noqa: PLW0603  # a new one, for the old one may be held for ever
+    _LOCK = RLock()
+    _BUDGETS.clear()
+    _GATES.clear()
 
 
 # What is spent is spent for the whole process: the budgets outlive a client and an event loop, so
@@ -279,3 +331,8 @@ _BUDGETS: dict[tuple[str, ...], Budget] = {}
 _GATES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], Gate]] = (
     WeakKeyDictionary()
 )
+# Both are of all threads. Not a plain lock: the collector may run anywhere, and end loops.
+_LOCK = RLock()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
