@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeAlias
@@ -14,13 +15,16 @@ from msgspec.structs import force_setattr
 from amigo_async.clock import ServerClock
 from amigo_async.errors import AmigoError, ConfigurationError, DeadlineError
 from amigo_async.models import SignIn, UserInfo
-from amigo_async.redact import Secret
+from amigo_async.redact import Secret, masked
 from amigo_async.wire.requests import header_value
 
 # A token is renewed this long before it expires, or a tenth of its life if that is shorter, so
 # that it does not expire on the way.
 _MARGIN = 60.0
 _MARGIN_SHARE = 0.1
+
+# While another process signs in, its token is looked for this often, in seconds.
+_LOOK = 0.1
 
 
 class ApiKeyAuth(Struct, frozen=True):
@@ -37,9 +41,9 @@ class ApiKeyAuth(Struct, frozen=True):
     user_id: str
 
     def __post_init__(self) -> None:
+        force_setattr(self, "api_key", masked(self.api_key))
         for field in self.__struct_fields__:
-            force_setattr(self, field, _required(field, getattr(self, field)))
-        force_setattr(self, "api_key", Secret(self.api_key))
+            _required(field, getattr(self, field))
 
     def headers(self) -> dict[str, str]:
         """The headers of the sign in."""
@@ -65,7 +69,8 @@ class BearerAuth(Struct, frozen=True):
     organization_id: str | None = None
 
     def __post_init__(self) -> None:
-        force_setattr(self, "token", Secret(_required("token", self.token)))
+        force_setattr(self, "token", masked(self.token))
+        _required("token", self.token)
         if self.user_id is not None:
             _required("user_id", self.user_id)
         if self.organization_id is not None:
@@ -86,7 +91,8 @@ class BasicAuth(Struct, frozen=True):
     organization_id: str | None = None
 
     def __post_init__(self) -> None:
-        force_setattr(self, "token", Secret(_required("token", self.token)))
+        force_setattr(self, "token", masked(self.token))
+        _required("token", self.token)
         _required("user_id", self.user_id)
         if self.organization_id is not None:
             _required("organization_id", self.organization_id)
@@ -106,6 +112,43 @@ class Authorizer(Protocol):
 
     def secrets(self) -> tuple[str, ...]:
         """Everything that must not be shown."""
+
+
+class KeptToken(Struct, frozen=True):
+    """A token that several processes share.
+
+    Attributes:
+        token: The token.
+        renew_at: When it is to be renewed, in seconds since the epoch on the server's clock.
+    """
+
+    token: str
+    renew_at: float
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "token", Secret(self.token))
+
+
+class Tokens(Protocol):
+    """Where processes keep a token in common. Nothing is raised: without the place there is none.
+
+    One process at a time may sign in: the one that has `claim`ed it.
+    """
+
+    async def load(self) -> KeptToken | None:
+        """The token that is kept; None where there is none, or none that can be read."""
+
+    async def save(self, kept: KeptToken, life: float) -> None:
+        """Keep a token for `life` seconds."""
+
+    async def drop(self, token: str) -> None:
+        """Keep `token` no longer, if it is still the one that is kept."""
+
+    async def claim(self) -> bool:
+        """Whether this process may sign in now; others may after its `release`, or in a while."""
+
+    async def release(self) -> None:
+        """Let others sign in."""
 
 
 class GivenToken:
@@ -150,12 +193,19 @@ class SignedInToken:
         sign_in: Signs in.
         clock: The server's clock, on which tokens expire.
         api_key: The key's secret, only to keep it from being shown.
+        tokens: Where the token is shared with other processes; None where it is not.
     """
 
     def __init__(
-        self, sign_in: Callable[[], Awaitable[SignIn]], clock: ServerClock, api_key: str
+        self,
+        sign_in: Callable[[], Awaitable[SignIn]],
+        clock: ServerClock,
+        api_key: str,
+        tokens: Tokens | None = None,
     ) -> None:
         self._sign_in = sign_in
+        self._tokens = tokens
+        self._refused: str | None = None
         self._clock = clock
         self._api_key = Secret(api_key)
         self._lock = anyio.Lock()
@@ -180,13 +230,14 @@ class SignedInToken:
             if current is not None:
                 return current
             if failures != self._failures and self._last_failure is not None:
-                raise copy.copy(self._last_failure) from self._last_failure
-            return await self._renew()
+                raise copy.copy(self._last_failure) from self._last_failure.__cause__
+            return await (self._renew() if self._tokens is None else self._share(self._tokens))
 
     def refused(self, refused: Mapping[str, str], /) -> bool:
         """Drop the token if it is still the refused one; a late 401 leaves a fresh one alone."""
         if refused is self._headers:
             self._headers = None
+            self._refused = self._token
         return True
 
     def secrets(self) -> tuple[str, ...]:
@@ -196,6 +247,39 @@ class SignedInToken:
     def _current(self) -> Mapping[str, str] | None:
         return self._headers if self._clock.now() < self._renew_at else None
 
+    async def _share(self, tokens: Tokens) -> Mapping[str, str]:
+        """Take the token that is kept, or sign in for all; if others do, wait for theirs."""
+        while True:
+            headers = await self._kept(tokens)
+            if headers is not None:
+                return headers
+            if await tokens.claim():
+                break
+            await anyio.sleep(_LOOK)
+        try:
+            # Whoever released its claim just before has left a token.
+            return await self._kept(tokens) or await self._renew_for_all(tokens)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await tokens.release()
+
+    async def _kept(self, tokens: Tokens) -> Mapping[str, str] | None:
+        """The headers with the token that is kept, if it is good."""
+        kept = await tokens.load()
+        if kept is None:
+            return None
+        if kept.token == self._refused:
+            await tokens.drop(kept.token)
+            return None
+        return self._hold(kept) if self._clock.now() < kept.renew_at else None
+
+    async def _renew_for_all(self, tokens: Tokens) -> Mapping[str, str]:
+        headers = await self._renew()
+        life = self._renew_at - self._clock.now()
+        if 0 < life < math.inf:
+            await tokens.save(KeptToken(self._token, self._renew_at), life)
+        return headers
+
     async def _renew(self) -> Mapping[str, str]:
         try:
             answer = await self._sign_in()
@@ -203,15 +287,20 @@ class SignedInToken:
             raise  # the deadline is this caller's own: the next one signs in
         except AmigoError as error:
             self._failures += 1
-            self._last_failure = error
+            # A copy: the traceback would keep all that the caller works with alive.
+            self._last_failure = copy.copy(error)
+            self._last_failure.__cause__ = error.__cause__
             raise
         expires_at = answer.expires_at.timestamp()
         life = expires_at - self._clock.now()
         # A token that comes expired is a sign of broken clocks: use it until it is refused.
         margin = min(_MARGIN, life * _MARGIN_SHARE)
-        self._renew_at = expires_at - margin if life > 0 else float("inf")
-        self._token, self._token_before = Secret(answer.id_token), self._token
-        self._headers = {"Authorization": Secret(f"Bearer {answer.id_token}")}
+        return self._hold(KeptToken(answer.id_token, expires_at - margin if life > 0 else math.inf))
+
+    def _hold(self, kept: KeptToken) -> Mapping[str, str]:
+        self._renew_at = kept.renew_at
+        self._token, self._token_before = Secret(kept.token), self._token
+        self._headers = {"Authorization": Secret(f"Bearer {kept.token}")}
         return self._headers
 
 
@@ -223,7 +312,7 @@ def creator_of(auth: Auth, organization_id: str) -> UserInfo | None:
     return UserInfo(org_id=issuer or organization_id, user_id=auth.user_id)
 
 
-def _required(name: str, value: str | None) -> str:
+def _required(name: str, value: str | None) -> None:
     if not value:
         raise ConfigurationError(f"{name} is missing or empty")
-    return header_value(name, value)
+    header_value(name, value)

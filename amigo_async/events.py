@@ -4,8 +4,9 @@ An event is a frozen struct that encodes to JSON with its name in ``type``. No e
 secret.
 
 Each event is also logged, by the logger ``amigo_async``: what runs meet on their way at ``DEBUG``,
-starts and ends at ``INFO``, retries, holds and what could not be found out at ``WARNING``. The
-record has the event itself as ``amigo_event``. Nothing is shown unless logging is set up.
+starts and ends at ``INFO``, retries, holds, what is lost and what could not be found out at
+``WARNING``. The record has the event itself as ``amigo_event``. Nothing is shown unless logging is
+set up.
 """
 
 from __future__ import annotations
@@ -154,6 +155,28 @@ class ArtifactSaved(Event, frozen=True):
     size: int
 
 
+class SharingLost(Event, frozen=True):
+    """What is shared with other processes cannot be reached; until it can, headers are believed.
+
+    Attributes:
+        reason: The error, in one line.
+        delay: Seconds until it is tried again.
+    """
+
+    reason: str
+    delay: float
+
+
+class SharingRestored(Event, frozen=True):
+    """What is shared with other processes can be reached again.
+
+    Attributes:
+        after: Seconds since it was lost.
+    """
+
+    after: float
+
+
 # How each event is logged; the words are put together only where somebody listens.
 _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     SignedIn: (logging.INFO, "signed in for %(expires_in).0f s"),
@@ -183,6 +206,14 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
         "artifact of run %(run_id)s: %(received)d of %(total)s bytes",
     ),
     ArtifactSaved: (logging.INFO, "artifact of run %(run_id)s: %(size)d bytes at %(path)s"),
+    SharingLost: (
+        logging.WARNING,
+        "sharing with other processes is lost, again in %(delay).3g s: %(reason)s",
+    ),
+    SharingRestored: (
+        logging.WARNING,
+        "sharing with other processes is back after %(after).0f s",
+    ),
 }
 
 

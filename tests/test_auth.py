@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -150,7 +152,9 @@ async def test_a_late_401_leaves_a_fresh_token_alone() -> None:
 
 
 async def test_those_who_wait_share_a_failure() -> None:
-    service = Service(REFUSED, 3600)
+    refused = AuthenticationError(method="POST", path="/sign_in", status=401)
+    refused.__cause__ = LOST
+    service = Service(refused, 3600)
     token = token_of(service)
     service.hold()
     tasks = [asyncio.create_task(token.headers()) for _ in range(50)]
@@ -162,8 +166,7 @@ async def test_those_who_wait_share_a_failure() -> None:
     assert [type(error) for error in errors] == [AuthenticationError] * 50
     assert len({id(error) for error in errors}) == 50  # each its own, with its own traceback
     assert {str(error) for error in errors} == {str(REFUSED)}
-    causes = [error.__cause__ for error in errors if isinstance(error, BaseException)]
-    assert causes.count(REFUSED) == 49
+    assert {error.__cause__ for error in errors if isinstance(error, BaseException)} == {LOST}
     # Who comes later tries again.
     assert await token.headers() == bearer(2)
     assert service.asked == 2
@@ -192,6 +195,24 @@ async def test_failures_one_after_the_other_are_each_ones_own() -> None:
     with pytest.raises(TransportError):
         await token.headers()
     assert await token.headers() == bearer(3)
+
+
+async def test_a_failure_that_is_remembered_keeps_nothing_of_its_caller_alive() -> None:
+    class Large:
+        """What the caller works with."""
+
+    service = Service(AuthenticationError(method="POST", path="/sign_in", status=401))
+    token = token_of(service)
+
+    async def call() -> weakref.ref[Large]:
+        large = Large()
+        with pytest.raises(AuthenticationError):
+            await token.headers()
+        return weakref.ref(large)
+
+    alive = await call()
+    gc.collect()
+    assert alive() is None
 
 
 async def test_a_deadline_is_the_callers_own() -> None:

@@ -22,6 +22,8 @@ from amigo_async.events import (
     RunFinished,
     RunProgressed,
     RunStarted,
+    SharingLost,
+    SharingRestored,
     SignedIn,
     StartUnresolved,
 )
@@ -60,6 +62,16 @@ SAID: list[tuple[Event, int, str]] = [
     ),
     (ArtifactProgress("r", 5, 9), logging.DEBUG, "artifact of run r: 5 of 9 bytes"),
     (ArtifactProgress("r", 5, None), logging.DEBUG, "artifact of run r: 5 of ? bytes"),
+    (
+        SharingLost("no answer in time", 30.0),
+        logging.WARNING,
+        "sharing with other processes is lost, again in 30 s: no answer in time",
+    ),
+    (
+        SharingRestored(61.5),
+        logging.WARNING,
+        "sharing with other processes is back after 62 s",
+    ),
     (ArtifactSaved("r", "x/a.zip", 9), logging.INFO, "artifact of run r: 9 bytes at x/a.zip"),
 ]
 

@@ -2,5 +2,21 @@
 
 from amigo_async.limits.budget import WINDOW, Budget, Told
 from amigo_async.limits.gate import BudgetState, Gate, Gates, Permit, forget
+from amigo_async.limits.records import Instant, Records, Step, UnavailableError
+from amigo_async.limits.shared import SharedGates
 
-__all__ = ["WINDOW", "Budget", "BudgetState", "Gate", "Gates", "Permit", "Told", "forget"]
+__all__ = [
+    "WINDOW",
+    "Budget",
+    "BudgetState",
+    "Gate",
+    "Gates",
+    "Instant",
+    "Permit",
+    "Records",
+    "SharedGates",
+    "Step",
+    "Told",
+    "UnavailableError",
+    "forget",
+]

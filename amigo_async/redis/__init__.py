@@ -1,0 +1,28 @@
+"""Budgets and tokens that several processes share in Redis; needs the extra ``redis``.
+
+::
+
+    shared = RedisSharing("redis://cache.internal:6379/0")
+    async with AmigoClient(shared=shared) as client: ...
+
+Every process of an organization that does so takes its calls from one budget, so that nothing is
+refused. The budget is that of the headers: Redis keeps what all processes have heard together. Its
+records are JSON under ``amigo_async:1:...``, and expire by themselves.
+
+Without Redis a client goes by the headers alone, as if nothing were shared: at the first failure
+it emits a `SharingLost`, leaves Redis alone for `cooldown` seconds, and then tries again with one
+call. No call to the API fails for it.
+"""
+
+from amigo_async.errors import ConfigurationError
+
+try:
+    from amigo_async.redis.sharing import RedisSharing
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("redis", "cryptography"):
+        raise
+    raise ConfigurationError(
+        'amigo_async.redis needs its extra: pip install "amigo-async[redis]"'
+    ) from None
+
+__all__ = ["RedisSharing"]
