@@ -8,8 +8,9 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from amigo_async.errors import AmigoError, ConflictError, TransportError, may_pass
-from amigo_async.models import CreatedRun, decode_created_run
+from amigo_async.decoding import decode_created_run
+from amigo_async.errors import AmigoError, ConflictError, DecodeError, TransportError, may_pass
+from amigo_async.models import CreatedRun
 from amigo_async.shield import finish
 from amigo_async.wire.responses import Response
 
@@ -50,6 +51,7 @@ class Attempt:
         self.conflict: ConflictError | None = None
         self.sent_at: float | None = None
         self.on_wire = False
+        self.last_sent_at = 0.0
         self.response: Response | None = None
 
     def failed(self, error: AmigoError) -> bool:
@@ -61,7 +63,9 @@ class Attempt:
         if isinstance(error, ConflictError) and self.lost is not None:
             self.conflict = error  # its own doing, or an older run
             return True
-        if not self.on_wire or not may_pass(error):
+        # An answer that cannot be read, for whatever reason, may be that of a run.
+        unread = isinstance(error, DecodeError)
+        if not self.on_wire or not (may_pass(error) or unread):
             # Not on the wire: the sign in or the gate failed, and has tried enough.
             if self.lost is None:
                 raise error
@@ -74,7 +78,7 @@ class Attempt:
         """Await an answer even if the caller is cancelled, and keep it."""
         if self.sent_at is None:
             await self._before_first(sending)
-        self.on_wire, self.response = True, None
+        self.on_wire, self.response, self.last_sent_at = True, None, anyio.current_time()
         return await finish(self._keep(sending), grace=GRACE)
 
     async def _before_first(self, sending: Coroutine[Any, Any, Response]) -> None:

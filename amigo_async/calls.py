@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from amigo_async.models import (
-    ArtifactsLink,
-    CreatedRun,
-    RunPage,
+from amigo_async.decoding import (
     decode_artifacts_link,
     decode_created_run,
+    decode_nothing,
     decode_run_page,
 )
+from amigo_async.errors import ConflictError
+from amigo_async.models import ArtifactsLink, CreatedRun, RunPage
 from amigo_async.session import Guard, Session
 from amigo_async.wire import requests
 from amigo_async.wire.requests import RunFilters
@@ -34,15 +34,15 @@ class Calls:
         return await self._session.call(request, decode_run_page)
 
     async def cancel(self, run_id: str) -> None:
-        """Cancel a run."""
+        """Cancel a run; where the answer was lost and it is not in progress then, it was this."""
         request = requests.cancel_run(self._session.organization, run_id)
-        await self._session.call(request, _nothing)
+        try:
+            await self._session.call(request, decode_nothing)
+        except ConflictError as error:
+            if not error.after_loss:
+                raise
 
     async def link(self, run_id: str) -> ArtifactsLink:
         """Get a link to the artifacts of a run."""
         request = requests.artifacts_link(self._session.organization, run_id)
         return await self._session.call(request, decode_artifacts_link)
-
-
-def _nothing(_: bytes) -> None:
-    """Decode the body of an answer that has none."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+from yarl import URL
 
 from amigo_async.artifacts import Artifacts
 from amigo_async.auth import Auth, creator_of
@@ -37,9 +38,12 @@ from amigo_async.polling import (
     cancel_and_wait,
     wait_for_completion,
 )
+from amigo_async.redact import SecretUrl, masked
 from amigo_async.runs import Runs
 from amigo_async.session import Connections, Session, Store
+from amigo_async.session.bodies import MAX_RESPONSE_BYTES
 from amigo_async.session.retry import ATTEMPTS
+from amigo_async.sharing import Sharing
 from amigo_async.starts import OnConflict, Starts
 
 
@@ -63,10 +67,15 @@ class AmigoClient:
         request_timeout: Seconds for one attempt of one request, from connecting to the end of
             the body.
         max_attempts: How often a request that failed in passing is sent in all.
+        max_response_bytes: How many bytes the body of one response may have, decompressed; one
+            with more is a `DecodeError`. 64 MiB by default. Artifacts have no such limit.
         poll_interval: Seconds between two polls of a wait; None adapts to what is happening.
         on_event: Called with each event, at once; must be quick and a plain function. None for
             no one.
         http: An aiohttp session of the caller's, who closes it; None for one of the client's.
+            Its connector, with the TLS settings, and its proxy serve for the artifact store too.
+        shared: Where budgets, and tokens if wished, are shared with other processes of the
+            organization: ``amigo_async.redis.RedisSharing(...)``. None for the headers alone.
 
     Raises:
         ConfigurationError: If something is missing or cannot be right; the message names it.
@@ -85,10 +94,15 @@ class AmigoClient:
         headers: Mapping[str, str] | None = None,
         request_timeout: float = 30.0,
         max_attempts: int = ATTEMPTS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
         poll_interval: float | None = None,
         on_event: Listener | None = None,
         http: aiohttp.ClientSession | None = None,
+        shared: Sharing | None = None,
     ) -> None:
+        # Whatever is wrong with them, the traceback of an error shows none of these.
+        api_key, auth, headers = masked(api_key), masked(auth), masked(headers)
+        base_url = SecretUrl(base_url) if isinstance(base_url, str) else base_url
         config = configure(
             api_key=api_key,
             api_key_id=api_key_id,
@@ -102,22 +116,29 @@ class AmigoClient:
         check_settings(
             request_timeout=request_timeout,
             max_attempts=max_attempts,
+            max_response_bytes=max_response_bytes,
             poll_interval=poll_interval,
             on_event=on_event,
+            shared=shared,
         )
         self._config = config
         self._events = Events(on_event)
-        self._connections = Connections(http)
+        self._connections = Connections(http, URL(config.base_url).host or "")
         self._session = Session(
             http=self._connections.api,
             config=config,
             request_timeout=request_timeout,
             max_attempts=max_attempts,
+            max_response_bytes=max_response_bytes,
             events=self._events,
+            shared=None if shared is None else shared.connect(self._events.emit),
         )
         self._calls = Calls(self._session)
         self._poller = Poller(
-            self._calls.page, lambda: self._session.budgets().get("list"), poll_interval
+            self._calls.page,
+            lambda: self._session.budgets().get("list"),
+            poll_interval,
+            check=self._connections.check,
         )
         self._starts = Starts(
             self._calls,
@@ -127,7 +148,11 @@ class AmigoClient:
             emit=self._events.emit,
         )
         self.runs = Runs(self._calls, self._starts)
-        store = Store(self._connections.store, allow_http=config.base_url.startswith("http:"))
+        store = Store(
+            self._connections.store,
+            allow_http=config.base_url.startswith("http:"),
+            proxy=self._connections.store_proxy,
+        )
         self.artifacts = Artifacts(
             open=store.open,
             link=self._calls.link,
@@ -363,8 +388,13 @@ class AmigoClient:
 
     async def aclose(self) -> None:
         """Close the client's own connections; a session that was given stays open."""
-        await self._connections.aclose()
+        try:
+            await self._session.aclose()
+        finally:
+            await self._connections.aclose()
 
     def __repr__(self) -> str:
         """Name the organization and the base URL, and no secret."""
+        if not hasattr(self, "_config"):  # its settings were refused; a traceback shows it
+            return "<AmigoClient without settings>"
         return f"<AmigoClient {self._config.organization_id} at {self._config.base_url}>"

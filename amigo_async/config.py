@@ -13,6 +13,8 @@ from yarl import URL
 
 from amigo_async.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from amigo_async.errors import ConfigurationError
+from amigo_async.redact import Secret, SecretUrl
+from amigo_async.wire.links import is_host
 from amigo_async.wire.requests import extra_headers, header_value, organization_segment
 
 DEFAULT_BASE_URL: Final = "https://api.amigo.ai"
@@ -76,16 +78,21 @@ def configure(
     if mongo_cluster_name is not None:
         sent["x-mongo-cluster-name"] = header_value("mongo_cluster_name", mongo_cluster_name)
     if base_url is None:
-        base_url = os.environ.get(_VARIABLES["base_url"]) or DEFAULT_BASE_URL
-    return Configuration(auth, organization, _base_url(base_url), sent)
+        base_url = SecretUrl(os.environ.get(_VARIABLES["base_url"]) or DEFAULT_BASE_URL)
+    problem = _problem(base_url)
+    if problem is not None:
+        raise ConfigurationError(f"base_url {problem}: it must be like https://api.amigo.ai")
+    return Configuration(auth, organization, str(URL(base_url)).rstrip("/"), sent)
 
 
 def check_settings(
     *,
     request_timeout: float,
     max_attempts: int,
+    max_response_bytes: int,
     poll_interval: float | None,
     on_event: object,
+    shared: object = None,
 ) -> None:
     """Refuse numbers that cannot be right, and a listener that would never be awaited.
 
@@ -99,11 +106,20 @@ def check_settings(
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not 0 < seconds < math.inf:
             raise ConfigurationError(f"{name} must be seconds above 0, not {seconds!r:.80}")
-    if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
-        raise ConfigurationError(f"max_attempts must be at least 1, not {max_attempts!r:.80}")
+    counts = {"max_attempts": max_attempts, "max_response_bytes": max_response_bytes}
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigurationError(f"{name} must be at least 1, not {count!r:.80}")
     if inspect.iscoroutinefunction(on_event):
         raise ConfigurationError(
             "on_event must be a plain function here; run_many takes a coroutine function too"
+        )
+    if shared is not None and (
+        isinstance(shared, type) or not callable(getattr(shared, "connect", None))
+    ):
+        raise ConfigurationError(
+            "shared must be what amigo_async.redis.RedisSharing(...) gives, "
+            f"not {type(shared).__name__}"
         )
 
 
@@ -113,17 +129,21 @@ def _setting(name: str, given: str | None) -> str:
         raise ConfigurationError(
             f"{name} is missing: give {name}= to AmigoClient, or set {_VARIABLES[name]}"
         )
-    return value
+    return Secret(value) if name == "api_key" else value
 
 
-def _base_url(text: str) -> str:
-    problem = "it must be like https://api.amigo.ai"
+def _problem(base_url: str) -> str | None:
+    """What is wrong with a base URL, in words that have nothing of it; None if nothing is."""
     try:
-        url = URL(text)
+        url = URL(base_url)
     except (ValueError, TypeError):
-        raise ConfigurationError(f"base_url cannot be read: {problem}") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError(f"base_url is without http or https, or without a host: {problem}")
+        return "cannot be read"
+    if url.scheme not in ("http", "https") or not url.raw_host:
+        return "is without http or https, or without a host"
+    if not is_host(url.raw_host):
+        return "has a host that cannot be one"
+    if url.scheme == "http" and url.raw_host.rstrip(".").endswith("amigo.ai"):
+        return "is without https, and would show the key to everybody"
     if url.user or url.password or url.raw_query_string or url.raw_fragment:
-        raise ConfigurationError(f"base_url has a user, query or fragment: {problem}")
-    return str(url).rstrip("/")
+        return "has a user, query or fragment"
+    return None

@@ -162,6 +162,9 @@ class Runs:
     async def cancel(self, run_id: str) -> None:
         """Ask the service to cancel a run; it may take a while, or not happen at all.
 
+        If the answer is lost, it is asked again. If the run is not in progress then, it is taken
+        to be cancelled.
+
         Args:
             run_id: The run.
 
@@ -194,9 +197,9 @@ class Runs:
 def _following(page: RunPage, offset: int) -> int:
     """The offset behind `page`, which began at `offset`."""
     token = page.continuation_token
-    if token is None or token <= offset:
+    if token is None or not offset < token < 2**63:
         raise DecodeError(
-            f"has_more is true, but continuation_token is {token} after {offset}",
+            f"has_more is true, but continuation_token is {token!s:.40} after {offset}",
             method="GET",
             path="page of runs",
             status=200,

@@ -9,6 +9,7 @@ create is sent again, and a 409 then means that the first one was late: it is lo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -73,10 +74,12 @@ class Starts:
         self._creator = creator
         self._clock = clock
         self._emit = emit
-        # Ids that were given to a caller are not found again for another one.
-        self._given: defaultdict[str, set[str]] = defaultdict(set)
+        # Ids that were given to a caller are not found again for another one. Those given last are
+        # enough: no more than that many are looked through, the newest first.
+        self._given: defaultdict[str, dict[str, None]] = defaultdict(dict)
         # One create of a set at a time: a lost one must not adopt what the other is starting.
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._worked_at = -math.inf  # when a run was last started, of any set
 
     async def start(
         self,
@@ -98,7 +101,7 @@ class Starts:
             since: A process that was stopped meant to start this run at this time, and it is
                 not known whether it did: look for the run first. None if there is no such.
             patience: For how many seconds failures that may pass are borne, if a few attempts
-                take less.
+                take less; waits for room in the budget do not count.
         """
         check_id("unit_test_set_id", set_id)
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
@@ -141,13 +144,15 @@ class Starts:
                 if found is not None:
                     return await self._started(attempt, found)
             attempt.on_wire = False
+            asked_at = anyio.current_time()
             try:
                 created = await self._calls.create(attempt.set_id, attempt.guard)
                 return await self._started(attempt, created)
             except AmigoError as error:
                 if attempt.failed(error):
                     break
-                if not await pauses.another():
+                pauses.queued(attempt.last_sent_at - asked_at)
+                if not await pauses.another(self._worked_at):
                     if attempt.lost is None:
                         raise
                     break
@@ -206,8 +211,13 @@ class Starts:
     async def _started(self, attempt: Attempt, created: CreatedRun) -> CreatedRun:
         """Make an id known, whatever happens to the caller."""
         attempt.on_wire = False
+        self._worked_at = anyio.current_time()
         run_id = created.simulation_unit_test_set_run_id
-        self._given[attempt.set_id].add(run_id)
+        given = self._given[attempt.set_id]
+        given.pop(run_id, None)
+        given[run_id] = None
+        if len(given) > _LOOKED_AT:
+            del given[next(iter(given))]
         self._emit(RunStarted(attempt.set_id, run_id, attached=created.attached))
         if attempt.on_start is not None:
             await finish(_awaited(attempt.on_start, created))
@@ -275,14 +285,28 @@ class _Pauses:
     """
 
     def __init__(self, patience: float) -> None:
+        self._patience = patience
         self._until = anyio.current_time() + patience
+        self._failing_since = math.inf
         self._attempts = 1
         self._ceilings = backoff.expo(base=2, factor=0.5, max_value=8.0)
         next(self._ceilings)
 
-    async def another(self) -> bool:
-        """Pause before another attempt; False if there has been enough of it."""
-        if self._attempts >= _ATTEMPTS and anyio.current_time() >= self._until:
+    def queued(self, seconds: float) -> None:
+        """So long there was no room in the budget, which is no failure of the service."""
+        self._until += seconds
+
+    async def another(self, worked_at: float = -math.inf) -> bool:
+        """Pause before another attempt; False if there has been enough of it.
+
+        Args:
+            worked_at: When the same last succeeded for others: where it does not any more,
+                patience ends for all, however long they are queued.
+        """
+        now = anyio.current_time()
+        self._failing_since = min(self._failing_since, now)
+        until = min(self._until, max(self._failing_since, worked_at) + self._patience)
+        if self._attempts >= _ATTEMPTS and now >= until:
             return False
         self._attempts += 1
         await anyio.sleep(backoff.full_jitter(self._ceilings.send(None)))

@@ -170,3 +170,12 @@ async def test_a_create_cancelled_on_the_wire_tells_its_id(sandbox: Sandbox) -> 
             (told,) = heard
             assert told.run_id == sandbox.runs[-1].id
     assert len(sandbox.runs) == 2
+
+
+async def test_the_error_of_a_proxy_does_not_tell_that_there_are_no_headers() -> None:
+    """Nor is the budget then the documented one, for which a set would be without room in time."""
+    async with Sandbox(limits={"create": 100}) as sandbox, sandbox.client() as client:
+        sandbox.fault("create", Fault.status(503, body=b"<html>No server is available</html>"))
+        sandbox.fault("create", Fault.delay(5.0), times=20)
+        result = await client.run_many(sandbox.add_sets(25), timeout=40)
+        assert result.passed

@@ -287,6 +287,18 @@ async def test_a_hundred_calls_against_an_expired_token_sign_in_once() -> None:
         assert sandbox.count("list", status=200) == 101
 
 
+async def test_a_token_that_expires_again_and_again_is_renewed_three_times(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    sandbox.fault("list", Fault.expired_token(), times=3)
+    await client.runs.list()
+    assert sandbox.count("sign_in") == 4
+    sandbox.fault("list", Fault.expired_token(), times=4)
+    with pytest.raises(AuthenticationError):
+        await client.runs.list()
+    assert sandbox.count("list") == 8
+
+
 async def test_a_token_is_renewed_before_it_expires(sandbox: Sandbox) -> None:
     sandbox.rules.token_lifetime = 100.0
     heard: list[Event] = []

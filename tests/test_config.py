@@ -147,6 +147,7 @@ def test_base_urls(given: str, base_url: str) -> None:
     [
         *("api.amigo.ai", "ftp://h", "https://", "https:///v1", "//h", "/v1", " ", "https"),
         *("https://[::1", "https://h:99999", "https://h:port", "file:///etc", b"https://h", 5),
+        *("http://api.amigo.ai", "http://API-eu-central-1.Amigo.AI."),
         *("https://user:hunter2@h", "https://user@h", "https://h?key=hunter2", "https://h#hunter2"),
     ],
 )
@@ -205,6 +206,7 @@ def test_the_client_shows_where_it_goes_and_no_secret() -> None:
         *(("request_timeout", bad) for bad in (0, -1, math.nan, math.inf, "30", None, True)),
         *(("poll_interval", bad) for bad in (0, 0.0, -1, math.nan, math.inf, "5", False)),
         *(("max_attempts", bad) for bad in (0, -1, 1.0, "4", None, True)),
+        *(("max_response_bytes", bad) for bad in (0, -1, 1.0, "4", None, True)),
         ("on_event", listen_slowly),
     ],
 )

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import ssl
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,11 +25,18 @@ from amigo_async.errors import (
     RequestTimeoutError,
     TransportError,
     WaitTimeoutError,
+    may_pass,
 )
+from amigo_async.session import retry
 from amigo_async.session.failures import mapped
 
 SIGNED = "https://store.example/key?X-Amz-Signature=hunter2"
 KEY = ConnectionKey("store.example", 443, True, True, None, None, None)
+NO_TLS = ssl.SSLError(1, "wrong version number")
+NO_TLS.reason = "WRONG_VERSION_NUMBER"
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it is deprecated in newer versions of aiohttp
+    PROXY_AUTH = aiohttp.BasicAuth("user", "hunter2")
 REFUSED = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")
 INFO = aiohttp.RequestInfo(URL(SIGNED), "GET", CIMultiDictProxy(CIMultiDict()), URL(SIGNED))
 
@@ -118,6 +126,21 @@ class OfTheUser(aiohttp.ClientError):
     ("foreign", "cls", "reason"),
     [
         (aiohttp.ClientConnectorError(KEY, REFUSED), TransportError, "Cannot connect to host stor"),
+        (
+            aiohttp.ClientProxyConnectionError(KEY, REFUSED),
+            TransportError,
+            "cannot connect to the proxy store.example:443 (Connect call failed",
+        ),
+        (
+            aiohttp.ClientConnectorError(KEY, ConnectionResetError()),
+            TransportError,
+            "store.example:443 closed the connection while TLS was agreed upon",
+        ),
+        (
+            aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "no protocols available")),
+            TransportError,
+            "no agreement on TLS with store.example:443 (no protocols available)",
+        ),
         (aiohttp.ServerDisconnectedError(), TransportError, "the connection was closed before"),
         (aiohttp.ClientPayloadError("cut"), TransportError, "the middle of the answer (cut)"),
         (aiohttp.ServerTimeoutError("x"), RequestTimeoutError, "no answer in time"),
@@ -151,6 +174,8 @@ def test_the_reason_is_in_the_message(
         (aiohttp.ConnectionTimeoutError(), False),
         (aiohttp.ClientProxyConnectionError(KEY, REFUSED), False),
         (aiohttp.InvalidURL("http://"), False),
+        (aiohttp.ServerFingerprintMismatch(b"a", b"b", "store.example", 443), False),
+        (aiohttp.ClientHttpProxyError(INFO, (), status=503), False),
         (aiohttp.ServerTimeoutError(), True),
         (aiohttp.SocketTimeoutError(), True),
         (TimeoutError(), True),
@@ -187,10 +212,60 @@ def test_everything_else_passes_as_it_is(error: BaseException) -> None:
     assert error.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError(), KeyboardInterrupt(), RuntimeError("session is closed")]
+)
+def test_whatever_passes_leaves_the_traceback_beneath_behind(error: BaseException) -> None:
+    def beneath() -> None:
+        error.__context__ = OSError(f"see {SIGNED}")
+        raise error
+
+    with pytest.raises(type(error)) as caught_, mapped("GET", "/p"):
+        beneath()
+    for link in (caught_.value, caught_.value.__context__):
+        assert link is not None
+        assert "beneath" not in {f.name for f in traceback.extract_tb(link.__traceback__)}
+        assert "hunter2" not in repr(link)
+
+
+def test_what_is_known_to_be_secret_is_in_no_message_and_no_field() -> None:
+    foreign = aiohttp.http_exceptions.BadStatusLine("HTTP/1.1 hunter2", "bad: hunter2")
+    foreign.__cause__ = UnicodeDecodeError("utf-8", b"hunter2\xff", 7, 8, "invalid start byte")
+    with pytest.raises(TransportError) as caught_, mapped("GET", "/p", lambda: ["hunter2"]):
+        raise foreign
+    cause = foreign.__cause__
+    said = (caught_.value, vars(caught_.value), foreign, vars(foreign), cause, cause.object)
+    assert "hunter2" not in f"{said} {foreign} {cause}"
+
+
 def test_without_an_error_nothing_happens() -> None:
     with mapped("GET", "/p"):
         reached = True
     assert reached
+
+
+@pytest.mark.parametrize(
+    ("foreign", "lasting"),
+    [
+        (aiohttp.ClientConnectorCertificateError(KEY, ssl.CertificateError("expired")), True),
+        (ssl.SSLCertVerificationError("expired"), True),
+        (aiohttp.ServerFingerprintMismatch(b"a", b"b", "store.example", 443), True),
+        (aiohttp.ClientConnectorSSLError(KEY, NO_TLS), True),
+        (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "internal error")), False),
+        (aiohttp.InvalidURL("proxy:3128"), True),
+        (aiohttp.ClientHttpProxyError(INFO, (), status=407), True),
+        (aiohttp.ClientHttpProxyError(INFO, (), status=503), False),
+        (aiohttp.ClientConnectorDNSError(KEY, OSError("no such host")), False),
+        (aiohttp.ClientConnectorError(KEY, REFUSED), False),
+        (aiohttp.ServerDisconnectedError(), False),
+        (TimeoutError(), False),
+    ],
+)
+def test_what_will_not_pass_by_itself_is_known(foreign: Exception, lasting: bool) -> None:
+    error = caught(foreign)
+    assert error.lasting is lasting
+    assert may_pass(error) is not lasting
+    assert retry.may_pass(error) is not lasting
 
 
 def raise_chained() -> None:
@@ -233,3 +308,31 @@ def test_what_the_caller_was_handling_is_left_alone() -> None:
     assert before is not None
     assert outer.__traceback__ is before
     assert outer.args == (f"mine, of {SIGNED}",)
+
+
+WITH_PROXY = ConnectionKey(
+    "store.example", 443, True, True, URL("http://u:hunter2@proxy"), PROXY_AUTH, None
+)
+WITH_TOKEN = aiohttp.RequestInfo(
+    URL("https://api.example/"),
+    "GET",
+    CIMultiDictProxy(CIMultiDict({"Authorization": "Bearer hunter2"})),
+    URL("https://api.example/"),
+)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        aiohttp.ClientConnectorError(WITH_PROXY, REFUSED),
+        aiohttp.ClientProxyConnectionError(WITH_PROXY, REFUSED),
+        aiohttp.ClientConnectorCertificateError(WITH_PROXY, ssl.CertificateError("expired")),
+        aiohttp.ClientConnectorSSLError(WITH_PROXY, NO_TLS),
+        aiohttp.ClientHttpProxyError(WITH_TOKEN, (), status=407),
+        aiohttp.ClientResponseError(WITH_TOKEN, (), status=400, message="Bad status line"),
+    ],
+)
+def test_the_cause_keeps_no_headers_and_no_password_of_a_proxy(foreign: Exception) -> None:
+    cause = caught(foreign).__cause__
+    assert cause is foreign
+    assert "hunter2" not in f"{cause} {cause!r} {vars(cause)}"

@@ -73,7 +73,7 @@ BATCH = (
 CLIENT = (
     "*, api_key=None, api_key_id=None, user_id=None, organization_id=None, base_url=None, "
     "auth=None, mongo_cluster_name=None, headers=None, request_timeout=30.0, max_attempts=4, "
-    "poll_interval=None, on_event=None, http=None"
+    "max_response_bytes=67108864, poll_interval=None, on_event=None, http=None, shared=None"
 )
 LIST = (
     "*, id=(), simulation_unit_test_set_id=(), creator=(), is_completed=None, "
@@ -271,7 +271,7 @@ print(*sorted(m for m in set(sys.modules) - before))
     loaded = in_a_fresh_process(code).split()
     ours = {name for name in loaded if name.split(".")[0] == "amigo_async"}
     assert "amigo_async.client" in ours
-    rooms = ("cli", "testing", "report", "otel")
+    rooms = ("cli", "dask", "fleet", "otel", "redis", "report", "testing")
     assert not {name for name in ours if name.split(".")[1:2] and name.split(".")[1] in rooms}
     others = set(loaded) - ours
     packages = {name.split(".")[0] for name in others}
@@ -285,9 +285,10 @@ print(*sorted(m for m in set(sys.modules) - before))
 ROOMS = [
     ["version", "redact", "shield"],
     ["errors", "models", "events", "clock"],
+    ["decoding"],
     ["wire"],
     ["auth", "limits"],
-    ["config"],
+    ["config", "sharing"],
     ["session"],
     ["calls", "attempt"],
     ["tally", "polling", "artifacts"],
@@ -296,6 +297,8 @@ ROOMS = [
     ["gate"],
     ["batch"],
     ["client"],
+    ["fleet"],
+    ["dask"],
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Literal
 
 import anyio
@@ -178,8 +179,9 @@ async def test_a_second_cancellation_does_not_cut_the_grace(how: How) -> None:
         caller.task.cancel()
         await settle()
         assert work.became == "begun"
-    with pytest.raises(asyncio.CancelledError):
+    with contextlib.suppress(asyncio.CancelledError):  # an older anyio counts all as its scope's
         await caller.task
+    assert isinstance(caller.outcome, asyncio.CancelledError)
     assert work.became == "cancelled"
     assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
     assert_alone()

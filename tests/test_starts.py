@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from amigo_async.attempt import GRACE
 from amigo_async.clock import ServerClock
+from amigo_async.decoding import decode_created_run
 from amigo_async.errors import (
     AmbiguousStartError,
     AmigoError,
@@ -29,7 +30,7 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.events import Event, RunStarted, StartUnresolved
-from amigo_async.models import CreatedRun, Run, RunPage, UserInfo, decode_created_run
+from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
 from amigo_async.session import Guard
 from amigo_async.starts import Starts
 from amigo_async.wire.requests import RunFilters
@@ -301,6 +302,57 @@ def test_it_gives_up_with_what_is_known() -> None:
     assert calls.creates == 5
 
 
+class OneBroken(FakeCalls):
+    """Creates of `SET` wait for `queue` seconds and then fail; those of other sets do neither."""
+
+    def __init__(self, queue: float) -> None:
+        super().__init__(*["500 before"] * 1_000)
+        self.queue = queue
+
+    async def create(self, set_id: str, guard: Guard) -> CreatedRun:
+        if set_id == SET:
+            await asyncio.sleep(self.queue)
+        return await super().create(set_id, guard)
+
+    async def _send(self, set_id: str) -> Response:
+        if set_id == SET:
+            return await super()._send(set_id)
+        return Response(201, {}, msgspec.json.encode(CreatedRun(self.add(set_id).id)))
+
+
+@pytest.mark.parametrize(
+    ("queue", "others_work", "attempts"),
+    [
+        pytest.param(0.0, False, (40, 200), id="no queue"),
+        pytest.param(400.0, True, (40, 200), id="a queue, and the service works for others"),
+        pytest.param(400.0, False, (5, 5), id="a queue, and the service works for nobody"),
+        pytest.param(0.0, True, (40, 200), id="it works for all others"),
+    ],
+)
+def test_patience_is_with_failures_and_not_with_the_queue(
+    queue: float, others_work: bool, attempts: tuple[int, int]
+) -> None:
+    calls = OneBroken(queue)
+
+    async def main() -> None:
+        shared = starts(calls)
+
+        async def start_others() -> None:
+            for number in itertools.count(1000):
+                await asyncio.sleep(100.0)
+                await shared.start(run_id(number))
+
+        async with anyio.create_task_group() as group:
+            if others_work:
+                group.start_soon(start_others)
+            with pytest.raises(AmbiguousStartError):
+                await shared.start(SET, patience=300.0)
+            group.cancel_scope.cancel()
+
+    run(main)
+    assert attempts[0] <= calls.creates <= attempts[1]
+
+
 def test_a_service_that_was_never_reached_is_no_ambiguity() -> None:
     calls = FakeCalls(*["not sent"] * 10)
     with pytest.raises(TransportError):
@@ -540,3 +592,34 @@ def test_a_run_that_a_stopped_process_meant_to_start_is_found_or_started(
     assert run(main) == CreatedRun(run_id(1))
     assert len(calls.runs) == 1
     assert calls.creates == (0 if was_started else 1)
+
+
+def test_what_is_remembered_of_a_set_does_not_grow_with_its_runs() -> None:
+    calls = FakeCalls(ends_after=0.0)
+
+    async def main() -> list[str]:
+        shared = starts(calls)
+        for _ in range(50):
+            await shared.start(SET)
+        return list(shared._given[SET])
+
+    assert run(main) == [started.id for started in calls.runs[-10:]]
+    assert len(calls.runs) == 50
+
+
+def test_a_run_that_was_attached_to_is_not_found_for_a_start_that_was_lost() -> None:
+    """However often it is attached to, it is remembered once, and longer than others."""
+    calls = FakeCalls()
+
+    async def main() -> None:
+        shared = starts(calls)
+        existing = calls.add()
+        for _ in range(30):
+            assert (await shared.start(SET, "attach")).attached
+        calls.end(existing.id)
+        calls.plan = ["lost before"]
+        again = await shared.start(SET)
+        assert again.simulation_unit_test_set_run_id != existing.id
+
+    run(main)
+    assert len(calls.runs) == 2

@@ -72,6 +72,7 @@ async def clients(http: aiohttp.ClientSession) -> None:
         headers={"X-Mine": "1"},
         request_timeout=10,
         max_attempts=2,
+        max_response_bytes=1024 * 1024,
         poll_interval=5,
         on_event=listen,
         http=http,

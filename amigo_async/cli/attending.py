@@ -144,7 +144,7 @@ async def attend(
 
 
 async def _visit(client: AmigoClient, act: Act, visit: Visit, deadline: float, show: Show) -> None:
-    with anyio.move_on_at(deadline):
+    with anyio.CancelScope(deadline=deadline):
         try:
             await act(client, visit)
             visit.late = False

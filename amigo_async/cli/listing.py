@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import click
@@ -100,9 +101,17 @@ async def _table(runs: AsyncIterator[Run], *, wide: bool) -> Table:
             plain(run.id),
             plain(run.simulation_unit_test_set_id),
             amount_done(run),
-            run.created_at.astimezone().strftime(form),
+            _local(run.created_at).strftime(form),
         )
     return table
+
+
+def _local(at: datetime) -> datetime:
+    """`at` in the zone of this machine; as it is where there is no such time there."""
+    try:
+        return at.astimezone()
+    except OverflowError:
+        return at
 
 
 def _state(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ def duration(text: str) -> float:
     """Seconds: a number of them, or a number with s, m, h or d."""
     match = _DURATION.fullmatch(text.strip())
     seconds = 0.0 if match is None else float(match[1]) * _SECONDS[match[2] or "s"]
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise click.BadParameter(f"{text!r} is not a duration above 0, like 90, 30m or 2h")
     return seconds
 

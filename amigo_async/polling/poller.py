@@ -68,13 +68,20 @@ class Poller:
         look: Lists a page of runs.
         budget: A snapshot of the budget of `look`; None before its first use.
         interval: Seconds between two looks for waiters that do not say; None to adapt.
+        check: Raises where it cannot be waited, in another event loop for instance.
     """
 
     def __init__(
-        self, look: Look, budget: Callable[[], BudgetState | None], interval: float | None = None
+        self,
+        look: Look,
+        budget: Callable[[], BudgetState | None],
+        interval: float | None = None,
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._look = look
         self._budget = budget
+        self._check = check
         self._interval = interval
         self._watched: dict[str, Watched] = {}
         self._sleeping: OrderedDict[Watch, None] = OrderedDict()
@@ -100,6 +107,7 @@ class Poller:
         Raises:
             ArgumentError: If an id cannot be one.
         """
+        self._check()
         watch = Watch(
             (check_id("run_id", run_id) for run_id in run_ids),
             interval=self._interval if interval is None else interval,
@@ -164,7 +172,7 @@ class Poller:
         self._turn = watch
         self._poked.clear()
         try:
-            with anyio.move_on_at(self._next_due):
+            with anyio.CancelScope(deadline=self._next_due):
                 await self._poked.wait()
             if anyio.current_time() >= self._next_due:
                 await self._poll()
@@ -300,4 +308,5 @@ class Poller:
 
 
 def _refused_for_size(error: AmigoError) -> bool:
-    return isinstance(error, APIError) and error.status in _TOO_MANY
+    # Not where it is the sign in that was refused.
+    return isinstance(error, APIError) and error.method == "GET" and error.status in _TOO_MANY

@@ -91,7 +91,7 @@ async def _before(
 ) -> Run | AmigoError:
     """The next news of `watch`; no scope is open while the generator's caller has the run."""
     try:
-        with anyio.move_on_at(deadline):
+        with anyio.CancelScope(deadline=deadline):
             return await poller.news(watch)
     except DeadlineError as error:
         if timeout is None:

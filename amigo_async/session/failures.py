@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace, TracebackType
+from typing import Final
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from amigo_async.errors import AmigoError, RequestTimeoutError, TransportError
 from amigo_async.redact import redact
+from amigo_async.session.handshakes import explained, is_lasting
 
 # Raised before a single byte of the request has left.
 _NOT_SENT = (
@@ -17,34 +22,60 @@ _NOT_SENT = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
     aiohttp.ClientProxyConnectionError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ServerFingerprintMismatch,
 )
 
 
-@contextmanager
-def mapped(method: str, path: str) -> Iterator[None]:
+_NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
+
+
+class mapped:  # noqa: N801  # read as a function: `with mapped(...)`
     """Turn what goes wrong with a request into a `TransportError`.
+
+    Whatever leaves the context, a cancellation too, does so without the traceback of what is
+    beneath it: the local variables there would show secrets.
 
     Args:
         method: The method of the request, for the message.
         path: Its path without the query, for the message.
+        secrets: Gives what must not be in the message.
 
     Raises:
         RequestTimeoutError: For every kind of timeout.
-        TransportError: For everything else that aiohttp and the OS raise. The cause is
-            attached without its traceback, whose local variables would show secrets.
+        TransportError: For everything else that aiohttp and the OS raise. The cause is attached.
     """
-    outer = sys.exception()
-    try:
-        yield
-    except Exception as error:
+
+    def __init__(
+        self, method: str, path: str, secrets: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        self._method = method
+        self._path = path
+        self._secrets = secrets
+
+    def __enter__(self) -> None:
+        self._outer = sys.exception()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        secrets = self._secrets()
+        bare(error, secrets, self._outer)
         if not _is_foreign(error):
-            raise
+            return
         kind = RequestTimeoutError if isinstance(error, TimeoutError) else TransportError
-        sent = not isinstance(error, _NOT_SENT)
-        raise kind(_reason(error), method=method, path=path, sent=sent) from _bare(error, outer)
+        reason, sent = _reason(error), not isinstance(error, _NOT_SENT)
+        raise kind(
+            reason, method=self._method, path=self._path, sent=sent, lasting=is_lasting(error)
+        ) from error
 
 
-def _is_foreign(error: Exception) -> bool:
+def _is_foreign(error: BaseException) -> bool:
     """Whether `error` comes from the network: of the OS, of TLS, or any that aiohttp defines."""
     if isinstance(error, AmigoError):
         return False
@@ -52,29 +83,73 @@ def _is_foreign(error: Exception) -> bool:
     return isinstance(error, OSError) or any(c.__module__.startswith("aiohttp.") for c in classes)
 
 
-def _reason(error: Exception) -> str:
-    text = redact(" ".join(str(error).split()))
+def _reason(error: BaseException) -> str:
+    text = redact(" ".join((explained(error) or str(error)).split()))
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection in time"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the connection was closed before the answer"
+    if isinstance(error, aiohttp.ClientResponseError) and explained(error) is None:
+        return f"the answer is not HTTP ({_flaw(error.message)})"
     if isinstance(error, aiohttp.ClientPayloadError):
         return f"the connection broke off in the middle of the answer ({text})"
     return text or type(error).__name__
 
 
-def _bare(error: BaseException, outer: BaseException | None) -> BaseException:
-    """`error` and what led to it, without tracebacks and without queries in their messages.
+def bare(
+    error: BaseException, secrets: Iterable[str] = (), outer: BaseException | None = None
+) -> BaseException:
+    """`error` and what led to it, without tracebacks and without secrets in their messages.
 
-    `outer`, which the caller was handling before, is not touched: it is the caller's.
+    Args:
+        error: Any error; those of this package are without secrets anyway.
+        secrets: What must not be in a message.
+        outer: What the caller was handling before; it is the caller's, and not touched.
     """
+    secrets = tuple(secrets)
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and link is not outer and id(link) not in seen:
         seen.add(id(link))
         link.__traceback__ = None
-        link.args = tuple(redact(a) if isinstance(a, str) else a for a in link.args)
+        if not isinstance(link, AmigoError):
+            link.args = tuple(redact(a, secrets) if isinstance(a, str) else a for a in link.args)
+            fields = vars(link).items()
+            vars(link).update({n: redact(v, secrets) for n, v in fields if isinstance(v, str)})
+            _forget_credentials(link)
+            _forget_answer(link)
+        if isinstance(link, UnicodeDecodeError):  # it has all that was to be decoded
+            link.object, link.args = b"", (link.reason,)
         link = link.__cause__ or link.__context__
     return error
+
+
+def _forget_answer(error: BaseException) -> None:
+    """Keep why an answer is not HTTP, and drop the rest: it may be half of a token."""
+    if isinstance(error, HttpProcessingError):
+        error.message = _flaw(error.message)
+        error.args = (error.message,)
+    elif isinstance(error, aiohttp.ClientResponseError):
+        error.message = _flaw(error.message)
+
+
+def _flaw(message: str) -> str:
+    """What is wrong, of a message that goes on with the bytes in which it is."""
+    return " ".join(message.partition("\n")[0].partition(":")[0].split())[:80]
+
+
+def _forget_credentials(error: BaseException) -> None:
+    """Drop the headers of the request, and the user of a proxy, which aiohttp keeps and shows."""
+    error.args = tuple(map(_without_credentials, error.args))
+    vars(error).update({name: _without_credentials(v) for name, v in vars(error).items()})
+
+
+def _without_credentials(value: object) -> object:
+    if isinstance(value, aiohttp.RequestInfo):
+        return aiohttp.RequestInfo(value.url, value.method, _NO_HEADERS, value.real_url)
+    if isinstance(value, ConnectionKey):
+        where = {"host": value.host, "port": value.port}
+        return SimpleNamespace(**where, is_ssl=value.is_ssl, ssl=value.ssl)
+    return value

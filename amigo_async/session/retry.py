@@ -39,8 +39,8 @@ def may_pass(error: Exception) -> bool:
         return error.status in _PASSING or (error.status > 505)
     if isinstance(error, DecodeError):
         # JSON of another shape will come again; what is no JSON is from something in between.
-        return not isinstance(error.__cause__, msgspec.ValidationError)
-    return isinstance(error, TransportError)
+        return not (error.lasting or isinstance(error.__cause__, msgspec.ValidationError))
+    return isinstance(error, TransportError) and not error.lasting
 
 
 def fits(delay: float) -> bool:

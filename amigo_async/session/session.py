@@ -6,19 +6,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import aiohttp
-import anyio
 import backoff
 from yarl import URL
 
 from amigo_async.auth import ApiKeyAuth, Authorizer, GivenToken, SignedInToken
-from amigo_async.clock import ServerClock
+from amigo_async.clock import ServerClock, loop_time
 from amigo_async.config import Configuration
-from amigo_async.errors import AmigoError, RateLimitError, TransportError
+from amigo_async.decoding import decode_sign_in
+from amigo_async.errors import (
+    AmigoError,
+    ConflictError,
+    DecodeError,
+    RateLimitError,
+    TransportError,
+)
 from amigo_async.events import Events, RequestRetried, SignedIn
-from amigo_async.limits import BudgetState, Gates, Told
-from amigo_async.models import SignIn, decode_sign_in
+from amigo_async.limits import BudgetState, Gates, SharedGates, Told
+from amigo_async.models import SignIn
 from amigo_async.session import retry
-from amigo_async.session.failures import mapped
+from amigo_async.session.bodies import ACCEPTED, read_body
+from amigo_async.session.failures import bare, mapped
+from amigo_async.sharing import Shared
 from amigo_async.version import __version__
 from amigo_async.wire.headers import (
     LONGEST_WAIT,
@@ -38,15 +46,32 @@ _Call: TypeAlias = Callable[..., Awaitable[Any]]
 # is further off is not an instant on the server's clock.
 _STALE = 5.0
 
+# A call of which other processes hear nothing for this many seconds longer than a request can
+# take is taken for lost by them.
+_OVERDUE = 5.0
+
+# How often a call that is answered with 401 is sent again with another token: a token that was
+# shared, or is revoked just then, may be refused more than once in a row.
+_RENEWALS = 3
+
 
 class Arrival:
-    """One call on its way: whether the gate refused it before, and how its answer is awaited."""
+    """One call on its way.
 
-    __slots__ = ("guard", "refused")
+    Attributes:
+        guard: How its answer is awaited; None for as it comes.
+        refused: Whether the gate let it through before and it was refused.
+        failure: How it has failed without `backoff`, which has yet to hear of it; None for not.
+        lost: Whether an answer was lost, of which it is not known what it was.
+    """
+
+    __slots__ = ("failure", "guard", "lost", "refused")
 
     def __init__(self, guard: Guard | None = None) -> None:
         self.guard = guard
         self.refused = False
+        self.lost = False
+        self.failure: AmigoError | None = None
 
 
 class Session:
@@ -57,7 +82,9 @@ class Session:
         config: The organization, where the API is, the credentials and the user's headers.
         request_timeout: Seconds for one attempt, from connecting to the end of the body.
         max_attempts: How often a request that may be repeated is sent in all.
+        max_response_bytes: How many bytes the body of a response may have.
         events: Hears of retries and sign ins.
+        shared: Where budgets and tokens are shared with other processes; None for nowhere.
 
     Attributes:
         organization: The organization as a segment of a path.
@@ -71,24 +98,30 @@ class Session:
         config: Configuration,
         request_timeout: float,
         max_attempts: int,
+        max_response_bytes: int,
         events: Events,
+        shared: Shared | None = None,
     ) -> None:
         self.organization = organization_segment(config.organization_id)
         self.clock = ServerClock()
-        self._gates = Gates(config.base_url, config.organization_id)
+        self._shared = shared
+        self._gates = _gates(config, shared, request_timeout + _OVERDUE)
         self._http = http
         self._base_url = config.base_url
         self._headers = {
             "Accept": "application/json",
+            "Accept-Encoding": ACCEPTED,
             "User-Agent": f"amigo_async/{__version__}",
             **config.headers,
         }
         self._timeout = aiohttp.ClientTimeout(total=request_timeout)
+        self._most = max_response_bytes
         self._events = events
         self._auth: Authorizer
         if isinstance(config.auth, ApiKeyAuth):
             self._key = config.auth
-            self._auth = SignedInToken(self._sign_in, self.clock, config.auth.api_key)
+            tokens = None if shared is None else shared.tokens(_holder(config, config.auth))
+            self._auth = SignedInToken(self._sign_in, self.clock, config.auth.api_key, tokens)
         else:
             self._auth = GivenToken(config.auth, config.organization_id)
         self._once = self._with_refusals(self._authorized)
@@ -103,7 +136,16 @@ class Session:
             TransportError: If no answer comes.
             DecodeError: If the answer cannot be decoded.
         """
-        return cast(T, await self._replayed(request, decode, Arrival()))
+        self._http()  # says so at once where the client is closed, or of another loop
+        # Before the queue, where a wrong key fails once for all; a sign in has its own attempts.
+        await self._auth.headers()
+        arrival = Arrival()
+        try:
+            return await self._authorized(request, decode, arrival)
+        except AmigoError as error:
+            arrival.failure = error
+        # Only now: most calls succeed at once, and need not go through two decorators.
+        return cast(T, await self._replayed(request, decode, arrival))
 
     async def call_once(self, request: Request, decode: Callable[[bytes], T], guard: Guard) -> T:
         """Send `request` until it is not refused, for one that must not be repeated blindly.
@@ -120,17 +162,37 @@ class Session:
             TransportError: If no answer comes.
             DecodeError: If the answer cannot be decoded.
         """
+        self._http()
+        await self._auth.headers()
         return cast(T, await self._once(request, decode, Arrival(guard)))
+
+    async def aclose(self) -> None:
+        """Leave what is shared."""
+        if isinstance(self._gates, SharedGates):
+            await self._gates.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
 
     async def _authorized(
         self, request: Request, decode: Callable[[bytes], T], arrival: Arrival
     ) -> T:
-        """Send with a token; one that is refused is renewed, once."""
-        await self._auth.headers()  # before the queue: a wrong key fails here, once for all
+        """Send with a token; one that is refused is renewed, a few times."""
+        if arrival.failure is not None:
+            failure, arrival.failure = arrival.failure, None
+            raise failure
         headers, response = await self._pass(request, self._auth.headers, arrival)
-        if response.status == 401 and self._auth.refused(headers):
-            _, response = await self._pass(request, self._auth.headers, arrival)
-        return self._outcome(request, response, decode)
+        for _ in range(_RENEWALS):
+            if response.status != 401 or not self._auth.refused(headers):
+                break
+            headers, response = await self._pass(request, self._auth.headers, arrival)
+        try:
+            return self._outcome(request, response, decode)
+        except ConflictError as error:
+            error.after_loss = arrival.lost
+            raise
+        except DecodeError:
+            arrival.lost = True
+            raise
 
     async def _sign_in(self) -> SignIn:
         request = sign_in(self.organization)
@@ -169,35 +231,45 @@ class Session:
             except TransportError as error:
                 if not error.sent:
                     permit.unused()
+                arrival.lost |= error.sent
                 raise
             arrival.refused = response.status == 429
+            arrival.lost |= response.status >= 500 or response.status == 408
             if arrival.refused:
                 permit.refused(self._pause(response))
-            else:
-                permit.answered(self._told(response))
+            elif (told := self._told(response)) is not None or not _is_of_a_proxy(response.status):
+                permit.answered(told)
         return headers, response
 
     async def _send(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Put `request` on the wire and read the response to its end."""
         method, path = request.endpoint.method, request.path
         url = f"{self._base_url}{path}?{request.query}" if request.query else self._base_url + path
-        sent = anyio.current_time()
-        with mapped(method, path):
-            async with self._http().request(
-                method,
-                URL(url, encoded=True),
-                headers={**self._headers, **headers, **_content_type(request)},
-                data=request.body,
-                timeout=self._timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-            ) as answer:
-                received = anyio.current_time()
-                body = await answer.read()
+        sent = {**self._headers, **headers, **_content_type(request)}
+        with mapped(method, path, self._auth.secrets):
+            return await self._exchange(method, URL(url, encoded=True), sent, request.body)
+
+    async def _exchange(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
+    ) -> Response:
+        """Talk to aiohttp; `mapped` leaves this frame, whose variables show much, out of errors."""
+        sent = loop_time()
+        async with self._http().request(
+            method,
+            url,
+            headers=headers,
+            data=body,
+            timeout=self._timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=False,
+        ) as answer:
+            received = loop_time()
+            content, flaw = await read_body(answer, self._most)
         date = read_date(answer.headers)
         if date is not None:
             self.clock.observe(date, sent, received)
-        return Response(answer.status, answer.headers, body)
+        return Response(answer.status, answer.headers, content, flaw)
 
     def _outcome(self, request: Request, response: Response, decode: Callable[[bytes], T]) -> T:
         """The struct of a response, or the error."""
@@ -205,9 +277,11 @@ class Session:
         if not 200 <= response.status < 300:
             raise api_error(request, response, secrets)
         try:
+            if response.flaw is not None:
+                raise response.flaw
             return decode(response.body)
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            raise decode_error(request, response, error, secrets) from error
+            raise decode_error(request, response, error, secrets) from bare(error, secrets)
 
     def budgets(self) -> dict[str, BudgetState]:
         """A snapshot of the budgets that were used so far, by endpoint."""
@@ -218,7 +292,7 @@ class Session:
         rate = read_rate_limit(response.headers)
         if rate is None or not -_STALE <= rate.reset - self.clock.now() <= LONGEST_WAIT:
             return None
-        turns_at = anyio.current_time() + self.clock.until(rate.reset)
+        turns_at = loop_time() + self.clock.until(rate.reset)
         return Told(rate.limit, rate.remaining, rate.reset, turns_at)
 
     def _pause(self, response: Response) -> float | None:
@@ -226,7 +300,7 @@ class Session:
         pause = read_retry_after(response.headers)
         if pause is None:
             told = self._told(response)
-            pause = None if told is None else told.turns_at - anyio.current_time()
+            pause = None if told is None else told.turns_at - loop_time()
         return None if pause is None else min(pause, LONGEST_WAIT)
 
     def _with_retries(self, call: _Call, attempts: int) -> _Call:
@@ -265,3 +339,25 @@ class Session:
 
 def _content_type(request: Request) -> Mapping[str, str]:
     return {} if request.body is None else {"Content-Type": "application/json"}
+
+
+def _gates(config: Configuration, shared: Shared | None, lease: float) -> Gates | SharedGates:
+    gates = Gates(config.base_url, config.organization_id)
+    if shared is None:
+        return gates
+    return SharedGates(gates, shared, name=_owner(config), lease=lease)
+
+
+def _owner(config: Configuration) -> str:
+    """Whose budgets they are, in writing."""
+    return f"{config.base_url}/{config.organization_id}"
+
+
+def _holder(config: Configuration, key: ApiKeyAuth) -> str:
+    """Whose token it is, in writing."""
+    return f"{_owner(config)}:{key.api_key_id}:{key.user_id}"
+
+
+def _is_of_a_proxy(status: int) -> bool:
+    """Whether an answer may be that of a proxy, which knows nothing of budgets."""
+    return status >= 500 or status in (407, 408)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from amigo_async.errors import TransportError
-from amigo_async.redact import SecretUrl
+from amigo_async.redact import Secret, SecretUrl
 from amigo_async.session.failures import mapped
 from amigo_async.wire.links import UnsafeLinkError, check_link, redirect_target
 
 CONNECT_TIMEOUT: Final = 30.0
 READ_TIMEOUT: Final = 60.0
 MAX_REDIRECTS: Final = 5
+# Characters from which on a value in a query may be a secret: dates and the like are shorter.
+_LONG: Final = 20
 # What aiohttp holds before it stops reading from the socket is twice this.
 _BUFFER: Final = 512 * 1024
 
@@ -34,11 +36,12 @@ class StoreBody:
         headers: The headers, their names in lower case.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, path: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self._response = response
         self._content = response.content
-        self._path = path
+        self._url = url
         self._broken: TransportError | None = None
 
     async def read(self) -> bytes:
@@ -50,12 +53,16 @@ class StoreBody:
         if self._broken is not None:
             raise self._broken
         try:
-            return await _mapped(self._path, self._read())
+            return await _mapped(self._url, self._read())
         except TransportError as error:
             self._broken = error
         if rest := _unread(self._content):
             return rest
         raise self._broken
+
+    def close(self) -> None:
+        """Let go of the connection; one whose body was read to its end is in the pool already."""
+        self._response.close()
 
     async def _read(self) -> bytes:
         while True:
@@ -71,6 +78,7 @@ class Store:
     Args:
         http: Gives the session. It must have no headers, cookies or credentials of its own.
         allow_http: Whether URLs may be plain http, as they may where the base URL is.
+        proxy: Gives the proxy for a URL, or None for none; None for no proxy ever.
         connect_timeout: Seconds for a connection to come about.
         read_timeout: Seconds without a byte after which a connection is given up. There is no
             limit on the whole, however long it takes.
@@ -81,11 +89,13 @@ class Store:
         http: Callable[[], aiohttp.ClientSession],
         *,
         allow_http: bool,
+        proxy: Callable[[str], URL | None] | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self._http = http
         self._allow_http = allow_http
+        self._proxy = proxy
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
@@ -105,21 +115,23 @@ class Store:
         target = SecretUrl(url)
         check_link(target, allow_http=self._allow_http)
         for _ in range(MAX_REDIRECTS + 1):
-            async with self._get(target, headers) as response:
-                if response.status not in _REDIRECTS:
-                    yield StoreBody(response, _path(target))
+            async with self._get(target, headers) as body:
+                if body.status not in _REDIRECTS:
+                    yield body
                     return
-                location = SecretUrl(response.headers.get("Location", ""))
+                location = SecretUrl(body.headers.get("location", ""))
             target = redirect_target(target, location, allow_http=self._allow_http)
         raise UnsafeLinkError("the store redirects without end")
 
     @asynccontextmanager
-    async def _get(
-        self, url: SecretUrl, headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request. The response is closed rather than read to its end on the way out."""
+    async def _get(self, url: SecretUrl, headers: Mapping[str, str]) -> AsyncIterator[StoreBody]:
+        """One request. The response is closed rather than read to its end on the way out.
+
+        It is in no local variable here: it shows its URL, and an error may come this way.
+        """
         request = self._http().get(
             URL(str(url), encoded=True),
+            proxy=None if self._proxy is None else self._proxy(url),
             headers={"Accept": "*/*", "Accept-Encoding": "identity", **headers},
             timeout=self._timeout,
             allow_redirects=False,
@@ -127,12 +139,11 @@ class Store:
             auto_decompress=False,
             read_bufsize=_BUFFER,
         )
-        response = await _mapped(_path(url), request)
+        body = StoreBody(await _mapped(url, request), url)
         try:
-            yield response
+            yield body
         finally:
-            # Where the body was read to its end the connection is back in the pool already.
-            response.close()
+            body.close()
 
 
 def _unread(content: aiohttp.StreamReader) -> bytes:
@@ -149,10 +160,17 @@ def _path(url: str) -> str:
     return urlsplit(url).path
 
 
-async def _mapped(path: str, asking: Awaitable[T]) -> T:
+def _secrets(url: str) -> tuple[Secret, ...]:
+    """What of `url` a store may repeat in a form in which it is not recognized as a URL."""
+    query = urlsplit(url).query
+    long = (value for _, value in parse_qsl(query) if len(value) >= _LONG)
+    return (Secret(query), *map(Secret, long))
+
+
+async def _mapped(url: str, asking: Awaitable[T]) -> T:
     """Map foreign exceptions, then drop them: some hold the whole URL in their attributes."""
     try:
-        with mapped("GET", path):
+        with mapped("GET", _path(url), lambda: _secrets(url)):
             return await asking
     except TransportError as error:
         ours = error

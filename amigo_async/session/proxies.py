@@ -1,0 +1,67 @@
+"""The proxy for requests to the store: that of the session which was given for the API.
+
+The store's session is one of its own, and does not read the environment: with it aiohttp would
+read ``.netrc`` too, and send credentials that it finds there to the store.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from amigo_async.errors import ConfigurationError
+
+
+def proxy_for(url: str, given: aiohttp.ClientSession) -> URL | None:
+    """The proxy through which `given` would ask for `url`; None for none."""
+    # Without a public name: what a session was given as `proxy` and `proxy_auth`.
+    own = getattr(given, "_default_proxy", None)
+    if own is not None:
+        return _with_auth(URL(own), getattr(given, "_default_proxy_auth", None))
+    # Its parts are in no variable, where a traceback would show the query.
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    if not given.trust_env or proxy_bypass(host or ""):
+        return None
+    found = URL(getproxies().get(scheme, ""))
+    # As aiohttp does, which takes no proxy from the environment that is itself behind TLS.
+    return found if found.host and found.scheme != "https" else None
+
+
+def check_environment() -> None:
+    """Refuse proxies in the environment that cannot be any; aiohttp says little about them.
+
+    Raises:
+        ConfigurationError: If there is one.
+    """
+    for scheme in ("http", "https"):
+        found = getproxies().get(scheme)
+        if found is not None and not _is_url(found):
+            raise ConfigurationError(
+                f"{scheme.upper()}_PROXY cannot be read: it must be like http://proxy.example:3128"
+            )
+
+
+def netrc_names(host: str) -> bool:
+    """Whether ``.netrc`` has credentials for `host`, which aiohttp would add to requests."""
+    try:
+        path = os.environ.get("NETRC") or Path.home() / ".netrc"
+        return netrc.netrc(os.fspath(path)).authenticators(host) is not None
+    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):
+        return False  # aiohttp does without one that cannot be read, too
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return bool(URL(text).host)
+    except ValueError:
+        return False
+
+
+def _with_auth(proxy: URL, auth: aiohttp.BasicAuth | None) -> URL:
+    return proxy if auth is None else proxy.with_user(auth.login).with_password(auth.password)
