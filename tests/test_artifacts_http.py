@@ -7,6 +7,7 @@ import contextlib
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -78,7 +79,7 @@ class Server:
 
 
 @asynccontextmanager
-async def opened(server: Server, **options: float) -> AsyncIterator[Store]:
+async def opened(server: Server, **options: Any) -> AsyncIterator[Store]:
     async with (
         server.running(),
         aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,

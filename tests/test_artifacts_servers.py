@@ -49,7 +49,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 
 
 @asynccontextmanager
-async def http(**options: float) -> AsyncIterator[Store]:
+async def http(**options: Any) -> AsyncIterator[Store]:
     async with aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
     ) as session:

@@ -21,6 +21,7 @@ from amigo_async import (
     NotFoundError,
     WaitTimeoutError,
 )
+from amigo_async.batch import downloads
 from amigo_async.batch import journal as journals
 from amigo_async.events import (
     ArtifactSaved,
@@ -142,6 +143,29 @@ async def test_an_artifact_that_cannot_be_had_does_not_hide_the_verdict(
     assert isinstance(outcome.error, ArtifactError)
     assert outcome.artifacts is None
     assert not result.passed
+
+
+async def test_a_store_that_is_down_for_minutes_costs_no_artifact(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
+    asyncio.get_running_loop().call_later(100.0, sandbox.clear_faults)
+    result = await client.run_many(sandbox.add_sets(2, SHORT), artifacts_dir=tmp_path)
+    assert result.passed
+    assert len(list(tmp_path.glob("*/*"))) == 2
+
+
+async def test_a_store_that_stays_down_is_borne_for_one_patience_by_all(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "PATIENCE", 20.0)
+    monkeypatch.setattr(downloads, "_SIDE_BY_SIDE", 1)
+    sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
+    began = anyio.current_time()
+    result = await client.run_many(sandbox.add_sets(4, SHORT), artifacts_dir=tmp_path)
+    assert 20.0 < anyio.current_time() - began < 70.0
+    assert result.counts == {"passed": 4}
+    assert all("gave up" in str(outcome.error) for outcome in result.outcomes)
 
 
 async def test_a_set_named_twice_is_run_once_and_reported_twice(

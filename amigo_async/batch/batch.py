@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import anyio
-import backoff
-from anyio.abc import TaskGroup
 
 from amigo_async.artifacts import Artifacts
+from amigo_async.batch.downloads import Downloads
 from amigo_async.batch.journal import (
     Finished,
     Intent,
@@ -39,7 +38,6 @@ from amigo_async.errors import (
     DeadlineError,
     JournalError,
     WaitTimeoutError,
-    may_pass,
 )
 from amigo_async.events import Events, RunFinished, RunProgressed
 from amigo_async.models import CreatedRun, Run
@@ -47,15 +45,12 @@ from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, w
 from amigo_async.shield import finish
 from amigo_async.starts import Starts
 
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup  # loads more than the rest of this module
+
 # How long the artifacts of a run that is over are waited for, in seconds; a run that was cancelled
 # elsewhere may never have any.
 ARTIFACTS_PATIENCE: Final = 600.0
-
-# The longest pause before a link is asked for again, in seconds.
-_LINK_PAUSE: Final = 10.0
-
-# Downloads side by side: more would only share the same line.
-_DOWNLOADS: Final = 8
 
 
 class Rooms(NamedTuple):
@@ -93,7 +88,7 @@ class Batch:
         self._wants_progress = options.on_event is not None or options.on_failure != "continue"
         self._began = 0.0
         self._deadline = math.inf
-        self._downloads = anyio.Semaphore(_DOWNLOADS)
+        self._downloads = Downloads(rooms.artifacts)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -163,7 +158,7 @@ class Batch:
 
     async def _attend(self, member: Member) -> None:
         """Take one set through the batch; whatever happens to it is its outcome."""
-        with anyio.move_on_at(self._deadline) as scope:
+        with anyio.CancelScope(deadline=self._deadline) as scope:
             try:
                 await self._take_through(member)
             except Exception as error:  # noqa: BLE001  # one set must not take the others with it
@@ -294,23 +289,11 @@ class Batch:
                 poll_interval=self._options.poll_interval,
                 require_artifacts=True,
             )
-        async with self._downloads:
-            # A folder for each run: the store may call all of their artifacts the same.
-            artifacts = await self._download(run.id, f"{Path(folder) / run.id}/")
+        # A folder for each run: the store may call all of their artifacts the same.
+        artifacts = await self._downloads.fetch(run.id, f"{Path(folder) / run.id}/")
         at = self._rooms.clock.utcnow()
         member.saved(artifacts, at)
         await self._try_to_note(member, Saved(member.set_id, os.fspath(artifacts), at))
-
-    async def _download(self, run_id: str, target: str) -> Path:
-        """Download; an API that does not answer is borne as long as a poll would bear it."""
-        until = anyio.current_time() + PATIENCE
-        while True:
-            try:
-                return await self._rooms.artifacts.download(run_id, target)
-            except AmigoError as error:
-                if not may_pass(error) or anyio.current_time() >= until:
-                    raise
-            await anyio.sleep(backoff.full_jitter(_LINK_PAUSE))
 
     def _react(self, failed: Member) -> None:
         """A set failed, or is seen to be failing: do about the others as asked."""

@@ -25,6 +25,7 @@ from amigo_async.models import Run
 from amigo_async.shield import finish
 
 _VERSION: Final = 1
+_BEGINNING: Final = b'{"what":"journal",'
 
 
 class Opened(Struct, frozen=True, tag="journal", tag_field="what"):
@@ -109,7 +110,7 @@ class Journal:
             self._descriptor = os.open(self._path, flags, 0o644)
         _lock(self._descriptor, self._path)
         with self._errors("read"):
-            content = _whole_lines(self._descriptor)
+            content = _whole_lines(self._descriptor, self._path)
             if not content:
                 _append(self._descriptor, _encode(self._opened) + b"\n")
         self.records = parse(content, self._opened, self._path)
@@ -126,7 +127,11 @@ class Journal:
         Raises:
             JournalError: If it cannot be written. What was there before stays readable.
         """
-        await finish(self._write(_encode(line) + b"\n"))
+        try:
+            data = _encode(line) + b"\n"
+        except RecursionError as error:  # a run can have JSON of any kind in it
+            raise JournalError("cannot be written: nested too deeply", path=self._path) from error
+        await finish(self._write(data))
 
     async def _write(self, data: bytes) -> None:
         async with self._lock:
@@ -168,17 +173,28 @@ async def open_journal(
 def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         raise JournalError(
-            "is in use by another batch; give each batch a journal of its own", path=path
+            "is in use by another batch; give each batch a journal of its own",
+            path=path,
+            in_use=True,
         ) from error
+    except OSError as error:
+        raise JournalError(f"cannot be locked: {error.strerror}", path=path) from error
 
 
-def _whole_lines(descriptor: int) -> bytes:
-    """Read all lines, and cut off a last one that was not written to its end."""
+def _whole_lines(descriptor: int, path: Path) -> bytes:
+    """Read all lines, and cut off a last one that was not written to its end.
+
+    Raises:
+        JournalError: If it is another file, which is left as it is.
+    """
     with os.fdopen(os.dup(descriptor), "rb") as file:
         file.seek(0)
-        content = file.read()
+        content = file.read(len(_BEGINNING))
+        if not _BEGINNING.startswith(content):
+            raise _not_one(1, path)
+        content += file.read()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.ftruncate(descriptor, len(whole))
@@ -196,9 +212,7 @@ def parse(content: bytes, opened: Opened, path: Path) -> dict[str, Record]:
         try:
             line = _decode(text)
         except (ValueError, RecursionError) as error:
-            raise JournalError(
-                f"line {number} is not one of a journal; give another file", path=path
-            ) from error
+            raise _not_one(number, path) from error
         if isinstance(line, Opened):
             if line != opened:
                 raise JournalError(
@@ -207,6 +221,10 @@ def parse(content: bytes, opened: Opened, path: Path) -> dict[str, Record]:
         else:
             _note(records.setdefault(line.unit_test_set_id, Record()), line)
     return records
+
+
+def _not_one(number: int, path: Path) -> JournalError:
+    return JournalError(f"line {number} is not one of a journal; give another file", path=path)
 
 
 def _note(record: Record, line: Intent | Started | Finished | Saved) -> None:
