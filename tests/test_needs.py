@@ -10,6 +10,12 @@ import pytest
 
 from tests.needs import needs, needs_module
 
+
+@pytest.fixture(autouse=True)
+def _with_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_WITHOUT_PROGRAMS", raising=False)
+
+
 MISSING: list[Callable[[], object]] = [
     lambda: needs("no-such-program", "the-package"),
     lambda: needs_module("no_such_module", "the-package"),
@@ -44,3 +50,10 @@ def test_in_ci_a_test_fails(
     monkeypatch.setenv("CI", value)
     with pytest.raises(pytest.fail.Exception, match=r"install the-package; in CI"):
         ask()
+
+
+def test_programs_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_WITHOUT_PROGRAMS", "1")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.skip.Exception, match="sh is left out"):
+        needs("sh", "dash")
