@@ -13,12 +13,8 @@ from amigo_async.version import __version__
 BUILT_ON = ("aiohttp", "msgspec", "anyio")
 
 
-def facts(packages: Iterable[str] = ()) -> dict[str, str]:
-    """The machine and the versions, by what they are of.
-
-    Args:
-        packages: Distributions to name beside the package and what it is built on.
-    """
+def facts() -> dict[str, str]:
+    """The machine, its load, and the versions of the package and of what it is built on."""
     return {
         "processor": f"{_processor()}, {_cores()} cores",
         "memory": f"{_memory() / 2**30:.0f} GiB",
@@ -26,13 +22,13 @@ def facts(packages: Iterable[str] = ()) -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.1f} over the last minute",
         "Python": platform.python_version(),
         "amigo_async": __version__,
-        **{name: _version(name) for name in (*BUILT_ON, *packages)},
+        **versions(BUILT_ON),
     }
 
 
-def heading(found: dict[str, str]) -> str:
-    """The facts as a line for the top of a table."""
-    return "Measured on " + "; ".join(f"{name}: {value}" for name, value in found.items()) + "."
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of distributions."""
+    return {name: _version(name) for name in packages}
 
 
 def _processor() -> str:

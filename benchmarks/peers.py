@@ -163,8 +163,11 @@ async def _loop(kind: type[Naive], task: Task) -> None:
         await kind(task, http, store).run_all()
 
 
+OURS: Final = "amigo_async"
+NAIVE: Final = "naive loop"
+
 CONTESTANTS: Final[dict[str, Contestant]] = {
-    "amigo_async": amigo_async,
-    "naive loop": naive,
+    OURS: amigo_async,
+    NAIVE: naive,
     "semaphore + retries": careful,
 }
