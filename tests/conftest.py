@@ -10,6 +10,19 @@ from amigo_async.limits import forget
 from amigo_async.testing import Sandbox, VirtualTimeLoop
 
 
+# What takes longest, for being done in real time, begins first: workers end together then.
+SLOW = (
+    *("test_killed", "test_dask", "test_sharing", "test_artifacts_killed", "test_load"),
+    *("test_secrets", "test_event_loops", "test_readme", "test_proxy", "test_benchmarks"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first."""
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
+
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Every async test runs in debug mode, on a loop that skips waits."""

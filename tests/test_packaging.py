@@ -50,7 +50,16 @@ class Built:
         self.folder = folder
         needs_module("build", "build")
         # Without a choice of its own, build makes the wheel from the source distribution.
-        done(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT, folder=folder)
+        done(
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--outdir",
+            folder / "dist",
+            ROOT,
+            folder=folder,
+        )
         [self.wheel] = (folder / "dist").glob("*.whl")
         [self.sdist] = (folder / "dist").glob("*.tar.gz")
         venv.create(folder / "env", with_pip=True)
