@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -15,15 +16,21 @@ from typing import Any, Final, NamedTuple
 import anyio
 import httpx
 import pytest
+import trustme
 import yaml
+from celery.contrib.testing.worker import start_worker
+from cryptography.fernet import Fernet
+from distributed import Client, LocalCluster
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
+from temporalio.testing import ActivityEnvironment
 
 import amigo_async
 from amigo_async import AmigoClient, AmigoError, BatchResult
 from amigo_async.events import Event
 from amigo_async.otel import Telemetry
 from amigo_async.testing import Sandbox, SetPlan
+from tests.redis_server import RedisServer
 
 ROOT: Final = Path(__file__).parent.parent
 TEXT: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,6 +81,11 @@ async def drive_one(names: dict[str, Any], sandbox: Sandbox) -> None:
     (run,) = sandbox.runs
     (artifact,) = [path for path in Path("results").iterdir() if path.is_file()]
     assert artifact.read_bytes() == sandbox.artifact_bytes(run.id)
+
+
+async def drive_from_inside(names: dict[str, Any], sandbox: Sandbox) -> None:
+    trustme.CA().cert_pem.write_to_path("ca.pem")
+    assert await names["from_inside"](sandbox.add_sets(1)) is True
 
 
 async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
@@ -133,12 +145,73 @@ async def drive_observed(names: dict[str, Any], sandbox: Sandbox) -> None:
     assert {"RunStarted", "RunFinished", "ArtifactSaved"} <= set(heard)
 
 
+async def drive_replica(names: dict[str, Any], sandbox: Sandbox) -> None:
+    set_ids = sandbox.add_sets(2, AT_ONCE)
+    with RedisServer(Path()) as redis, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", redis.url)
+        patch.setenv("TOKEN_KEY", Fernet.generate_key().decode())
+        for set_id in set_ids:
+            assert await asyncio.to_thread(asyncio.run, names["replica"]([set_id])) is True
+    assert sandbox.count("sign_in") == 1
+
+
+async def drive_fleet(names: dict[str, Any], sandbox: Sandbox) -> None:
+    names["SHARED"] = "."
+    sets = {sandbox.organization_id: sandbox.add_sets(2, AT_ONCE)}
+
+    async def on_a_cluster() -> Any:
+        opened: Any = LocalCluster(
+            n_workers=1, processes=False, asynchronous=True, dashboard_address=None
+        )
+        async with opened, Client(opened, asynchronous=True) as dask:
+            return await names["fleet"](dask, sets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in sandbox.environment().items():
+            patch.setenv(name.replace("AMIGO", sandbox.organization_id.upper()), value)
+        fleet = await asyncio.to_thread(asyncio.run, on_a_cluster())
+    assert fleet.counts == {"passed": 2}
+    assert len(list(Path(sandbox.organization_id).glob("*/*"))) == 2
+
+
+async def drive_celery(names: dict[str, Any], sandbox: Sandbox) -> None:
+    names["SHARED"] = Path()
+    names["app"].conf.update(broker_url="memory://", result_backend="cache+memory://")
+    set_ids = sandbox.add_sets(2, AT_ONCE)
+
+    def delivered_twice() -> list[dict[str, int]]:
+        task = names["run_sets"]
+        with start_worker(names["app"], pool="solo", perform_ping_check=False):
+            sent = (task.apply_async([set_ids], task_id="one") for _ in range(2))
+            return [one.get(timeout=20) for one in sent]
+
+    assert await asyncio.to_thread(delivered_twice) == [{"passed": 2}] * 2
+    assert len(sandbox.runs) == 2
+
+
+async def drive_temporal(names: dict[str, Any], sandbox: Sandbox) -> None:
+    names["SHARED"] = Path()
+    set_ids = sandbox.add_sets(2, SetPlan(seconds=60.0))
+    beats: list[Any] = []
+    for _ in range(2):  # the second time is a retry
+        environment = ActivityEnvironment()
+        environment.on_heartbeat = lambda *details: beats.append(details)
+        assert await environment.run(names["sets_activity"], set_ids) == {"passed": 2}
+    assert len(beats) >= 6
+    assert len(sandbox.runs) == 2
+
+
 DRIVERS: Final[dict[str, Callable[[dict[str, Any], Sandbox], Awaitable[None]]]] = {
     "check": drive_check,
     "one": drive_one,
+    "from_inside": drive_from_inside,
     "judged": drive_judged,
     "lifespan": drive_service,
     "observed": drive_observed,
+    "replica": drive_replica,
+    "fleet": drive_fleet,
+    "run_sets": drive_celery,
+    "sets_activity": drive_temporal,
 }
 
 
