@@ -1,4 +1,4 @@
-"""`AmigoClient`: wires the rooms together and holds no logic of its own."""
+"""`AmigoClient`: what users call, and what each of its arguments means."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-from yarl import URL
 
-from amigo_async.artifacts import Artifacts
-from amigo_async.auth import Auth, creator_of
+from amigo_async.auth import Auth
 from amigo_async.batch import (
     Batch,
     BatchResult,
@@ -20,31 +18,28 @@ from amigo_async.batch import (
     OnExit,
     OnFailure,
     Options,
-    Rooms,
     check_options,
     check_sets,
 )
-from amigo_async.calls import Calls
-from amigo_async.config import check_settings, configure
-from amigo_async.events import Events, Listener
+from amigo_async.config import configure
+from amigo_async.events import Listener
 from amigo_async.gate import Gate
 from amigo_async.limits import BudgetState
 from amigo_async.models import Run
 from amigo_async.polling import (
     Cancellation,
     OnProgress,
-    Poller,
     as_completed,
     cancel_and_wait,
     wait_for_completion,
 )
 from amigo_async.redact import SecretUrl, masked
 from amigo_async.runs import Runs
-from amigo_async.session import Connections, Session, Store
 from amigo_async.session.bodies import MAX_RESPONSE_BYTES
 from amigo_async.session.retry import ATTEMPTS
 from amigo_async.sharing import Sharing
-from amigo_async.starts import OnConflict, Starts
+from amigo_async.starts import OnConflict
+from amigo_async.wiring import Settings, Wiring
 
 
 class AmigoClient:
@@ -113,52 +108,18 @@ class AmigoClient:
             mongo_cluster_name=mongo_cluster_name,
             headers=headers,
         )
-        check_settings(
-            request_timeout=request_timeout,
-            max_attempts=max_attempts,
-            max_response_bytes=max_response_bytes,
-            poll_interval=poll_interval,
-            on_event=on_event,
-            shared=shared,
-        )
-        self._config = config
-        self._events = Events(on_event)
-        self._connections = Connections(http, URL(config.base_url).host or "")
-        self._session = Session(
-            http=self._connections.api,
-            config=config,
-            request_timeout=request_timeout,
-            max_attempts=max_attempts,
-            max_response_bytes=max_response_bytes,
-            events=self._events,
-            shared=None if shared is None else shared.connect(self._events.emit),
-        )
-        self._calls = Calls(self._session)
-        self._poller = Poller(
-            self._calls.page,
-            lambda: self._session.budgets().get("list"),
+        settings = Settings(
+            request_timeout,
+            max_attempts,
+            max_response_bytes,
             poll_interval,
-            check=self._connections.check,
+            on_event,
+            http,
+            shared,
         )
-        self._starts = Starts(
-            self._calls,
-            ended=lambda run_id: wait_for_completion(self._poller, run_id),
-            creator=creator_of(config.auth, config.organization_id),
-            clock=self._session.clock,
-            emit=self._events.emit,
-        )
-        self.runs = Runs(self._calls, self._starts)
-        store = Store(
-            self._connections.store,
-            allow_http=config.base_url.startswith("http:"),
-            proxy=self._connections.store_proxy,
-        )
-        self.artifacts = Artifacts(
-            open=store.open,
-            link=self._calls.link,
-            server_now=self._session.clock.utcnow,
-            emit=self._events.emit,
-        )
+        self._wiring = Wiring(config, settings)
+        self.runs = Runs(self._wiring.calls, self._wiring.starts)
+        self.artifacts = self._wiring.artifacts
 
     async def wait_for_completion(
         self,
@@ -193,7 +154,7 @@ class AmigoClient:
             TransportError: If the service could not be reached for five minutes.
         """
         return await wait_for_completion(
-            self._poller,
+            self._wiring.poller,
             run_id,
             timeout=timeout,
             poll_interval=poll_interval,
@@ -227,7 +188,7 @@ class AmigoClient:
             TransportError: If the service could not be reached for five minutes.
         """
         return as_completed(
-            self._poller,
+            self._wiring.poller,
             run_ids,
             timeout=timeout,
             poll_interval=poll_interval,
@@ -250,7 +211,9 @@ class AmigoClient:
             APIError: If the service says no for another reason.
             TransportError: If no answer came.
         """
-        return await cancel_and_wait(self._poller, self._calls.cancel, run_id, timeout=timeout)
+        return await cancel_and_wait(
+            self._wiring.poller, self._wiring.calls.cancel, run_id, timeout=timeout
+        )
 
     async def run_many(
         self,
@@ -357,21 +320,12 @@ class AmigoClient:
             on_event=on_event,
             gate=gate,
         )
-        rooms = Rooms(
-            self._config.base_url,
-            self._config.organization_id,
-            self._starts,
-            self._poller,
-            self._calls.cancel,
-            self.artifacts,
-            self._session.clock,
-            self._events,
-        )
-        return Batch(check_sets(unit_test_set_ids), check_options(options), rooms).open()
+        sets, rooms = check_sets(unit_test_set_ids), self._wiring.rooms()
+        return Batch(sets, check_options(options), rooms).open()
 
     def budgets(self) -> dict[str, BudgetState]:
         """A snapshot of the organization's budgets that were used so far, by endpoint."""
-        return self._session.budgets()
+        return self._wiring.session.budgets()
 
     async def __aenter__(self) -> Self:
         """Nothing is opened before the first call."""
@@ -388,13 +342,11 @@ class AmigoClient:
 
     async def aclose(self) -> None:
         """Close the client's own connections; a session that was given stays open."""
-        try:
-            await self._session.aclose()
-        finally:
-            await self._connections.aclose()
+        await self._wiring.aclose()
 
     def __repr__(self) -> str:
         """Name the organization and the base URL, and no secret."""
-        if not hasattr(self, "_config"):  # its settings were refused; a traceback shows it
+        if not hasattr(self, "_wiring"):  # its settings were refused; a traceback shows it
             return "<AmigoClient without settings>"
-        return f"<AmigoClient {self._config.organization_id} at {self._config.base_url}>"
+        config = self._wiring.config
+        return f"<AmigoClient {config.organization_id} at {config.base_url}>"

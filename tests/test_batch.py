@@ -540,6 +540,6 @@ async def test_a_batch_leaves_no_task_and_no_connection(
     assert our_tasks()
     await running
     assert our_tasks() == []
-    connector = client._connections.api().connector
+    connector = client._wiring.connections.api().connector
     assert connector is not None
     assert not connector._acquired

@@ -71,7 +71,7 @@ class Stepped:
 
     def check(self, set_ids: list[str], number: int) -> None:
         assert tasks_of_ours() == []
-        connector = self.client._connections.api().connector
+        connector = self.client._wiring.connections.api().connector
         assert connector is not None
         assert not connector._acquired
         runs = [run for run in self.sandbox.runs if run.unit_test_set_id in set_ids]

@@ -488,7 +488,7 @@ async def test_a_call_that_is_cancelled_leaves_no_connection_leased(sandbox: San
             with anyio.move_on_after(1) as scope:
                 await client.runs.list()
             assert scope.cancelled_caught
-            connector = client._connections.api().connector
+            connector = client._wiring.connections.api().connector
             assert connector is not None
             assert not connector._acquired
 
@@ -560,7 +560,7 @@ async def test_budgets_are_shown_as_they_are(client: AmigoClient, sandbox: Sandb
 async def test_reprs_name_no_secret(client: AmigoClient, sandbox: Sandbox) -> None:
     assert repr(client) == f"<AmigoClient sandbox at {sandbox.base_url}>"
     await client.runs.list()
-    everything = repr([client._config, client._session.__dict__, sandbox.requests])
+    everything = repr([client._wiring.config, client._wiring.session.__dict__, sandbox.requests])
     for secret in (sandbox.api_key, sandbox.requests[1].headers["authorization"].split()[1]):
         assert str(secret) not in everything
 

@@ -122,8 +122,8 @@ async def test_a_given_session_with_credentials_is_refused() -> None:
 async def test_a_client_closes_its_own_session_and_leaves_a_given_one() -> None:
     async with aiohttp.ClientSession() as given:
         async with AmigoClient(auth=BearerAuth("t"), organization_id="o", http=given) as client:
-            assert client._connections.api() is given
+            assert client._wiring.connections.api() is given
         assert not given.closed
     async with AmigoClient(auth=BearerAuth("t"), organization_id="o") as client:
-        own = client._connections.api()
+        own = client._wiring.connections.api()
     assert own.closed

@@ -187,7 +187,7 @@ def test_a_client_of_a_loop_that_is_closed_says_so(amigo_sandbox: Sandbox, kind:
 
     async def first() -> None:
         await client.runs.create(set_id)
-        await client._connections.api().close()  # or else its connections are never closed
+        await client._wiring.connections.api().close()  # or else its connections are never closed
 
     asyncio.run(first())
     asked = len(amigo_sandbox.requests)

@@ -12,7 +12,6 @@ from amigo_async.wire.ranges import (
     missing_spans,
     range_header,
     read_content_range,
-    split_spans,
 )
 
 
@@ -67,7 +66,3 @@ def test_spans_are_the_union_of_what_was_added(added: list[tuple[int, int]]) -> 
 
 def test_an_empty_span_adds_nothing() -> None:
     assert add_span([(0, 3)], (8, 8)) == [(0, 3)]
-
-
-def test_spans_are_split_into_pieces() -> None:
-    assert list(split_spans([(0, 5), (8, 9)], 2)) == [(0, 2), (2, 4), (4, 5), (8, 9)]

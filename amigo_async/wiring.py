@@ -1,0 +1,117 @@
+"""Wires the rooms of one client together, and holds no logic of its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from amigo_async.artifacts import Artifacts
+from amigo_async.auth import creator_of
+from amigo_async.batch import Rooms
+from amigo_async.calls import Calls
+from amigo_async.config import Configuration, check_settings
+from amigo_async.events import Events, Listener
+from amigo_async.polling import Poller, wait_for_completion
+from amigo_async.session import Connections, Session, Store
+from amigo_async.sharing import Sharing
+from amigo_async.starts import Starts
+
+
+class Settings(NamedTuple):
+    """How a client works; see `AmigoClient`."""
+
+    request_timeout: float
+    max_attempts: int
+    max_response_bytes: int
+    poll_interval: float | None
+    on_event: Listener | None
+    http: aiohttp.ClientSession | None
+    shared: Sharing | None
+
+
+class Wiring:
+    """The rooms of one client, as they know of each other.
+
+    Args:
+        config: The organization, where the API is, and the credentials.
+        settings: How to work.
+
+    Raises:
+        ConfigurationError: If a setting cannot be right; the message names it.
+    """
+
+    def __init__(self, config: Configuration, settings: Settings) -> None:
+        check_settings(
+            request_timeout=settings.request_timeout,
+            max_attempts=settings.max_attempts,
+            max_response_bytes=settings.max_response_bytes,
+            poll_interval=settings.poll_interval,
+            on_event=settings.on_event,
+            shared=settings.shared,
+        )
+        self.config = config
+        self.events = Events(settings.on_event)
+        self.connections = Connections(settings.http, URL(config.base_url).host or "")
+        self.session = self._wire_session(settings)
+        self.calls = Calls(self.session)
+        self.poller = Poller(
+            self.calls.page,
+            lambda: self.session.budgets().get("list"),
+            settings.poll_interval,
+            check=self.connections.check,
+        )
+        self.starts = Starts(
+            self.calls,
+            ended=lambda run_id: wait_for_completion(self.poller, run_id),
+            creator=creator_of(config.auth, config.organization_id),
+            clock=self.session.clock,
+            emit=self.events.emit,
+        )
+        self.artifacts = self._wire_artifacts()
+
+    def rooms(self) -> Rooms:
+        """What a batch works with."""
+        return Rooms(
+            self.config.base_url,
+            self.config.organization_id,
+            self.starts,
+            self.poller,
+            self.calls.cancel,
+            self.artifacts,
+            self.session.clock,
+            self.events,
+        )
+
+    async def aclose(self) -> None:
+        """Close what was opened here; a session that was given stays open."""
+        try:
+            await self.session.aclose()
+        finally:
+            await self.connections.aclose()
+
+    def _wire_session(self, settings: Settings) -> Session:
+        shared = settings.shared
+        return Session(
+            http=self.connections.api,
+            config=self.config,
+            request_timeout=settings.request_timeout,
+            max_attempts=settings.max_attempts,
+            max_response_bytes=settings.max_response_bytes,
+            events=self.events,
+            shared=None if shared is None else shared.connect(self.events.emit),
+        )
+
+    def _wire_artifacts(self) -> Artifacts:
+        store = Store(
+            self.connections.store,
+            allow_http=self.config.base_url.startswith("http:"),
+            proxy=self.connections.store_proxy,
+        )
+        return Artifacts(
+            open=store.open,
+            link=self.calls.link,
+            server_now=self.session.clock.utcnow,
+            emit=self.events.emit,
+        )
