@@ -169,7 +169,7 @@ async def measure(who: str, options: argparse.Namespace, pipe: Connection) -> Ta
                 n_workers=options.workers,
                 threads_per_worker=-(-options.organizations // options.workers),
                 asynchronous=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 silence_logs=logging.CRITICAL,
             )
             async with opened, distributed.Client(opened, asynchronous=True):

@@ -9,7 +9,6 @@ from amigo_async import AmigoClient
 from amigo_async.limits import forget
 from amigo_async.testing import Sandbox, VirtualTimeLoop
 
-
 # What takes longest, for being done in real time, begins first: workers end together then.
 SLOW = (
     *("test_killed", "test_dask", "test_sharing", "test_artifacts_killed", "test_load"),

@@ -59,7 +59,7 @@ async def cluster(workers: int, *, processes: bool = False) -> AsyncIterator[dis
         threads_per_worker=2,
         processes=processes,
         asynchronous=True,
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=logging.CRITICAL,
     )
     async with opened, distributed.Client(opened, asynchronous=True) as client:
@@ -209,7 +209,7 @@ def test_a_client_that_blocks_does_too(
     jobs = jobs_of(quick_in_thread, 1, 2, monkeypatch)
     told: list[Event] = []
     opened: Any = distributed.LocalCluster(
-        n_workers=1, processes=False, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=1, processes=False, dashboard_address=":0", silence_logs=logging.CRITICAL
     )
     with opened, distributed.Client(opened) as client:
         result = asyncio.run(

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 
 from amigo_async.limits import forget
@@ -34,11 +35,17 @@ def _less_patience(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFix
     caplog.set_level(logging.CRITICAL, "amigo_async")  # thousands of retries
 
 
+# aiohttp's parser takes it for a header like any other before this version.
+NULLS_REFUSED: Final = (3, 14)
+
 PLAYED: Final = frozenset(cells()) if os.environ.get("AMIGO_FAULTS") == "all" else chosen()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 async def test_what_comes_of_a_fault(kind: Kind, tmp_path: Path) -> None:
+    version = tuple(map(int, aiohttp.__version__.split(".")[:2]))
+    if kind.name == "header with a null" and version < NULLS_REFUSED:
+        pytest.skip("aiohttp takes a null in a header before 3.14")
     before = asyncio.all_tasks()
     wrong = []
     async with Stage.open(kind, tmp_path / "files") as stage:

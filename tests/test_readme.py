@@ -161,7 +161,7 @@ async def drive_fleet(names: dict[str, Any], sandbox: Sandbox) -> None:
 
     async def on_a_cluster() -> Any:
         opened: Any = LocalCluster(
-            n_workers=1, processes=False, asynchronous=True, dashboard_address=None
+            n_workers=1, processes=False, asynchronous=True, dashboard_address=":0"
         )
         async with opened, Client(opened, asynchronous=True) as dask:
             return await names["fleet"](dask, sets)
