@@ -11,12 +11,14 @@ import anyio
 T = TypeVar("T")
 
 
-async def finish(work: Coroutine[Any, Any, T], *, grace: float | None = None) -> T:
+async def finish(
+    work: Coroutine[Any, Any, T] | asyncio.Future[T], *, grace: float | None = None
+) -> T:
     """Await `work` to its end, even where the caller is cancelled meanwhile.
 
-    The work runs in a task of its own, which has ended whenever this function returns or
-    raises: nothing is left behind. A cancellation that arrives meanwhile, be it anyio's or a
-    plain ``task.cancel()``, is held back until the work has ended, then delivered.
+    The work, a coroutine in a task of its own or a future, has ended whenever this function
+    returns or raises: nothing is left behind. A cancellation that arrives meanwhile, be it
+    anyio's or a plain ``task.cancel()``, is held back until the work has ended, then delivered.
 
     Args:
         work: What is to be finished.

@@ -21,12 +21,13 @@ from msgspec.structs import replace
 
 from amigo_async.testing import VirtualTimeLoop
 from benchmarks import __main__ as program
-from benchmarks import batch, fault, figures, full, page, stage, wait
+from benchmarks import batch, download, fault, figures, full, page, stage, wait
+from benchmarks.fetchers import Spent
 from benchmarks.figures import Aim, Curve, Plot, Result, Table
 from benchmarks.page import Measured
 from benchmarks.peers import NAIVE, OURS
 from benchmarks.stage import Taken
-from tests.needs import needs_module
+from tests.needs import needs, needs_module
 
 # The flags with which each benchmark is soon done.
 _SHORT = ["--rounds", "1", "--shortest", "1", "--longest", "20"]
@@ -36,12 +37,19 @@ TINY = {
     "full": ["--sets", "1", *_SHORT, "--peers", OURS],
     "call": ["--at-once", "2", "--calls", "4", "--rounds", "1", "--runs", "1"],
     "decode": ["--runs", "2", "--megabytes", "0.01", "--rounds", "1"],
+    "download": [
+        *("--size", "1", "--files", "4", "--connections", "2", "--delays", "4"),
+        *("--places", "disk", "--contestants", OURS, "curl", "--rounds", "1"),
+    ],
     "imports": ["--rounds", "1"],
     "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1"],
 }
 
 # Peers that the extra ``test`` does not bring.
-PEERS = {"imports": ["openai"]}
+PEERS = {"download": ["aiobotocore"], "imports": ["openai"]}
+
+# Programs that Debian has.
+PROGRAMS = {"download": {"nginx": "nginx-light", "curl": "curl"}}
 
 # Benchmarks of which the smallest takes longer than all of these: clusters, real windows.
 TOO_LONG = {"fleet", "replicas"}
@@ -92,6 +100,8 @@ def test_every_benchmark_is_run_by_the_program_and_tried_here() -> None:
 def test_every_benchmark_measures_and_its_result_is_whole(name: str) -> None:
     for peer in PEERS.get(name, []):
         needs_module(peer, "the extra bench")
+    for found, package in PROGRAMS.get(name, {}).items():
+        needs(found, f"{package}, with apt-get install")
     one = measured(name)
     result = one.result
     assert result is not None
@@ -192,6 +202,27 @@ def test_waiters_that_cost_more_the_more_they_are_are_noticed() -> None:
     flat = [some(100, 2e-6, 2), some(1_000, 2e-6, 20)]
     assert [aim.met for aim in wait.aims(flat)] == [True, True]
     assert [aim.met for aim in wait.aims([*flat, some(10_000, 4e-6, 201)])] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("delay", "ours", "theirs", "met"),
+    [
+        (0.0, 1.04, {"curl": 1.0}, True),
+        (0.0, 1.07, {"curl": 1.0}, False),
+        (0.0, 1.0, {"curl": 1.0, "aria2": 0.5}, True),
+        (0.02, 1.0, {"curl": 1.0, "aria2": 1.2}, True),
+        (0.02, 1.0, {"curl": 1.2, "aria2": 0.9}, False),
+    ],
+)
+def test_downloads_are_judged_by_curl_and_far_away_by_all(
+    delay: float, ours: float, theirs: dict[str, float], met: bool
+) -> None:
+    case = download.Case(("large.zip",), 10, "disk", delay, 1)
+    taken = [
+        download.Taken(who=who, case=case, spent=Spent(seconds, 0.0), whole=Spent(9.0, 0.0))
+        for who, seconds in {OURS: ours, **theirs}.items()
+    ]
+    assert [aim.met for aim in download.aims(taken)] == [met]
 
 
 @pytest.mark.parametrize(

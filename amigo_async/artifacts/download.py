@@ -42,8 +42,8 @@ class Download:
         link = await self._source.link()
         name = safe_name(link.presigned_url, f"artifacts-{self._source.run_id}")
         with explained(self._source.run_id, Path(self._destination)):
-            target = await in_thread(_target, self._destination, name)
-            if await in_thread(os.path.lexists, target):
+            target, there = await in_thread(_target, self._destination, name)
+            if there:
                 size = await self._keep(target)
             else:
                 size = await self._fetch(target)
@@ -66,7 +66,8 @@ class Download:
             size = await self._verify(part)
             await in_thread(part.publish, size)
         finally:
-            await in_thread(part.close)
+            if part.is_open:
+                await in_thread(part.close)
         return size
 
     async def _fill(self, part: PartialFile, meter: Meter) -> None:
@@ -136,9 +137,10 @@ async def _complete(digest: Digest, fd: int, size: int) -> None:
         pass
 
 
-def _target(destination: str, name: str) -> Path:
-    """The file to write: `name` in a folder, or `destination` itself."""
+def _target(destination: str, name: str) -> tuple[Path, bool]:
+    """The file to write, `name` in a folder or `destination` itself, and whether it is there."""
     path = Path(destination)
     if destination.endswith(os.sep):
         path.mkdir(parents=True, exist_ok=True)
-    return path / name if path.is_dir() else path
+    target = path / name if path.is_dir() else path
+    return target, os.path.lexists(target)

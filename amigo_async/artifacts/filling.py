@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache, partial
 from typing import Final
 
 import anyio
@@ -17,14 +17,14 @@ from amigo_async.artifacts.reader import Reader
 from amigo_async.artifacts.source import Source
 from amigo_async.artifacts.threads import in_thread
 from amigo_async.shield import finish
-from amigo_async.wire.ranges import Span, missing_spans, split_spans
+from amigo_async.wire.ranges import Span, missing_spans
 
 MAX_CONNECTIONS: Final = 16
-# What one connection fetches with one request where there are several.
+# The least that one connection fetches with one request where there are several.
 PIECE: Final = 8 * 1024 * 1024
 # Bytes waiting to be written, in two buffers a connection: one fills while one is written.
 _MEMORY = 16 * 1024 * 1024
-_LARGEST_BUFFER = 2 * 1024 * 1024
+_LARGEST_BUFFER = 4 * 1024 * 1024
 # Seconds after which a buffer is written although it is not full, so that a process killed on a
 # slow line does not lose more.
 _LONGEST_WAIT = 1.0
@@ -42,10 +42,7 @@ class WriteBehind:
     def __init__(self, part: PartialFile, offset: int, size: int) -> None:
         self._part = part
         self._offset = offset
-        # glibc gives blocks as large as what a socket reads back to the system at once, and the
-        # page faults of the next one cost a quarter of the throughput. Once a larger block has
-        # been freed it keeps them.
-        bytearray(2 * size)
+        _keep_blocks()
         self._size = size
         self._chunks: list[bytes] = []
         self._gathered = 0
@@ -89,11 +86,17 @@ class WriteBehind:
     async def _settle(self) -> None:
         job, self._job = self._job, None
         if job is not None:
-            await finish(_outcome(job))
+            await finish(job)
 
 
-async def _outcome(job: asyncio.Future[None]) -> None:
-    await job
+@cache
+def _keep_blocks() -> None:
+    """Let freed blocks of the size that a socket reads be kept for the next ones.
+
+    glibc gives them back to the system at once, and the page faults of the next one cost a quarter
+    of the throughput. Once in a process a larger block has been freed it keeps them.
+    """
+    bytearray(2 * _LARGEST_BUFFER)
 
 
 class Filling:
@@ -116,7 +119,7 @@ class Filling:
         self._meter = meter
         self._connections = connections
         self._buffer_size = min(_LARGEST_BUFFER, _MEMORY // (2 * connections))
-        self._pieces: deque[Span] = deque()
+        self._gaps: deque[Span] = deque()
 
     async def run(self) -> None:
         """Fetch it; afterwards the partial file knows the size and has every byte.
@@ -134,9 +137,10 @@ class Filling:
             first = Reader(self._source, Reading(info, offset=self._part.count))
         else:
             first = None
-            self._plan(missing_spans(self._part.received, info.size))
+            self._gaps.extend(missing_spans(self._part.received, info.size))
         self._meter.total = None if self._part.info is None else self._part.info.size
-        waiting = len(self._pieces) + (first is not None)
+        waiting = sum(-(-(stop - start) // PIECE) for start, stop in self._gaps)
+        waiting += first is not None
         others = [None] * (min(self._connections, waiting) - (first is not None))
         workers = [partial(self._work, reader) for reader in [*([first] if first else []), *others]]
         await side_by_side(workers)
@@ -156,19 +160,30 @@ class Filling:
             await reader.aclose()
             raise
         if reader.reading.stop is not None and info.size is not None:
-            self._plan([(reader.reading.stop, info.size)])
+            self._gaps.extend(missing_spans([(0, reader.reading.stop)], info.size))
         return reader
 
-    def _plan(self, gaps: Iterable[Span]) -> None:
-        """Queue what is to be fetched, in pieces where several connections share the work."""
-        self._pieces.extend(gaps if self._connections == 1 else split_spans(gaps, PIECE))
+    def _take(self) -> Span:
+        """What the next request is to fetch.
+
+        Several connections take much while much is left, so that few answers are waited for, and
+        ever less, so that they end together.
+        """
+        start, stop = self._gaps.popleft()
+        if self._connections == 1:
+            return start, stop
+        left = stop - start + sum(end - begin for begin, end in self._gaps)
+        end = min(stop, start + max(PIECE, left * 3 // (4 * self._connections)))
+        if end < stop:
+            self._gaps.appendleft((end, stop))
+        return start, end
 
     async def _work(self, reader: Reader | None) -> None:
         """Take one piece after the other, `reader` first."""
         if reader is not None:
             await self._pour(reader)
-        while self._pieces:
-            start, stop = self._pieces.popleft()
+        while self._gaps:
+            start, stop = self._take()
             await self._pour(Reader(self._source, Reading(self._part.info, start, stop)))
 
     async def _pour(self, reader: Reader) -> None:

@@ -62,6 +62,11 @@ class PartialFile:
         return self._fd
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is something to close."""
+        return self._fd >= 0
+
+    @property
     def count(self) -> int:
         """How many bytes have been received."""
         return sum(stop - start for start, stop in self.received)
@@ -129,7 +134,7 @@ class PartialFile:
             self._record.add(span)
 
     def publish(self, size: int) -> None:
-        """Give the file its final name, in one step and never over another file.
+        """Give the file its final name, in one step and never over another file, and close it.
 
         Args:
             size: The size it must have.
@@ -153,6 +158,7 @@ class PartialFile:
             self._path.rename(self._target)
         _sync_folder(self._target.parent)
         self._discard()
+        self.close()
 
     def close(self) -> None:
         """Unlock it. What has been received stays; a file without a byte does not."""

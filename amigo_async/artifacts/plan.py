@@ -7,16 +7,16 @@ request, and `judge` says what an answer to that request is good for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from amigo_async.wire.headers import read_retry_after
 from amigo_async.wire.objects import ObjectInfo, conditions, difference, is_chunked, read_object
 from amigo_async.wire.ranges import range_header, read_content_range
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """How far an object has been read.
 
     Attributes:
@@ -51,8 +51,7 @@ class Reading:
         return self.offset > 0 or self.stop is not None or self.ended
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(Struct, frozen=True):
     """The body has bytes that are wanted.
 
     Attributes:
@@ -71,49 +70,42 @@ class Body:
     whole: bool
 
 
-@dataclass(frozen=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """There is nothing behind the offset: the object was read to its end."""
 
     info: ObjectInfo
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The link is not accepted; a fresh one may be."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Rangeless:
+class Rangeless(Struct, frozen=True):
     """The first answer to a range is that there is none to be had: the object may be empty."""
 
 
-@dataclass(frozen=True)
-class Again:
+class Again(Struct, frozen=True):
     """The same request may succeed later, after `after` seconds where the store says so."""
 
     reason: str
     after: float | None = None
 
 
-@dataclass(frozen=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """The object is not the one the reading began with."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Unprovable:
+class Unprovable(Struct, frozen=True):
     """All that the store would give has been read, but not whether that is all there is."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The store will not give it."""
 
     reason: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from amigo_async.artifacts.plan import (
     Again,
@@ -111,6 +112,8 @@ class Reader:
         try:
             verdict, response, code = await self._source.ask(link, self._reading, self._stack)
         except TransportError as error:
+            if error.lasting:
+                raise self._source.error(str(error)) from error
             await self._failed(str(error), cause=error)
             return
         self._refused = self._refused and isinstance(verdict, Refused)
@@ -198,11 +201,10 @@ class Reader:
             return
         offset, end = self._reading.offset, self._reading.end
         if offset == 0:
-            raise self._source.error(f"gave up: {reason}") from cause
+            raise self._source.error(f"gave up: {reason}", lasting=False) from cause
         of = "" if end is None else f" of {end}"
-        raise self._source.error(
-            f"gave up after {offset}{of} bytes: {reason}", ArtifactTruncatedError
-        ) from cause
+        reason = f"gave up after {offset}{of} bytes: {reason}"
+        raise self._source.error(reason, ArtifactTruncatedError, lasting=False) from cause
 
     def _check_recognizable(self) -> None:
         info = self._reading.info

@@ -11,14 +11,15 @@ bytes did not.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from amigo_async.wire.objects import ObjectInfo
-from amigo_async.wire.ranges import Span, add_span
+from amigo_async.wire.objects import ALGORITHMS, ObjectInfo, repeatable
+from amigo_async.wire.ranges import Span, join_spans
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST = 64 * 1024 * 1024
@@ -53,7 +54,7 @@ class Record:
     def __init__(self, path: Path, run_id: str) -> None:
         self.path = path
         self._run_id = run_id
-        self._boot_id = _boot_id()
+        self._boot_id = _boot_id(_BOOT_ID)
         self._fd = -1
 
     def load(self, size: int) -> Received | None:
@@ -66,7 +67,9 @@ class Record:
             with self.path.open("rb") as file:
                 first, *lines = file.read(_LONGEST).split(b"\n")
             head = _read_head(first)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not _can_be(head.info):
             return None
         limit = size if head.info.size is None else min(size, head.info.size)
         spans = _read_spans(lines, limit)
@@ -100,22 +103,30 @@ class Record:
             os.close(fd)
 
 
+def _can_be(info: ObjectInfo) -> bool:
+    """Whether a store can have said so; a file can say anything."""
+    said = [value for value in (info.etag, info.last_modified) if value is not None]
+    known = info.checksum is None or info.checksum.algorithm in ALGORITHMS
+    return known and all(map(repeatable, said))
+
+
 def _read_spans(lines: list[bytes], limit: int) -> list[Span]:
     """The ranges of a record up to the first line that cannot be right."""
     spans: list[Span] = []
     for line in lines:
         try:
             start, stop = _read_span(line)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             break
         if not 0 <= start < stop <= limit:
             break
-        spans = add_span(spans, (start, stop))
-    return spans
+        spans.append((start, stop))
+    return join_spans(spans)
 
 
-def _boot_id() -> str:
+@cache
+def _boot_id(path: Path) -> str:
     try:
-        return _BOOT_ID.read_text().strip()
+        return path.read_text().strip()
     except OSError:
         return ""

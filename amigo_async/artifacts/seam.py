@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from amigo_async.events import Event
 from amigo_async.models import ArtifactsLink
@@ -45,8 +46,7 @@ ServerNow: TypeAlias = Callable[[], datetime]
 Emit: TypeAlias = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """How patient the room is.
 
     The pause after the n-th failure in a row is a random time between 0 and
@@ -66,8 +66,7 @@ class Policy:
     link_margin: float = 5.0
 
 
-@dataclass(frozen=True)
-class Seam:
+class Seam(Struct, frozen=True):
     """The callables together."""
 
     open: Open

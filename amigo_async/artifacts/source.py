@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -75,9 +76,11 @@ class Source:
         code = await _error_code(response) if response.status >= 400 else ""
         return verdict, response, code
 
-    def error(self, reason: str, kind: type[ArtifactError] = ArtifactError) -> ArtifactError:
+    def error(
+        self, reason: str, kind: type[ArtifactError] = ArtifactError, *, lasting: bool = True
+    ) -> ArtifactError:
         """An error about this artifact."""
-        return kind(reason, run_id=self.run_id)
+        return kind(reason, run_id=self.run_id, lasting=lasting)
 
     def _expires(self, link: ArtifactsLink) -> bool:
         margin = timedelta(seconds=self.policy.link_margin)
@@ -118,11 +121,12 @@ class Patience:
 
 async def _error_code(response: StoreResponse) -> str:
     """The ``Code`` of an S3 error document, which is all of it that is fit to be shown."""
-    body = b""
+    # Not in bytes: a traceback would show them, and S3 repeats what was signed.
+    body = io.BytesIO()
     try:
-        while len(body) < _LONGEST_ERROR and (more := await response.read()):
-            body += more
+        while body.tell() < _LONGEST_ERROR and body.write(await response.read()):
+            pass
     except TransportError:
         return ""
-    match = _CODE.search(body)
+    match = _CODE.search(body.getbuffer())
     return f" {match[1].decode()}" if match else ""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -18,7 +19,10 @@ T = TypeVar("T")
 
 async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking work in a thread, which has ended when this returns or raises."""
-    return await finish(asyncio.to_thread(func, *args, **kwargs))
+    # Not to_thread(): another task for each call is a good part of what a small file costs.
+    return await finish(
+        asyncio.get_running_loop().run_in_executor(None, partial(func, *args, **kwargs))
+    )
 
 
 @contextmanager

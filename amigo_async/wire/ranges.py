@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 # First byte, and the first byte behind; half open, like Python's slices.
@@ -70,10 +70,3 @@ def missing_spans(spans: Iterable[Span], size: int) -> list[Span]:
     if position < size:
         gaps.append((position, size))
     return gaps
-
-
-def split_spans(spans: Iterable[Span], limit: int) -> Iterator[Span]:
-    """`spans` in pieces of at most `limit` bytes."""
-    for start, stop in spans:
-        for first in range(start, stop, limit):
-            yield first, min(first + limit, stop)
