@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio
 from redis.asyncio import Redis
@@ -106,7 +106,12 @@ class Line:
 
 def evaluation(script: str, key: str, *values: Any) -> Callable[[Redis], Awaitable[Any]]:
     """Asks Redis to evaluate a Lua script on a key, with some arguments."""
-    return lambda redis: cast("Awaitable[Any]", redis.eval(script, 1, key, *values))
+
+    async def evaluate(redis: Redis) -> Any:
+        answer: Any = redis.eval(script, 1, key, *values)  # its type differs by version
+        return await answer
+
+    return evaluate
 
 
 def as_bytes(value: str | bytes) -> bytes:
