@@ -333,7 +333,7 @@ async def hang(_: Any, server: RedisServer) -> None:
     [
         (deny_writes, "read only"),
         (fill_with_lists, "WRONGTYPE"),
-        (ask_for_a_password, "uthentication"),
+        (ask_for_a_password, "uthenticat"),
         (run_out_of_memory, "memory"),
         (kill, ""),
         (hang, "no answer in time"),
