@@ -473,9 +473,9 @@ async def test_a_run_that_is_too_deep_for_the_journal_leaves_it_as_it_is(tmp_pat
 )
 def test_what_is_made_of_a_body_is_in_proportion_to_it(body: bytes) -> None:
     response = responses.Response(400, {}, body)
-    with peak(30 * len(body) + 256 * KIB):
+    with peak(30 * len(body) + 512 * KIB):
         assert hostile.decoded(b"", decode_run_page, b"\0" + body) is None
-    with peak(30 * len(body) + 256 * KIB):
+    with peak(30 * len(body) + 512 * KIB):
         assert len(str(responses.api_error(requests.sign_in("acme"), response))) < 1000
 
 
