@@ -112,7 +112,8 @@ async def run_fleet(
         timeout: Seconds for all of it, time in Dask's queue included; None for as long as it
             takes. It is kept by the workers' clocks.
         on_progress: Called with the organization and each event of its batch, as it comes; after
-            a worker was lost some come again. None for no one.
+            a worker was lost some come again. What it raises goes to the exception handler of
+            the event loop. None for no one.
 
     Returns:
         What became of each job, in the order asked for.
@@ -120,6 +121,7 @@ async def run_fleet(
     Raises:
         ArgumentError: If an argument cannot be right, or a secret would travel; nothing was
             sent.
+        ConfigurationError: If an organization's id cannot be one; nothing was sent.
     """
     check_seconds("timeout", timeout)
     expires_at = None if timeout is None else time.time() + timeout

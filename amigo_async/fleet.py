@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -160,6 +161,7 @@ def check_jobs(jobs: Iterable[FleetJob]) -> tuple[FleetJob, ...]:
 
     Raises:
         ArgumentError: If one cannot, or an organization has two; the message says which.
+        ConfigurationError: If an organization's id cannot be one.
     """
     checked = tuple(jobs)
     if not checked:
@@ -216,7 +218,7 @@ async def carry_out(assignment: Assignment, report: Callable[[Event], None]) -> 
                 return await _carry_out(assignment, report)
             except JournalError as error:
                 # An earlier worker was given up, yet still works: what it does is in the journal.
-                if not error.in_use or _left(assignment) == _LEAST:
+                if not error.in_use or _is_over(assignment):
                     raise
             await anyio.sleep(_HELD)
     except AmigoError as error:
@@ -232,8 +234,7 @@ async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) ->
         if not isinstance(event, ArtifactProgress):
             report(event)
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        artifacts = home if assignment.put is None else scratch
+    with _place(home, assignment.put) as artifacts:
         options = _options(job)._replace(
             artifacts_dir=artifacts if job.artifacts else None,
             timeout=_left(assignment),
@@ -244,6 +245,13 @@ async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) ->
             opened = client.open_batch(job.unit_test_set_ids, **options._asdict())
             async with opened as batch:
                 return await _collect(job, batch, assignment.put)
+
+
+def _place(home: Path, put: Put | None) -> AbstractContextManager[str | Path]:
+    """Where artifacts are downloaded to: to stay, or until they are put elsewhere."""
+    if put is None:
+        return nullcontext(home)
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 async def _collect(job: FleetJob, batch: Batch, put: Put | None) -> JobResult:
@@ -293,3 +301,8 @@ def _left(assignment: Assignment) -> float | None:
     if assignment.expires_at is None:
         return None
     return max(_LEAST, assignment.expires_at - time.time())
+
+
+def _is_over(assignment: Assignment) -> bool:
+    """Whether the fleet's time is over."""
+    return assignment.expires_at is not None and time.time() >= assignment.expires_at
