@@ -44,29 +44,29 @@ class Nowhere(tzinfo):
     [
         (
             requests.sign_in("org"),
-            (Endpoint("sign_in", "POST", 5), "/v1/org/user/signin_with_api_key", "", None),
+            Request(Endpoint("sign_in", "POST", 5), "/v1/org/user/signin_with_api_key", "", None),
         ),
         (
             requests.create_run("org", A),
-            (
+            Request(
                 Endpoint("create", "POST", 20),
                 RUNS,
                 "",
                 b'{"simulation_unit_test_set_id":"6618791275130b73714e8d7f"}',
             ),
         ),
-        (requests.list_runs("org"), (Endpoint("list", "GET", 50), RUNS, "", None)),
+        (requests.list_runs("org"), Request(Endpoint("list", "GET", 50), RUNS, "", None)),
         (
             requests.cancel_run("org", A),
-            (Endpoint("cancel", "DELETE", 10), f"{RUNS}{A}/", "", None),
+            Request(Endpoint("cancel", "DELETE", 10), f"{RUNS}{A}/", "", None),
         ),
         (
             requests.artifacts_link("org", A),
-            (Endpoint("artifacts", "GET", 100), f"{RUNS}{A}/artifacts/", "", None),
+            Request(Endpoint("artifacts", "GET", 100), f"{RUNS}{A}/artifacts/", "", None),
         ),
     ],
 )
-def test_the_five_requests(request_: Request, expected: tuple[Any, ...]) -> None:
+def test_the_five_requests(request_: Request, expected: Request) -> None:
     assert request_ == expected
 
 

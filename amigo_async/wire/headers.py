@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import NamedTuple
+
+from msgspec import Struct
 
 # Longer waits than this are taken for a broken header, not for a wish. The windows of the API
 # are a minute; a maintenance may take most of an hour.
@@ -17,7 +18,7 @@ _NUMBER = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{0,20})?)\s*")
 _YEAR_9999 = 253_370_764_800.0
 
 
-class RateLimit(NamedTuple):
+class RateLimit(Struct, frozen=True, gc=False):
     """What a response says of the budget of its endpoint.
 
     Attributes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
@@ -34,7 +35,7 @@ OneOrMany: TypeAlias = str | Sequence[str]
 Pairs: TypeAlias = Sequence[str]
 
 
-class Endpoint(NamedTuple):
+class Endpoint(Struct, frozen=True):
     """One of the five calls of the API.
 
     Attributes:
@@ -55,7 +56,7 @@ CANCEL: Final = Endpoint("cancel", "DELETE", 10)
 ARTIFACTS: Final = Endpoint("artifacts", "GET", 100)
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True):
     """A request, but for its headers: they belong to the session.
 
     Attributes:
@@ -109,35 +110,13 @@ class RunFilters(TypedDict, total=False):
     continuation_token: int | None
 
 
-def list_runs(
-    organization: str,
-    *,
-    id: OneOrMany = (),
-    simulation_unit_test_set_id: OneOrMany = (),
-    creator: str | UserInfo | Sequence[str | UserInfo] = (),
-    is_completed: bool | None = None,
-    failed_metrics: bool | None = None,
-    errored: bool | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-    sort_by: OneOrMany = (),
-    limit: int | None = None,
-    continuation_token: int | None = None,
-) -> Request:
+def list_runs(organization: str, **filters: Unpack[RunFilters]) -> Request:
     """List runs; what is None or empty is not sent, and values that repeat are sent once."""
-    pairs = [
-        *_each("id", id, check_id),
-        *_each("simulation_unit_test_set_id", simulation_unit_test_set_id, check_id),
-        *_creators(creator),
-        *_flag("is_completed", is_completed),
-        *_flag("failed_metrics", failed_metrics),
-        *_flag("errored", errored),
-        *_instant("created_after", created_after),
-        *_instant("created_before", created_before),
-        *_each("sort_by", sort_by, _sort),
-        *_integer("limit", limit, 50),
-        *_integer("continuation_token", continuation_token, None),
-    ]
+    given: Mapping[str, Any] = filters
+    pairs: list[str] = []
+    for name, (left_out, encode) in _FILTERS.items():
+        if (value := given.get(name, left_out)) is not left_out:
+            pairs += encode(name, value)
     return Request(LIST, _runs_path(organization), "&".join(pairs))
 
 
@@ -202,27 +181,31 @@ def _runs_path(organization: str) -> str:
 
 def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> Pairs:
     """The values without repeats, which the API refuses; a single string is one value."""
-    if values == ():
-        return ()
     unique = _unique((values,) if isinstance(values, str) else values)
     if unique is None:
         raise ArgumentError(f"{name} must be a string or a list of strings, not {values!r:.80}")
     return [f"{name}={check(name, value)}" for value in unique]
 
 
-def _creators(creators: str | UserInfo | Sequence[str | UserInfo]) -> Pairs:
-    if creators == ():
-        return ()
+def _ids(name: str, values: OneOrMany) -> Pairs:
+    return _each(name, values, check_id)
+
+
+def _orders(name: str, values: OneOrMany) -> Pairs:
+    return _each(name, values, _sort)
+
+
+def _creators(name: str, creators: str | UserInfo | Sequence[str | UserInfo]) -> Pairs:
     several = _unique((creators,) if isinstance(creators, (str, UserInfo)) else creators)
     if several is None:
         raise ArgumentError(
-            f"creator must be a UserInfo, 'org_id,user_id' or a list of these, not {creators!r:.80}"
+            f"{name} must be a UserInfo, 'org_id,user_id' or a list of these, not {creators!r:.80}"
         )
     texts = [f"{c.org_id},{c.user_id}" if isinstance(c, UserInfo) else c for c in several]
     for text in texts:
         if not _is_text(text) or not all(part for part in text.partition(",")):
-            raise ArgumentError(f"creator must be a UserInfo or 'org_id,user_id', not {text!r:.80}")
-    return [f"creator={quote(text, safe='')}" for text in dict.fromkeys(texts)]
+            raise ArgumentError(f"{name} must be a UserInfo or 'org_id,user_id', not {text!r:.80}")
+    return [f"{name}={quote(text, safe='')}" for text in dict.fromkeys(texts)]
 
 
 def _unique(values: Iterable[T]) -> Collection[T] | None:
@@ -238,17 +221,13 @@ def _is_text(value: str) -> bool:
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def _flag(name: str, flag: bool | None) -> Pairs:
-    if flag is None:
-        return ()
+def _flag(name: str, flag: bool) -> Pairs:
     if not isinstance(flag, bool):
         raise ArgumentError(f"{name} must be True, False or None, not {flag!r:.80}")
     return (f"{name}={'true' if flag else 'false'}",)
 
 
-def _instant(name: str, instant: datetime | None) -> Pairs:
-    if instant is None:
-        return ()
+def _instant(name: str, instant: datetime) -> Pairs:
     if not isinstance(instant, datetime) or instant.utcoffset() is None:
         raise ArgumentError(
             f"{name} must be a datetime with a time zone, e.g. datetime.now(UTC), "
@@ -274,11 +253,29 @@ def _shown(value: object) -> str:
     return "one beyond 64 bits" if huge else f"{value!r:.80}"
 
 
-def _integer(name: str, value: int | None, most: int | None) -> Pairs:
-    if value is None:
-        return ()
+def _integer(name: str, value: int, most: int = _LARGEST) -> Pairs:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < 0 or value > (_LARGEST if most is None else most):
-        upper = "" if most is None else f" to {most}"
+    if not whole or not 0 <= value <= most:
+        upper = "" if most == _LARGEST else f" to {most}"
         raise ArgumentError(f"{name} must be a whole number from 0{upper}, not {_shown(value)}")
     return (f"{name}={value}",)
+
+
+def _limit(name: str, value: int) -> Pairs:
+    return _integer(name, value, 50)
+
+
+# The filters in the order of the query: what leaves each out, and what encodes anything else.
+_FILTERS: Final[dict[str, tuple[object, Callable[[str, Any], Pairs]]]] = {
+    "id": ((), _ids),
+    "simulation_unit_test_set_id": ((), _ids),
+    "creator": ((), _creators),
+    "is_completed": (None, _flag),
+    "failed_metrics": (None, _flag),
+    "errored": (None, _flag),
+    "created_after": (None, _instant),
+    "created_before": (None, _instant),
+    "sort_by": ((), _orders),
+    "limit": (None, _limit),
+    "continuation_token": (None, _integer),
+}
