@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
-from amigo_async.limits import Gates, Told, forget
+from amigo_async.limits import Budget, Gate, Gates, Told, forget
 from tests.service import Service, gate, run
 
 
@@ -377,3 +377,35 @@ def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
     )
     if tells and not others:
         assert service.refused == []
+
+
+def test_without_waiting_there_is_a_permit_only_where_nobody_waits() -> None:
+    async def main() -> None:
+        list_ = Gate("list", Budget(1))
+        with anyio.move_on_after(1.0):
+            first = list_.enter_nowait()
+            assert first is not None
+            assert list_.enter_nowait() is None  # no room
+            waiting = asyncio.create_task(list_.enter(lambda _: None))
+            await asyncio.sleep(0)
+            first.unused()  # its room is that of the one who waits
+            assert list_.enter_nowait() is None
+            (await waiting).unused()
+            last = list_.enter_nowait()
+            assert last is not None
+            last.unused()
+
+    run(main)
+
+
+def test_what_is_forgotten_is_forgotten_by_those_who_have_looked_it_up() -> None:
+    async def main() -> None:
+        here, elsewhere = Gates("https://api.example", "a"), Gates("https://b.example", "a")
+        gate, other = here.of("list", 50), elsewhere.of("list", 50)
+        assert here.of("list", 50) is gate
+        forget("https://api.example")
+        assert here.states() == {}
+        assert here.of("list", 50).budget is not gate.budget
+        assert elsewhere.of("list", 50) is other
+
+    run(main)

@@ -3,7 +3,7 @@
 from amigo_async.limits.budget import WINDOW, Budget, Told
 from amigo_async.limits.gate import BudgetState, Gate, Gates, Permit, forget
 from amigo_async.limits.records import Instant, Records, Step, UnavailableError
-from amigo_async.limits.shared import SharedGates
+from amigo_async.limits.shared import SharedGates, SharedPermit
 
 __all__ = [
     "WINDOW",
@@ -15,6 +15,7 @@ __all__ = [
     "Permit",
     "Records",
     "SharedGates",
+    "SharedPermit",
     "Step",
     "Told",
     "UnavailableError",

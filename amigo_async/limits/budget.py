@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from typing import Annotated, Final, NamedTuple, Self
+from typing import Annotated, Final, Self
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 # The window of the documented limits, in seconds.
 WINDOW: Final = 60.0
@@ -22,7 +23,7 @@ _LEAST_PAUSE: Final = 1.0
 _NEVER: Final = -math.inf
 
 
-class Told(NamedTuple):
+class Told(Struct, frozen=True, array_like=True, gc=False):
     """What a response told of the budget.
 
     Attributes:
@@ -141,9 +142,8 @@ class Budget:
             return 0
         if not self._known:
             return self._room_for_scout(now)
-        if self._told is not None:
-            return max(0, self._told.remaining - self.in_flight)
-        return max(0, self.limit - len(self._spent) - self.in_flight)
+        left = self.limit - len(self._spent) if self._told is None else self._told.remaining
+        return max(0, left - self.in_flight)
 
     def opens_at(self, now: float) -> float:
         """When it is worth asking for room again, if no call is answered before."""
@@ -194,7 +194,7 @@ class Budget:
         if told is not None:
             self._learn(now, told)
         elif self._told is not None:
-            self._told = self._told._replace(remaining=self._told.remaining - 1)
+            self._told = replace(self._told, remaining=self._told.remaining - 1)
         else:
             self._blind = self._known = True
             self._spent.append(now)
@@ -224,7 +224,7 @@ class Budget:
         """A call that went got no answer; it may have been counted."""
         self._is_back(call)
         if self._told is not None:
-            self._told = self._told._replace(remaining=self._told.remaining - 1)
+            self._told = replace(self._told, remaining=self._told.remaining - 1)
         elif self._blind:
             self._spent.append(now)
 

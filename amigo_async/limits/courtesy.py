@@ -59,9 +59,11 @@ class Rounds:
         self._over_at = math.inf
         self.begun = False
 
-    def room(self, now: float) -> float:
-        """How many calls of ours may go."""
-        return self._left if now >= self._next_at else 0
+    def room(self, now: float, most: int) -> int:
+        """How many calls of ours may go, of `most`."""
+        if now < self._next_at:
+            return 0
+        return most if self._left >= most else max(0, int(self._left))
 
     def opens_at(self, now: float, turns_at: float) -> float:
         """When there may be more room, in a window that turns then."""
@@ -84,8 +86,8 @@ class Rounds:
 
     def told(self, now: float, told: Told) -> None:
         """An answer told of the window."""
-        self._length = max(self._length, told.turns_at - now)
         if told.reset > self._reset:
+            self._length = max(self._length, told.turns_at - now)
             self._sliding |= told.reset < self._reset + _SLIDES * self._length
             if self.begun:  # it turned before its time: the call that is answered is of the new one
                 self.turned()
@@ -144,11 +146,11 @@ class CourteousBudget(Budget):
     def room(self, now: float) -> int:
         """As `Budget.room`, and no more than is courteous."""
         room = super().room(now)
-        if self.alone or not self._is_led(now):
+        if room <= 0 or self.alone or self._told is None:
             return room
         if self._rounds.is_over(now):
             self._begin(now)
-        return int(min(room, max(0, self._rounds.room(now))))
+        return self._rounds.room(now, room)
 
     def opens_at(self, now: float) -> float:
         """As `Budget.opens_at`."""
@@ -175,12 +177,14 @@ class CourteousBudget(Budget):
     def answered(self, now: float, call: int, told: Told | None) -> None:
         """As `Budget.answered`."""
         super().answered(now, call, told)
-        self._settled(now)
+        if self.in_flight == 0 or not self._rounds.begun:
+            self._begin(now)
 
     def lost(self, now: float, call: int) -> None:
         """As `Budget.lost`."""
         super().lost(now, call)
-        self._settled(now)
+        if self.in_flight == 0 or not self._rounds.begun:
+            self._begin(now)
 
     def returned(self, call: int) -> None:
         """As `Budget.returned`."""
@@ -195,10 +199,6 @@ class CourteousBudget(Budget):
     def _is_led(self, now: float) -> bool:
         """Whether headers tell how much is left."""
         return self._known and self._told is not None and now >= self._closed_until
-
-    def _settled(self, now: float) -> None:
-        if self._told is not None and (self.in_flight == 0 or not self._rounds.begun):
-            self._begin(now)
 
     def _begin(self, now: float) -> None:
         if self._told is not None:

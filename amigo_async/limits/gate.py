@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from threading import RLock
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeAlias
 from weakref import WeakKeyDictionary, ref
 
 import anyio
+from msgspec import Struct
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
 from amigo_async.limits.budget import Budget, Told
 from amigo_async.limits.courtesy import CourteousBudget
+
+# Whose budgets they are: the base URL and the organization.
+_Key: TypeAlias = tuple[str, str]
 
 # Waits shorter than this, in seconds, are not told of: the call that goes ahead takes as long.
 NOTABLE: Final = 0.5
@@ -46,15 +50,12 @@ class BudgetState(NamedTuple):
     turns_in: float | None
 
 
-class Permit:
+class Permit(Struct, eq=False):
     """Leave to send one request; what came of it has to be told, and is `lost` otherwise."""
 
-    __slots__ = ("_call", "_gate", "_open")
-
-    def __init__(self, gate: Gate, call: int) -> None:
-        self._gate = gate
-        self._call = call
-        self._open = True
+    _gate: Gate
+    _call: int
+    _open: bool = True
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +90,7 @@ class Permit:
         self._gate.admit()
 
 
-class _Waiter(NamedTuple):
+class _Waiter(Struct, frozen=True):
     future: asyncio.Future[Permit]
     emit: Emit
     deadline: float
@@ -115,6 +116,14 @@ class Gate:
         self._numbers = itertools.count()
         self._before = itertools.count(-1, -1)
         self._timer: asyncio.TimerHandle | None = None
+
+    def enter_nowait(self) -> Permit | None:
+        """A permit as of `enter`, if there is room and nobody waits; None otherwise."""
+        if self._waiting:
+            return None
+        with self.budget.lock:
+            call = self.budget.try_take(self.time())
+        return None if call is None else Permit(self, call)
 
     async def enter(self, emit: Emit, *, again: bool = False) -> Permit:
         """Wait for room.
@@ -278,42 +287,51 @@ class Gates:
 
     def __init__(self, base_url: str, organization_id: str) -> None:
         self._key = (base_url, organization_id)
+        self._loop: ref[asyncio.AbstractEventLoop] | None = None
+        self._gates: dict[str, Gate] = {}
 
     def of(self, endpoint: str, limit: int) -> Gate:
         """The gate of an endpoint of the running loop; `limit` is the documented one."""
-        key = (*self._key, endpoint)
-        with _LOCK:
-            gates = _gates_here()
-            gate = gates.get(key)
-            if gate is None:
-                budget = _BUDGETS.setdefault(key, CourteousBudget(limit))
-                gate = gates[key] = Gate(endpoint, budget)
-            return gate
+        gates = self._here()
+        gate = gates.get(endpoint)
+        if gate is None:
+            with _LOCK:
+                budget = _BUDGETS.setdefault((*self._key, endpoint), CourteousBudget(limit))
+            gate = gates[endpoint] = Gate(endpoint, budget)
+        return gate
 
     def states(self) -> dict[str, BudgetState]:
         """A snapshot of the budgets that were used in the running loop, by endpoint."""
-        with _LOCK:
-            gates = dict(_gates_here())
-        return {key[-1]: gate.state() for key, gate in gates.items() if key[:-1] == self._key}
+        return {endpoint: gate.state() for endpoint, gate in dict(self._here()).items()}
+
+    def _here(self) -> dict[str, Gate]:
+        """The gates of the running loop. It is kept: to find it for each call would take long."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None or self._loop() is not loop:
+            with _LOCK:
+                self._gates = _gates_of(loop)[self._key]
+            self._loop = ref(loop)
+        return self._gates
 
 
 def forget(base_url: str | None = None) -> None:
     """Forget the budgets of the service at `base_url`, or all: it is another service from now."""
     with _LOCK:
-        kept: list[dict[tuple[str, ...], Any]] = [_BUDGETS, *_GATES.values()]
-        for registry in kept:
-            for key in [k for k in registry if base_url in (None, k[0])]:
-                del registry[key]
+        for name in [name for name in _BUDGETS if base_url in (None, name[0])]:
+            del _BUDGETS[name]
+        for loops in _GATES.values():
+            for key, gates in loops.items():
+                if base_url in (None, key[0]):
+                    gates.clear()  # not dropped: whoever has looked it up keeps this very mapping
 
 
-def _gates_here() -> dict[tuple[str, ...], Gate]:
-    """The gates of the running loop. Those of closed loops, which their timers hold, are let go."""
-    loop = asyncio.get_running_loop()
+def _gates_of(loop: asyncio.AbstractEventLoop) -> defaultdict[_Key, dict[str, Gate]]:
+    """The gates of `loop`. Those of closed loops, which their timers hold, are let go."""
     gates = _GATES.get(loop)
     if gates is None:
         for other in [other for other in _GATES if other.is_closed()]:
             del _GATES[other]
-        gates = _GATES[loop] = {}
+        gates = _GATES[loop] = defaultdict(dict)
     return gates
 
 
@@ -321,14 +339,13 @@ def _begin_anew() -> None:
     """In a forked child, whose parent's calls are never answered here and may hold a lock."""
     global _LOCK  # noqa: PLW0603  # a new one, for the old one may be held for ever
     _LOCK = RLock()
-    _BUDGETS.clear()
-    _GATES.clear()
+    forget()
 
 
 # What is spent is spent for the whole process: the budgets outlive a client and an event loop, so
 # that the next ``asyncio.run`` does not begin by overrunning them.
-_BUDGETS: dict[tuple[str, ...], Budget] = {}
-_GATES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, ...], Gate]] = (
+_BUDGETS: dict[tuple[str, str, str], Budget] = {}
+_GATES: WeakKeyDictionary[asyncio.AbstractEventLoop, defaultdict[_Key, dict[str, Gate]]] = (
     WeakKeyDictionary()
 )
 # Both are of all threads. Not a plain lock: the collector may run anywhere, and end loops.

@@ -114,7 +114,7 @@ class LeasedBudget:
         if self._ahead is not None and ahead - _VAGUE <= self._ahead:
             ahead = min(ahead, self._ahead)
         self._ahead = ahead
-        return told._replace(turns_at=told.reset + ahead)
+        return msgspec.structs.replace(told, turns_at=told.reset + ahead)
 
     def _ends(self, call: int) -> bool:
         return self._leases.pop(call, None) is not None

@@ -16,6 +16,7 @@ from typing import Final, Self, TypeAlias
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
@@ -82,6 +83,9 @@ class SharedGate:
     def __init__(self, gate: Gate, reservations: Reservations) -> None:
         self._gate = gate
         self.reservations = reservations
+
+    def enter_nowait(self) -> None:
+        """As `Gate.enter_nowait`; the shared budget is always waited for."""
 
     async def enter(self, emit: Emit, *, again: bool = False) -> Permit | SharedPermit:
         """As `Gate.enter`; the deadline is that of both waits together."""
@@ -328,4 +332,4 @@ _Taken: TypeAlias = tuple[list[int], Budget, Instant]
 
 def _there(told: Told | None, at: Instant) -> Told | None:
     """`told` on the clock of the place; its turn rather later than too early."""
-    return None if told is None else told._replace(turns_at=at.now + told.turns_at - at.asked)
+    return None if told is None else replace(told, turns_at=at.now + told.turns_at - at.asked)
