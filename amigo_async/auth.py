@@ -104,6 +104,9 @@ Auth: TypeAlias = ApiKeyAuth | BearerAuth | BasicAuth
 class Authorizer(Protocol):
     """What the session needs to know of an authorization."""
 
+    def current(self) -> Mapping[str, str] | None:
+        """As `headers`, where nothing has to be awaited for them; None where it has."""
+
     async def headers(self) -> Mapping[str, str]:
         """The headers that authorize a request; the same object while they are valid."""
 
@@ -173,8 +176,12 @@ class GivenToken:
             headers["X-ORG-ID"] = auth.organization_id
         self._headers: Mapping[str, str] = headers
 
-    async def headers(self) -> Mapping[str, str]:
+    def current(self) -> Mapping[str, str]:
         """Always the same."""
+        return self._headers
+
+    async def headers(self) -> Mapping[str, str]:
+        """As `current`."""
         return self._headers
 
     def refused(self, _: Mapping[str, str]) -> bool:
@@ -215,18 +222,22 @@ class SignedInToken:
         self._failures = 0
         self._last_failure: AmigoError | None = None
 
+    def current(self) -> Mapping[str, str] | None:
+        """The headers with the token that is held; None where it is about to expire, or refused."""
+        return self._headers if self._clock.now() < self._renew_at else None
+
     async def headers(self) -> Mapping[str, str]:
         """The headers with a token that is not about to expire.
 
         All who come while a sign in is under way share its outcome, its failure included: with
         five sign-ins a minute for a whole organization, one wrong key asks once.
         """
-        current = self._current()
+        current = self.current()
         if current is not None:
             return current
         failures = self._failures
         async with self._lock:
-            current = self._current()
+            current = self.current()
             if current is not None:
                 return current
             if failures != self._failures and self._last_failure is not None:
@@ -243,9 +254,6 @@ class SignedInToken:
     def secrets(self) -> tuple[str, ...]:
         """The key, the current token, and the one before: answers to it may be on their way."""
         return (self._api_key, self._token, self._token_before)
-
-    def _current(self) -> Mapping[str, str] | None:
-        return self._headers if self._clock.now() < self._renew_at else None
 
     async def _share(self, tokens: Tokens) -> Mapping[str, str]:
         """Take the token that is kept, or sign in for all; if others do, wait for theirs."""

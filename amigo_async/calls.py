@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Coroutine
+from typing import Any, Unpack
 
 from amigo_async.decoding import (
     decode_artifacts_link,
@@ -28,10 +29,10 @@ class Calls:
         request = requests.create_run(self._session.organization, unit_test_set_id)
         return await self._session.call_once(request, decode_created_run, guard)
 
-    async def page(self, **filters: Unpack[RunFilters]) -> RunPage:
+    def page(self, **filters: Unpack[RunFilters]) -> Coroutine[Any, Any, RunPage]:
         """List a page of runs."""
         request = requests.list_runs(self._session.organization, **filters)
-        return await self._session.call(request, decode_run_page)
+        return self._session.call(request, decode_run_page)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run; where the answer was lost and it is not in progress then, it was this."""
@@ -42,7 +43,7 @@ class Calls:
             if not error.after_loss:
                 raise
 
-    async def link(self, run_id: str) -> ArtifactsLink:
+    def link(self, run_id: str) -> Coroutine[Any, Any, ArtifactsLink]:
         """Get a link to the artifacts of a run."""
         request = requests.artifacts_link(self._session.organization, run_id)
-        return await self._session.call(request, decode_artifacts_link)
+        return self._session.call(request, decode_artifacts_link)

@@ -19,11 +19,15 @@ class ServerClock:
     A ``Date`` has whole seconds, so one response bounds the difference between the two clocks
     to a second and the time the request took. Each further one narrows the bounds. The local
     wall clock is used only as long as no response has told better.
+
+    Attributes:
+        loop_time: The time on the clock of the event loop, as `anyio.current_time`.
     """
 
     def __init__(self) -> None:
         self._least = -math.inf
         self._most = math.inf
+        self.loop_time = loop_time
 
     def observe(self, date: float, sent: float, received: float) -> None:
         """Learn from a response.
@@ -35,25 +39,44 @@ class ServerClock:
         """
         least, most = date - received, date + 1.0 - sent
         self._least, self._most = max(self._least, least), min(self._most, most)
+        if self.loop_time is loop_time:
+            # That of this very loop, to which its times belong: to ask for it each time takes long.
+            self.loop_time = asyncio.get_running_loop().time
         if self._least > self._most:
             # The server's clock was set, or drifted away from ours: only the newest word counts.
             self._least, self._most = least, most
 
-    def now(self) -> float:
+    def now(self, at: float | None = None) -> float:
         """The latest time it can be on the server, as seconds since the epoch.
 
         What expires is taken for expired early rather than late.
-        """
-        return time.time() if math.isinf(self._most) else loop_time() + self._most
 
-    def earliest(self) -> float:
-        """The earliest time it can be on the server, as seconds since the epoch."""
-        return time.time() if math.isinf(self._least) else loop_time() + self._least
+        Args:
+            at: When, on the loop's clock; None for now.
+        """
+        if self._most == math.inf:
+            return time.time()
+        return (self.loop_time() if at is None else at) + self._most
+
+    def earliest(self, at: float | None = None) -> float:
+        """The earliest time it can be on the server, as seconds since the epoch.
+
+        Args:
+            at: As for `now`.
+        """
+        if self._least == -math.inf:
+            return time.time()
+        return (self.loop_time() if at is None else at) + self._least
 
     def utcnow(self) -> datetime:
         """`now` as an aware datetime."""
         return datetime.fromtimestamp(self.now(), UTC)
 
-    def until(self, instant: float) -> float:
-        """Seconds until it is surely `instant` (since the epoch) on the server; at least 0."""
-        return max(0.0, instant - self.earliest())
+    def until(self, instant: float, at: float | None = None) -> float:
+        """Seconds until it is surely `instant` (since the epoch) on the server; at least 0.
+
+        Args:
+            instant: When, in seconds since the epoch.
+            at: From when on; as for `now`.
+        """
+        return max(0.0, instant - self.earliest(at))

@@ -95,6 +95,7 @@ class Wiring:
         shared = settings.shared
         return Session(
             http=self.connections.api,
+            check=self.connections.check,
             config=self.config,
             request_timeout=settings.request_timeout,
             max_attempts=settings.max_attempts,

@@ -35,6 +35,7 @@ from amigo_async.batch.journal import Finished, Opened, parse
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, verdict_of
 from amigo_async.cli import listing, params
 from amigo_async.cli.reasons import amount_done, explain, judged, reasons
+from amigo_async.clock import ServerClock
 from amigo_async.config import Configuration, configure
 from amigo_async.decoding import (
     decode_artifacts_link,
@@ -48,7 +49,7 @@ from amigo_async.gate import Gate
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage, SignIn
 from amigo_async.redact import MASK, redact
 from amigo_async.runs import Runs
-from amigo_async.session import Session
+from amigo_async.session import Session, budgets
 from amigo_async.session.bodies import _Intake
 from amigo_async.session.store import _path, _secrets
 from amigo_async.wire import links, names, objects, ranges, requests, responses
@@ -208,6 +209,7 @@ def _session() -> Session:
         raise AssertionError("nothing is sent")
 
     return Session(
+        check=lambda: None,
         http=never,
         config=Configuration(BearerAuth("t0ken-of-nobody"), "acme", "https://api.example", {}),
         request_timeout=1.0,
@@ -329,16 +331,16 @@ def told(data: bytes) -> None:
     headers = _headers(data)
     read_rate_limit(headers)
     assert read_retry_after(headers) is None or read_retry_after(headers) >= 0  # type: ignore[operator]
-    session, response = _session(), responses.Response(429, headers, b"")
+    clock, response = ServerClock(), responses.Response(429, headers, b"")
 
     async def heed() -> None:
         now = asyncio.get_running_loop().time()
         date = read_date(headers)
         if date is not None:
-            session.clock.observe(date, now, now)
-        session.clock.utcnow()
-        _ = session._told(response)
-        pause = session._pause(response)
+            clock.observe(date, now, now)
+        clock.utcnow()
+        _ = budgets.told(response, clock)
+        pause = budgets.pause(response, clock)
         assert pause is None or 0 <= pause <= 3600
 
     run(heed, debug=False)

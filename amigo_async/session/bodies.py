@@ -21,6 +21,22 @@ _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS  # its first bytes tell which
 _ERROR_BYTES: Final = 1024 * 1024
 
 
+def body_at_hand(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """The body of `answer`, where it came together with the head, as a small one does.
+
+    Args:
+        answer: As for `read_body`.
+        most: As for `read_body`.
+
+    Returns:
+        The body; None where it is to be awaited, or to be looked at more closely.
+    """
+    content = answer.content
+    if not content.is_eof() or content.total_bytes > most or "Content-Encoding" in answer.headers:
+        return None
+    return content.read_nowait()
+
+
 async def read_body(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, BodyError | None]:
     """Read the body of `answer` to its end, or as far as it may be read.
 
@@ -49,6 +65,9 @@ async def read_body(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, B
     except BodyError as error:
         answer.close()
         flaw = error
+    except BaseException:
+        answer.close()
+        raise
     return b"".join(intake.pieces), flaw
 
 

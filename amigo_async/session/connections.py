@@ -47,18 +47,19 @@ class Connections:
         """
         if self._closed:
             raise ConfigurationError("the client is closed; make a new one")
-        self._check_loop()
+        if self._loop is not asyncio.get_running_loop():
+            self._check_loop()
         if self._given is not None and self._given.closed:
             raise ConfigurationError("http: the session given is closed; give an open one")
 
     def api(self) -> aiohttp.ClientSession:
-        """The session for the API.
+        """The session for the API, in the event loop in which `check` was called.
 
         Raises:
-            ConfigurationError: As for `check`.
+            ConfigurationError: If the client is closed, or the session that was given.
         """
-        self.check()
-        if self._api is None:
+        if self._closed or self._api is None or self._api.closed:
+            self.check()
             self._api = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             # aiohttp would send a GET again by itself on a connection that was closed meanwhile:
             # past the gate, and so over the budget. Our own policy does that.

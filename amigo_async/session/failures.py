@@ -64,8 +64,7 @@ class mapped:  # noqa: N801  # read as a function: `with mapped(...)`
     ) -> None:
         if error is None:
             return
-        secrets = self._secrets()
-        bare(error, secrets, self._outer)
+        bare(error, self._secrets(), self._outer)
         if not _is_foreign(error):
             return
         kind = RequestTimeoutError if isinstance(error, TimeoutError) else TransportError

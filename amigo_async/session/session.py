@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import aiohttp
 import backoff
+from msgspec import Struct
+from multidict import CIMultiDict
 from yarl import URL
 
 from amigo_async.auth import ApiKeyAuth, Authorizer, GivenToken, SignedInToken
-from amigo_async.clock import ServerClock, loop_time
+from amigo_async.clock import ServerClock
 from amigo_async.config import Configuration
 from amigo_async.decoding import decode_sign_in
 from amigo_async.errors import (
     AmigoError,
+    ConfigurationError,
     ConflictError,
     DecodeError,
     RateLimitError,
     TransportError,
 )
 from amigo_async.events import Events, RequestRetried, SignedIn
-from amigo_async.limits import BudgetState, Gates, SharedGates, Told
+from amigo_async.limits import BudgetState, Gates, Permit, SharedGates, SharedPermit
 from amigo_async.models import SignIn
-from amigo_async.session import retry
-from amigo_async.session.bodies import ACCEPTED, read_body
+from amigo_async.session import budgets, retry
+from amigo_async.session.bodies import ACCEPTED, body_at_hand, read_body
+from amigo_async.session.expiry import Expiry
 from amigo_async.session.failures import bare, mapped
 from amigo_async.sharing import Shared
 from amigo_async.version import __version__
-from amigo_async.wire.headers import (
-    LONGEST_WAIT,
-    read_date,
-    read_rate_limit,
-    read_retry_after,
-)
+from amigo_async.wire.headers import read_date
 from amigo_async.wire.requests import Request, organization_segment, sign_in
 from amigo_async.wire.responses import Response, api_error, decode_error
 
@@ -41,10 +41,6 @@ T = TypeVar("T")
 # How the answer to a request that is on the wire is awaited.
 Guard: TypeAlias = Callable[[Coroutine[Any, Any, Response]], Awaitable[Response]]
 _Call: TypeAlias = Callable[..., Awaitable[Any]]
-
-# A budget's reset that has passed by less than this, in seconds, is news that came late; one that
-# is further off is not an instant on the server's clock.
-_STALE = 5.0
 
 # A call of which other processes hear nothing for this many seconds longer than a request can
 # take is taken for lost by them.
@@ -54,31 +50,31 @@ _OVERDUE = 5.0
 # shared, or is revoked just then, may be refused more than once in a row.
 _RENEWALS = 3
 
+_JSON = {"Content-Type": "application/json"}
 
-class Arrival:
+
+class Arrival(Struct, eq=False):
     """One call on its way.
 
     Attributes:
         guard: How its answer is awaited; None for as it comes.
         refused: Whether the gate let it through before and it was refused.
-        failure: How it has failed without `backoff`, which has yet to hear of it; None for not.
         lost: Whether an answer was lost, of which it is not known what it was.
+        failure: How it has failed without `backoff`, which has yet to hear of it; None for not.
     """
 
-    __slots__ = ("failure", "guard", "lost", "refused")
-
-    def __init__(self, guard: Guard | None = None) -> None:
-        self.guard = guard
-        self.refused = False
-        self.lost = False
-        self.failure: AmigoError | None = None
+    guard: Guard | None = None
+    refused: bool = False
+    lost: bool = False
+    failure: AmigoError | None = None
 
 
 class Session:
     """Sends the requests of one client, each through the gate of its endpoint.
 
     Args:
-        http: Gives the aiohttp session to use; called for each request, inside a running loop.
+        http: Gives the aiohttp session to use; called for each request.
+        check: Raises where nothing of the client works; called before each request.
         config: The organization, where the API is, the credentials and the user's headers.
         request_timeout: Seconds for one attempt, from connecting to the end of the body.
         max_attempts: How often a request that may be repeated is sent in all.
@@ -95,6 +91,7 @@ class Session:
         self,
         *,
         http: Callable[[], aiohttp.ClientSession],
+        check: Callable[[], None],
         config: Configuration,
         request_timeout: float,
         max_attempts: int,
@@ -107,6 +104,7 @@ class Session:
         self._shared = shared
         self._gates = _gates(config, shared, request_timeout + _OVERDUE)
         self._http = http
+        self._check = check
         self._base_url = config.base_url
         self._headers = {
             "Accept": "application/json",
@@ -114,7 +112,12 @@ class Session:
             "User-Agent": f"amigo_async/{__version__}",
             **config.headers,
         }
-        self._timeout = aiohttp.ClientTimeout(total=request_timeout)
+        self._credentials: Mapping[str, str] | None = None
+        self._all_headers: CIMultiDict[str] = CIMultiDict()
+        self._expiry = Expiry(request_timeout)
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=request_timeout, ceil_threshold=math.inf
+        )
         self._most = max_response_bytes
         self._events = events
         self._auth: Authorizer
@@ -136,9 +139,10 @@ class Session:
             TransportError: If no answer comes.
             DecodeError: If the answer cannot be decoded.
         """
-        self._http()  # says so at once where the client is closed, or of another loop
+        self._check()
         # Before the queue, where a wrong key fails once for all; a sign in has its own attempts.
-        await self._auth.headers()
+        if self._auth.current() is None:
+            await self._auth.headers()
         arrival = Arrival()
         try:
             return await self._authorized(request, decode, arrival)
@@ -162,12 +166,13 @@ class Session:
             TransportError: If no answer comes.
             DecodeError: If the answer cannot be decoded.
         """
-        self._http()
+        self._check()
         await self._auth.headers()
         return cast(T, await self._once(request, decode, Arrival(guard)))
 
     async def aclose(self) -> None:
         """Leave what is shared."""
+        self._expiry.close()
         if isinstance(self._gates, SharedGates):
             await self._gates.aclose()
         if self._shared is not None:
@@ -180,11 +185,11 @@ class Session:
         if arrival.failure is not None:
             failure, arrival.failure = arrival.failure, None
             raise failure
-        headers, response = await self._pass(request, self._auth.headers, arrival)
-        for _ in range(_RENEWALS):
-            if response.status != 401 or not self._auth.refused(headers):
-                break
-            headers, response = await self._pass(request, self._auth.headers, arrival)
+        headers, response = await self._pass(request, arrival)
+        renewals = _RENEWALS
+        while response.status == 401 and renewals and self._auth.refused(headers):
+            renewals -= 1
+            headers, response = await self._pass(request, arrival)
         try:
             return self._outcome(request, response, decode)
         except ConflictError as error:
@@ -204,27 +209,22 @@ class Session:
     async def _with_key(
         self, request: Request, decode: Callable[[bytes], SignIn], arrival: Arrival
     ) -> SignIn:
-        async def key() -> Mapping[str, str]:
-            return self._key.headers()
-
-        _, response = await self._pass(request, key, arrival)
+        _, response = await self._pass(request, arrival, self._key.headers())
         return self._outcome(request, response, decode)
 
     async def _pass(
-        self,
-        request: Request,
-        credentials: Callable[[], Awaitable[Mapping[str, str]]],
-        arrival: Arrival,
+        self, request: Request, arrival: Arrival, key: Mapping[str, str] | None = None
     ) -> tuple[Mapping[str, str], Response]:
-        """Send through the gate, with the credentials that are valid when it opens."""
+        """Send through the gate, with `key` or the token that is valid when it opens."""
         endpoint = request.endpoint
         gate = self._gates.of(endpoint.name, endpoint.limit)
-        with await gate.enter(self._events.emit, again=arrival.refused) as permit:
-            try:
-                headers = await credentials()
-            except BaseException:
-                permit.unused()
-                raise
+        permit: Permit | SharedPermit | None = gate.enter_nowait()
+        if permit is None:
+            permit = await gate.enter(self._events.emit, again=arrival.refused)
+        with permit:
+            headers = key or self._auth.current()
+            if headers is None:
+                headers = await self._renewed(permit)
             try:
                 sending = self._send(request, headers)
                 response = await (arrival.guard(sending) if arrival.guard else sending)
@@ -233,75 +233,84 @@ class Session:
                     permit.unused()
                 arrival.lost |= error.sent
                 raise
+            except ConfigurationError:  # the client was closed meanwhile
+                permit.unused()
+                raise
             arrival.refused = response.status == 429
             arrival.lost |= response.status >= 500 or response.status == 408
             if arrival.refused:
-                permit.refused(self._pause(response))
-            elif (told := self._told(response)) is not None or not _is_of_a_proxy(response.status):
+                permit.refused(budgets.pause(response, self.clock))
+                return headers, response
+            told = budgets.told(response, self.clock)
+            if told is not None or not budgets.may_be_of_a_proxy(response.status):
                 permit.answered(told)
         return headers, response
 
-    async def _send(self, request: Request, headers: Mapping[str, str]) -> Response:
+    async def _renewed(self, permit: Permit | SharedPermit) -> Mapping[str, str]:
+        """The headers with another token, as the one there was has expired in the queue."""
+        try:
+            return await self._auth.headers()
+        except BaseException:
+            permit.unused()
+            raise
+
+    async def _send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """Put `request` on the wire and read the response to its end."""
         method, path = request.endpoint.method, request.path
         url = f"{self._base_url}{path}?{request.query}" if request.query else self._base_url + path
-        sent = {**self._headers, **headers, **_content_type(request)}
+        headers = self._with(credentials)
+        if request.body is not None:
+            headers = CIMultiDict(headers, **_JSON)
         with mapped(method, path, self._auth.secrets):
-            return await self._exchange(method, URL(url, encoded=True), sent, request.body)
+            return await self._exchange(method, URL(url, encoded=True), headers, request.body)
+
+    def _with(self, credentials: Mapping[str, str]) -> CIMultiDict[str]:
+        """All headers, in the form in which aiohttp takes them as they are."""
+        if credentials is not self._credentials:
+            self._credentials = credentials
+            self._all_headers = CIMultiDict({**self._headers, **credentials})
+        return self._all_headers
 
     async def _exchange(
-        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None
     ) -> Response:
         """Talk to aiohttp; `mapped` leaves this frame, whose variables show much, out of errors."""
-        sent = loop_time()
-        async with self._http().request(
-            method,
-            url,
-            headers=headers,
-            data=body,
-            timeout=self._timeout,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=False,
-        ) as answer:
-            received = loop_time()
-            content, flaw = await read_body(answer, self._most)
+        sent = self.clock.loop_time()
+        with self._expiry.attempt(sent):
+            answer = await self._http().request(
+                method,
+                url,
+                headers=headers,
+                data=body,
+                timeout=self._timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=False,
+            )
+            received = self.clock.loop_time()
+            flaw = None
+            if (content := body_at_hand(answer, self._most)) is None:
+                content, flaw = await read_body(answer, self._most)
         date = read_date(answer.headers)
         if date is not None:
             self.clock.observe(date, sent, received)
-        return Response(answer.status, answer.headers, content, flaw)
+        return Response(answer.status, answer.headers, content, flaw, received)
 
     def _outcome(self, request: Request, response: Response, decode: Callable[[bytes], T]) -> T:
         """The struct of a response, or the error."""
-        secrets = self._auth.secrets()
         if not 200 <= response.status < 300:
-            raise api_error(request, response, secrets)
+            raise api_error(request, response, self._auth.secrets())
         try:
             if response.flaw is not None:
                 raise response.flaw
             return decode(response.body)
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            secrets = self._auth.secrets()
             raise decode_error(request, response, error, secrets) from bare(error, secrets)
 
     def budgets(self) -> dict[str, BudgetState]:
         """A snapshot of the budgets that were used so far, by endpoint."""
         return self._gates.states()
-
-    def _told(self, response: Response) -> Told | None:
-        """What a response tells of its budget; None where it makes no sense on its own clock."""
-        rate = read_rate_limit(response.headers)
-        if rate is None or not -_STALE <= rate.reset - self.clock.now() <= LONGEST_WAIT:
-            return None
-        turns_at = loop_time() + self.clock.until(rate.reset)
-        return Told(rate.limit, rate.remaining, rate.reset, turns_at)
-
-    def _pause(self, response: Response) -> float | None:
-        """For how long a refusal closes the budget; None where it does not say."""
-        pause = read_retry_after(response.headers)
-        if pause is None:
-            told = self._told(response)
-            pause = None if told is None else told.turns_at - loop_time()
-        return None if pause is None else min(pause, LONGEST_WAIT)
 
     def _with_retries(self, call: _Call, attempts: int) -> _Call:
         return backoff.on_exception(
@@ -337,10 +346,6 @@ class Session:
         )
 
 
-def _content_type(request: Request) -> Mapping[str, str]:
-    return {} if request.body is None else {"Content-Type": "application/json"}
-
-
 def _gates(config: Configuration, shared: Shared | None, lease: float) -> Gates | SharedGates:
     gates = Gates(config.base_url, config.organization_id)
     if shared is None:
@@ -356,8 +361,3 @@ def _owner(config: Configuration) -> str:
 def _holder(config: Configuration, key: ApiKeyAuth) -> str:
     """Whose token it is, in writing."""
     return f"{_owner(config)}:{key.api_key_id}:{key.user_id}"
-
-
-def _is_of_a_proxy(status: int) -> bool:
-    """Whether an answer may be that of a proxy, which knows nothing of budgets."""
-    return status >= 500 or status in (407, 408)

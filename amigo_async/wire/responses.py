@@ -81,12 +81,14 @@ class Response(NamedTuple):
         headers: Its headers; looked up by their names in lower case.
         body: Its body, decompressed.
         flaw: Why there is only the beginning of the body; None if it is all there.
+        received: When its head was there, on the loop's clock.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     flaw: BodyError | None = None
+    received: float = 0.0
 
     def __repr__(self) -> str:
         """Without the headers and the body, which may have secrets."""
