@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from amigo_async.batch import (
     Batch,
@@ -235,14 +235,15 @@ async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) ->
             report(event)
 
     with _place(home, assignment.put) as artifacts:
-        options = _options(job)._replace(
+        options = replace(
+            _options(job),
             artifacts_dir=artifacts if job.artifacts else None,
             timeout=_left(assignment),
             journal=home / "journal.jsonl",
             on_event=on_event,
         )
         async with job.connect(job.organization_id) as client:
-            opened = client.open_batch(job.unit_test_set_ids, **options._asdict())
+            opened = client.open_batch(job.unit_test_set_ids, **asdict(options))
             async with opened as batch:
                 return await _collect(job, batch, assignment.put)
 

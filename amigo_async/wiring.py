@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import aiohttp
+from msgspec import Struct
 from yarl import URL
 
 from amigo_async.artifacts import Artifacts
@@ -19,7 +18,7 @@ from amigo_async.sharing import Sharing
 from amigo_async.starts import Starts
 
 
-class Settings(NamedTuple):
+class Settings(Struct, frozen=True):
     """How a client works; see `AmigoClient`."""
 
     request_timeout: float

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
+from msgspec import Struct
 
 from amigo_async.artifacts import Artifacts
 from amigo_async.batch.downloads import Downloads
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 ARTIFACTS_PATIENCE: Final = 600.0
 
 
-class Rooms(NamedTuple):
+class Rooms(Struct, frozen=True):
     """What a batch works with."""
 
     base_url: str

@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +82,12 @@ class Record(Struct):
     saved: Saved | None = None
 
 
-_decode = msgspec.json.Decoder(Line).decode
+@cache
+def _decoder() -> msgspec.json.Decoder[Line]:
+    """Made when the first journal is read: few programs do."""
+    return msgspec.json.Decoder(Line)
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -208,9 +214,10 @@ def parse(content: bytes, opened: Opened, path: Path) -> dict[str, Record]:
         JournalError: If a line cannot be read, or the journal is not of `opened`.
     """
     records: dict[str, Record] = {}
+    decode = _decoder().decode
     for number, text in enumerate(content.splitlines(), 1):
         try:
-            line = _decode(text)
+            line = decode(text)
         except (ValueError, RecursionError) as error:
             raise _not_one(number, path) from error
         if isinstance(line, Opened):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
+
+from msgspec import Struct
 
 from amigo_async.batch.listening import OnEvent
 from amigo_async.errors import ArgumentError
@@ -18,7 +20,7 @@ OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
 OnExit: TypeAlias = Literal["leave", "cancel"]
 
 
-class Options(NamedTuple):
+class Options(Struct, frozen=True):
     """How a batch is run; see `AmigoClient.run_many`."""
 
     artifacts_dir: str | PathLike[str] | None = None

@@ -3,7 +3,6 @@
 from amigo_async.limits.budget import WINDOW, Budget, Told
 from amigo_async.limits.gate import BudgetState, Gate, Gates, Permit, forget
 from amigo_async.limits.records import Instant, Records, Step, UnavailableError
-from amigo_async.limits.shared import SharedGates, SharedPermit
 
 __all__ = [
     "WINDOW",
@@ -14,8 +13,6 @@ __all__ = [
     "Instant",
     "Permit",
     "Records",
-    "SharedGates",
-    "SharedPermit",
     "Step",
     "Told",
     "UnavailableError",

@@ -300,6 +300,9 @@ class Gates:
             gate = gates[endpoint] = Gate(endpoint, budget)
         return gate
 
+    async def aclose(self) -> None:
+        """Nothing: they are of all clients of the loop."""
+
     def states(self) -> dict[str, BudgetState]:
         """A snapshot of the budgets that were used in the running loop, by endpoint."""
         return {endpoint: gate.state() for endpoint, gate in dict(self._here()).items()}

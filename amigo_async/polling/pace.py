@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from amigo_async.limits import WINDOW, BudgetState
 
@@ -20,7 +22,7 @@ GROWTH: Final = 1.5
 LATENESS: Final = 0.02
 
 
-class Page(NamedTuple):
+class Page(Struct, frozen=True):
     """One list call.
 
     Attributes:

@@ -18,7 +18,8 @@ from redis.exceptions import ConnectionError as BrokenConnection
 from amigo_async.auth import Tokens
 from amigo_async.errors import ConfigurationError
 from amigo_async.events import Emit
-from amigo_async.limits import Instant, Step
+from amigo_async.limits import Gates, Instant, Step
+from amigo_async.limits.shared import SharedGates
 from amigo_async.redact import masked
 from amigo_async.redis.line import Line, as_bytes, evaluation
 from amigo_async.redis.tokens import SealedTokens, cipher_of, masked_keys
@@ -166,6 +167,10 @@ class _Place:
             if not answer:
                 return value
             record, now = as_bytes(answer[0]), _time(answer[1:])
+
+    def gates(self, gates: Gates, name: str, lease: float) -> SharedGates:
+        """Gates of which the budgets are kept in this Redis."""
+        return SharedGates(gates, self, name=name, lease=lease)
 
     def tokens(self, name: str) -> Tokens | None:
         """Where the token of `name` is kept; the key tells nothing of whose it is."""

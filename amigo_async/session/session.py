@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import aiohttp
 import backoff
@@ -25,7 +25,7 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.events import Events, RequestRetried, SignedIn
-from amigo_async.limits import BudgetState, Gates, Permit, SharedGates, SharedPermit
+from amigo_async.limits import BudgetState, Gates, Permit
 from amigo_async.models import SignIn
 from amigo_async.session import budgets, retry
 from amigo_async.session.bodies import ACCEPTED, body_at_hand, read_body
@@ -36,6 +36,9 @@ from amigo_async.version import __version__
 from amigo_async.wire.headers import read_date
 from amigo_async.wire.requests import Request, organization_segment, sign_in
 from amigo_async.wire.responses import Response, api_error, decode_error
+
+if TYPE_CHECKING:  # whoever shares nothing does not load it
+    from amigo_async.limits.shared import SharedGates, SharedPermit
 
 T = TypeVar("T")
 # How the answer to a request that is on the wire is awaited.
@@ -173,8 +176,7 @@ class Session:
     async def aclose(self) -> None:
         """Leave what is shared."""
         self._expiry.close()
-        if isinstance(self._gates, SharedGates):
-            await self._gates.aclose()
+        await self._gates.aclose()
         if self._shared is not None:
             await self._shared.aclose()
 
@@ -348,9 +350,7 @@ class Session:
 
 def _gates(config: Configuration, shared: Shared | None, lease: float) -> Gates | SharedGates:
     gates = Gates(config.base_url, config.organization_id)
-    if shared is None:
-        return gates
-    return SharedGates(gates, shared, name=_owner(config), lease=lease)
+    return gates if shared is None else shared.gates(gates, _owner(config), lease)
 
 
 def _owner(config: Configuration) -> str:

@@ -6,9 +6,10 @@ import re
 from urllib.parse import urljoin, urlsplit
 
 from amigo_async.redact import SecretUrl
+from amigo_async.wire.text import is_encodable
 
 # What no URL has as it is: one with such would ask for something else than it seems to.
-_UNFIT = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
+_UNFIT = re.compile("[\x00-\x20\x7f]")
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 
 
@@ -40,7 +41,7 @@ def _problem(url: str, *, allow_http: bool) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "the store's URL cannot be read"
-    if _UNFIT.search(url) or (host and not is_host(host)):
+    if _UNFIT.search(url) or not is_encodable(url) or (host and not is_host(host)):
         return "the store's URL cannot be read"
     if parts.scheme not in {"http", "https"} or not host:
         return "the store's URL is not an https URL"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from amigo_async.wire.ranges import read_content_range
+from amigo_async.wire.text import is_encodable
 
 # Digests that cover a whole object and that the standard library can compute, strongest first,
 # with their sizes in bytes. CRC32C and CRC64NVME are left out: pure Python is too slow for them.
@@ -19,7 +20,7 @@ _DIGESTS = {"sha256": 32, "sha1": 20, "crc32": 4}
 ALGORITHMS = frozenset({*_DIGESTS, "md5"})
 
 _MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
-_UNSENDABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(r"\d{1,19}", re.ASCII)
 
 
@@ -124,7 +125,7 @@ def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
 
 def repeatable(value: str | None) -> str | None:
     """`value` where it can be sent back in a condition; bytes that are no UTF-8 cannot."""
-    return value if value and not _UNSENDABLE.search(value) else None
+    return value if value and not _CONTROL.search(value) and is_encodable(value) else None
 
 
 def _read_checksum(headers: Mapping[str, str], *, whole: bool) -> Checksum | None:

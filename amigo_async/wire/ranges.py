@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from msgspec import Struct
 
 # First byte, and the first byte behind; half open, like Python's slices.
 Span: TypeAlias = tuple[int, int]
@@ -12,7 +14,7 @@ Span: TypeAlias = tuple[int, int]
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,19})-(\d{1,19})|\*)/(?:(\d{1,19})|\*)", re.ASCII)
 
 
-class ContentRange(NamedTuple):
+class ContentRange(Struct, frozen=True):
     """What a ``Content-Range`` header says.
 
     Attributes:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
+from amigo_async.wire.text import is_encodable
 
 _ID = re.compile(r"[a-f0-9]{24}")
 _LARGEST = 2**63 - 1
@@ -217,8 +218,7 @@ def _unique(values: Iterable[T]) -> Collection[T] | None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether `value` is a string that can be encoded: lone surrogates cannot."""
-    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+    return isinstance(value, str) and is_encodable(value)
 
 
 def _flag(name: str, flag: bool) -> Pairs:
