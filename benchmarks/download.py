@@ -114,6 +114,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 def measure(who: str, case: Case, stage: Stage, *, check: bool) -> Taken:
     """Let one contestant fetch what the case says, into an empty folder."""
+    _warm(PLACES[case.place], case.size * len(case.keys))
     # The disk is not to be busy with what the one before left.
     os.sync()
     with tempfile.TemporaryDirectory(dir=PLACES[case.place]) as folder:
@@ -131,6 +132,18 @@ def measure(who: str, case: Case, stage: Stage, *, check: bool) -> Taken:
         for key in case.keys if check else ():
             _check(who, stage.files / key, Path(folder, key))
     return Taken(who=who, case=case, spent=spent, whole=whole)
+
+
+def _warm(folder: str, size: int) -> None:
+    """Take the memory that a file of this size needs, and give it back.
+
+    The host of a virtual machine may take back what was free for two seconds, and getting it again
+    costs more than a download: whoever came after a pause paid for it.
+    """
+    block = bytes(store.MEBI)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(size * 5 // 4 // store.MEBI):
+            file.write(block)
 
 
 def _spent(who: str, job: Job) -> tuple[Spent, Spent]:
@@ -295,6 +308,8 @@ def conditions(options: argparse.Namespace, ceiling: float | None) -> str:
         "need, as they are used in programs that run already; the figures with their start are "
         "beside. Ours signs in and asks for the link to the large file, the others know it. The "
         f"small ones are fetched {AT_ONCE} at once, and their links are known. "
+        "Before each as much memory is taken and given back as the file needs: a host that takes "
+        "back what is free makes the first after a pause pay for it. "
         "`disk` is a folder on a disk, synced before each; ours alone syncs what it has written. "
         "`memory` is a tmpfs. Who fetches ranges asks for the size first; curl fetches them into "
         "files of their own, which nobody joins. "
