@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import anyio
+import asyncio
 
 from amigo_async.artifacts.seam import Emit
 from amigo_async.events import ArtifactProgress
@@ -31,7 +31,7 @@ class Meter:
     def add(self, count: int) -> None:
         """Note `count` more bytes; tell, unless it was done just now."""
         self.received += count
-        now = anyio.current_time()
+        now = asyncio.get_running_loop().time()
         if now >= self._next:
             self._next = now + _INTERVAL
             self._tell()

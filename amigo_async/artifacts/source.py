@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+from collections.abc import Generator
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import backoff
@@ -92,15 +94,13 @@ class Patience:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self.progress()
+        self._ceilings: Generator[float, Any, None] | None = None
+        self._left = policy.attempts
 
     def progress(self) -> None:
         """Something was received: begin to count anew."""
+        self._ceilings = None
         self._left = self._policy.attempts
-        self._ceilings = backoff.expo(
-            factor=self._policy.base_pause, max_value=self._policy.longest_pause
-        )
-        next(self._ceilings)
 
     async def pause(self, after: float | None = None) -> bool:
         """Wait before the next attempt, `after` seconds where given.
@@ -109,6 +109,10 @@ class Patience:
             False, at once, where there is none: the failures are too many, or the wait would
             not end before the deadline of the surrounding scopes.
         """
+        if self._ceilings is None:
+            longest = self._policy.longest_pause
+            self._ceilings = backoff.expo(factor=self._policy.base_pause, max_value=longest)
+            next(self._ceilings)
         self._left -= 1
         ceiling = next(self._ceilings)
         wished = backoff.full_jitter(ceiling) if after is None else after

@@ -115,19 +115,21 @@ class Store:
         target = SecretUrl(url)
         check_link(target, allow_http=self._allow_http)
         for _ in range(MAX_REDIRECTS + 1):
-            async with self._get(target, headers) as body:
+            body = await self._get(target, headers)
+            try:
                 if body.status not in _REDIRECTS:
                     yield body
                     return
-                location = SecretUrl(body.headers.get("location", ""))
+            finally:
+                body.close()  # rather than read to its end
+            location = SecretUrl(body.headers.get("location", ""))
             target = redirect_target(target, location, allow_http=self._allow_http)
         raise UnsafeLinkError("the store redirects without end")
 
-    @asynccontextmanager
-    async def _get(self, url: SecretUrl, headers: Mapping[str, str]) -> AsyncIterator[StoreBody]:
-        """One request. The response is closed rather than read to its end on the way out.
+    async def _get(self, url: SecretUrl, headers: Mapping[str, str]) -> StoreBody:
+        """One request.
 
-        It is in no local variable here: it shows its URL, and an error may come this way.
+        The response is in no local variable: it shows its URL, and an error may come this way.
         """
         request = self._http().get(
             URL(str(url), encoded=True),
@@ -139,11 +141,7 @@ class Store:
             auto_decompress=False,
             read_bufsize=_BUFFER,
         )
-        body = StoreBody(await _mapped(url, request), url)
-        try:
-            yield body
-        finally:
-            body.close()
+        return StoreBody(await _mapped(url, request), url)
 
 
 def _unread(content: aiohttp.StreamReader) -> bytes:

@@ -33,8 +33,9 @@ def safe_name(url: str, fallback: str) -> str:
 
 
 def _clean(name: str) -> str:
-    name = unicodedata.normalize("NFC", name)
-    name = "".join("_" if unicodedata.category(char)[0] == "C" else char for char in name)
+    if not (name.isascii() and name.isprintable()):
+        name = unicodedata.normalize("NFC", name)
+        name = "".join("_" if unicodedata.category(char)[0] == "C" else char for char in name)
     name = _RESERVED.sub("_", name).lstrip(". ").rstrip(". ")
     if name.startswith(("-", "~")) or _DEVICE.match(name):
         name = f"_{name}"

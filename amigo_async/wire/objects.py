@@ -158,9 +158,11 @@ def _md5_of_etag(headers: Mapping[str, str]) -> Checksum | None:
     artifact that is fine would be refused.
     """
     match = _MD5_ETAG.fullmatch(headers.get("etag", ""))
+    if match is None:
+        return None
     speaks_s3 = any(name.startswith("x-amz-") for name in headers)
     encrypted = headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
     customer = any(name.startswith("x-amz-server-side-encryption-customer") for name in headers)
-    if match is None or not speaks_s3 or encrypted or customer:
+    if not speaks_s3 or encrypted or customer:
         return None
     return Checksum("md5", match[1].lower())
