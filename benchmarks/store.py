@@ -73,6 +73,18 @@ def fill(folder: Path, *, size: int, count: int, seed: int) -> Path:
     return files
 
 
+def warm(folder: str, size: int) -> None:
+    """Take the memory that a file of this size needs, and give it back.
+
+    The host of a virtual machine may take back what was free for two seconds, and getting it again
+    costs more than a download: whoever came after a pause paid for it.
+    """
+    block = bytes(MEBI)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(size * 5 // 4 // MEBI):
+            file.write(block)
+
+
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[int]:
     """The port on which nginx serves what is in `folder`, from a process of its own.

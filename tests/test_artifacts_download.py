@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -14,13 +15,23 @@ from typing import Any
 
 import pytest
 
+from amigo_async.artifacts import part
 from amigo_async.errors import (
     ArgumentError,
     ArtifactError,
     ArtifactsNotReadyError,
 )
 from amigo_async.events import ArtifactSaved
-from tests.artifact_files import DATA, MULTIPART, NAME, names, no_file_left_open, small, store  # noqa: F401 # fixtures
+from tests.artifact_files import (  # noqa: F401 # fixtures
+    DATA,
+    MULTIPART,
+    NAME,
+    names,
+    no_file_left_open,
+    small,
+    stopped_at,
+    store,
+)
 from tests.fake_store import SECRET, FakeStore, Room, Step
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +152,57 @@ async def test_no_room_on_the_disk_is_known_before_the_first_byte(
     with pytest.raises(ArtifactError, match="No space left on device"):
         await Room(store()).artifacts.download("r1", tmp_path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.usefixtures("small")
+async def test_room_is_taken_in_steps_while_the_first_bytes_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int
+) -> None:
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(part, "_STEP", 1500)
+    monkeypatch.setattr(os, "posix_fallocate", lambda fd, *span: taken.append(span))
+    path = await Room(store()).artifacts.download("r1", tmp_path, connections=connections)
+    assert path.read_bytes() == DATA
+    assert taken == [(0, 1500), (1500, 1500), (3000, 1000)]
+
+
+@pytest.mark.usefixtures("small")
+async def test_no_room_on_the_disk_ends_what_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    room = Room(store(Step(gate=asyncio.Event())))  # never a byte
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        await room.artifacts.download("r1", tmp_path)
+    assert room.store.open_now == 0
+    assert names(tmp_path) == []
+
+
+async def test_a_disk_that_has_no_room_for_the_record_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        await Room(store()).artifacts.download("r1", tmp_path)
+    assert names(tmp_path) == []
+    monkeypatch.undo()
+    await stopped_at(Room(store()), tmp_path, 700)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        await Room(store()).artifacts.download("r1", tmp_path)
+    monkeypatch.undo()
+    room = Room(store())
+    assert (await room.artifacts.download("r1", tmp_path)).read_bytes() == DATA
+    assert room.store.ranges != [None]  # what was received before is there still
+    assert names(tmp_path) == [NAME]
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])

@@ -178,7 +178,7 @@ async def test_cancelled_at_any_moment_it_leaves_nothing_open_and_resumes(
 ) -> None:
     """A plain cancel after every n-th step of the loop, then a download that goes through."""
     for steps in range(1, 60, 2):
-        room = Room(store())
+        room = Room(store(chunk=16))
         folder = tmp_path / str(steps)
         folder.mkdir()
         task = asyncio.ensure_future(room.artifacts.download("r1", folder, connections=connections))

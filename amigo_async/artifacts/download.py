@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -36,38 +37,43 @@ class Download:
         self._destination = destination
         self._connections = connections
         self._emit = emit
+        self._part: PartialFile | None = None
 
     async def run(self) -> Path:
         """Do it; see `Artifacts.download`."""
         link = await self._source.link()
         name = safe_name(link.presigned_url, f"artifacts-{self._source.run_id}")
         with explained(self._source.run_id, Path(self._destination)):
-            target, there = await in_thread(_target, self._destination, name)
-            if there:
-                size = await self._keep(target)
-            else:
-                size = await self._fetch(target)
+            try:
+                target = await in_thread(self._claim, name)
+                size = await (self._keep(target) if self._part is None else self._fetch(self._part))
+            finally:
+                if self._part is not None and self._part.is_open:
+                    await in_thread(self._part.close)
         self._emit(ArtifactSaved(self._source.run_id, os.fspath(target), size))
         return target
 
-    async def _fetch(self, target: Path) -> int:
-        """Fetch what is missing, prove that it is the artifact, and give it its name."""
-        part = PartialFile(target, self._source.run_id)
-        try:
+    def _claim(self, name: str) -> Path:
+        """The target; where there is no such file yet, its partial file is opened."""
+        target, there = _target(self._destination, name)
+        if not there:
+            self._part = PartialFile(target, self._source.run_id)
             try:
-                await in_thread(part.open)
+                self._part.open()
             except BusyError:
                 raise self._source.error(f"{target} is being downloaded already") from None
-            meter = Meter(self._source.run_id, self._emit, part.count)
-            try:
-                await self._fill(part, meter)
-            finally:
-                meter.last()
-            size = await self._verify(part)
-            await in_thread(part.publish, size)
+        return target
+
+    async def _fetch(self, part: PartialFile) -> int:
+        """Fetch what is missing, prove that it is the artifact, and give it its name."""
+        meter = Meter(self._source.run_id, self._emit, part.count)
+        try:
+            await self._fill(part, meter)
         finally:
-            if part.is_open:
-                await in_thread(part.close)
+            meter.last()
+        await asyncio.sleep(0)  # a cancellation that came meanwhile is heard before the last step
+        while (size := await in_thread(self._finish, part)) is None:
+            pass
         return size
 
     async def _fill(self, part: PartialFile, meter: Meter) -> None:
@@ -83,19 +89,26 @@ class Download:
             meter.received = 0
             await Filling(self._source, part, meter, self._connections).run()
 
-    async def _verify(self, part: PartialFile) -> int:
-        """The size, once it is sure that every byte is there and the checksum is right."""
+    def _finish(self, part: PartialFile) -> int | None:
+        """Publish the file once it is sure that every byte is there and the checksum is right.
+
+        Returns:
+            The size; None where more is to be read for the checksum: call again. So a large file
+            can be cancelled between, and a small one takes one turn in a thread.
+        """
+        part.write_held()
         size = None if part.info is None else part.info.size
         if size is None or missing_spans(part.received, size):
             raise self._source.error("bytes are missing", ArtifactTruncatedError)
         digest = part.digest
-        if digest is None:
-            return size
-        await _complete(digest, part.fd, size)
-        if not digest.matches:
-            await in_thread(part.reset)
-            kind = digest.expected.algorithm
-            raise self._source.error(f"its {kind} is not the one the store gives")
+        if digest is not None:
+            if digest.position < size and digest.step(part.fd):
+                return None
+            if not digest.matches:
+                part.reset()
+                kind = digest.expected.algorithm
+                raise self._source.error(f"its {kind} is not the one the store gives")
+        part.publish(size)
         return size
 
     async def _keep(self, target: Path) -> int:
@@ -119,28 +132,26 @@ async def _is_same(path: Path, info: ObjectInfo) -> bool:
     """Whether the file has the size and the checksum of the object."""
     if info.checksum is None or not await in_thread(path.is_file):
         return False
-    file = await in_thread(path.open, "rb", buffering=0)
+    file = await in_thread(lambda: path.open("rb", buffering=0))
     try:
         size = (await in_thread(os.fstat, file.fileno())).st_size
         if size != info.size:
             return False
         digest = Digest(info.checksum)
-        await _complete(digest, file.fileno(), size)
+        # A step at a time, so that it can be cancelled.
+        while digest.position < size and await in_thread(digest.step, file.fileno()):
+            pass
         return digest.matches
     finally:
         await in_thread(file.close)
 
 
-async def _complete(digest: Digest, fd: int, size: int) -> None:
-    """Let `digest` read on to `size`, a step at a time so that it can be cancelled."""
-    while digest.position < size and await in_thread(digest.step, fd):
-        pass
-
-
 def _target(destination: str, name: str) -> tuple[Path, bool]:
     """The file to write, `name` in a folder or `destination` itself, and whether it is there."""
     path = Path(destination)
-    if destination.endswith(os.sep):
+    is_folder = path.is_dir()
+    if destination.endswith(os.sep) and not is_folder:
         path.mkdir(parents=True, exist_ok=True)
-    target = path / name if path.is_dir() else path
+        is_folder = True
+    target = path / name if is_folder else path
     return target, os.path.lexists(target)

@@ -46,7 +46,8 @@ class WriteBehind:
         self._size = size
         self._chunks: list[bytes] = []
         self._gathered = 0
-        self._due = anyio.current_time() + _LONGEST_WAIT
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + _LONGEST_WAIT
         self._job: asyncio.Future[None] | None = None
 
     async def add(self, chunk: bytes) -> None:
@@ -58,8 +59,15 @@ class WriteBehind:
         self._chunks.append(chunk)
         self._gathered += len(chunk)
         full = self._gathered >= self._size or len(self._chunks) == MAX_CHUNKS
-        if full or anyio.current_time() >= self._due:
+        if full or self._loop.time() >= self._due:
             await self._write()
+
+    def take_all(self, size: int | None) -> list[bytes]:
+        """What was gathered, where it is the whole of an object of `size` bytes; else nothing."""
+        chunks: list[bytes] = []
+        if self._gathered == size and self._offset == 0:
+            chunks, self._chunks = self._chunks, chunks
+        return chunks
 
     async def aclose(self) -> None:
         """Write what is left, also where the caller is cancelled, and see everything done.
@@ -67,7 +75,8 @@ class WriteBehind:
         Raises:
             OSError: If something could not be written.
         """
-        await finish(self._drain())
+        if self._chunks or self._job is not None:
+            await finish(self._drain())
 
     async def _drain(self) -> None:
         await self._write()
@@ -76,12 +85,11 @@ class WriteBehind:
     async def _write(self) -> None:
         """Begin to write what was gathered, once what was begun before is done."""
         await self._settle()
-        self._due = anyio.current_time() + _LONGEST_WAIT
+        self._due = self._loop.time() + _LONGEST_WAIT
         if self._chunks:
             chunks, offset = self._chunks, self._offset
             self._chunks, self._gathered, self._offset = [], 0, offset + self._gathered
-            loop = asyncio.get_running_loop()
-            self._job = loop.run_in_executor(None, self._part.write, offset, chunks)
+            self._job = self._loop.run_in_executor(None, self._part.write, offset, chunks)
 
     async def _settle(self) -> None:
         job, self._job = self._job, None
@@ -142,8 +150,17 @@ class Filling:
         waiting = sum(-(-(stop - start) // PIECE) for start, stop in self._gaps)
         waiting += first is not None
         others = [None] * (min(self._connections, waiting) - (first is not None))
-        workers = [partial(self._work, reader) for reader in [*([first] if first else []), *others]]
-        await side_by_side(workers)
+        jobs: list[Callable[[], Awaitable[None]]] = [
+            partial(self._work, reader) for reader in [*([first] if first else []), *others]
+        ]
+        if (self._meter.total or 0) > self._buffer_size:
+            jobs.append(self._take_room)
+        await side_by_side(jobs)
+
+    async def _take_room(self) -> None:
+        """Take the room on the disk while the first bytes come; small files do without."""
+        while await in_thread(self._part.allocate):
+            pass
 
     async def _begin(self) -> Reader:
         """The first request: it tells what the object is, and whether it comes in ranges."""
@@ -155,10 +172,10 @@ class Filling:
                 await reader.aclose()
                 reader = Reader(self._source, Reading())
                 info = await reader.start()
-            await in_thread(self._part.begin, info)
         except BaseException:
             await reader.aclose()
             raise
+        self._part.know(info)
         if reader.reading.stop is not None and info.size is not None:
             self._gaps.extend(missing_spans([(0, reader.reading.stop)], info.size))
         return reader
@@ -194,7 +211,10 @@ class Filling:
                 self.fetched += len(chunk)
                 self._meter.add(len(chunk))
                 await writer.add(chunk)
-            self._part.learn(reader.reading.info)
+            info = reader.reading.info
+            self._part.learn(info)
+            if info is not None and (chunks := writer.take_all(info.size)):
+                self._part.hold(chunks)
         finally:
             await reader.aclose()
             await writer.aclose()

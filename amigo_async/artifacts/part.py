@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ from amigo_async.wire.ranges import Span, add_span
 
 # As many buffers as the system takes in one call (IOV_MAX is 1024 on Linux and macOS).
 MAX_CHUNKS: Final = 1024
+# Bytes for which room is taken in one go: where that is slow, as in memory, writes come between.
+_STEP: Final = 32 * 1024 * 1024
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 # What file systems without hard links, or without preallocation, answer.
@@ -54,6 +57,9 @@ class PartialFile:
         self._record = Record(record_path, run_id)
         self._fd = -1
         self._taken = False
+        self._begun = False
+        self._room = 0
+        self._held: list[bytes] = []
         self._lock = threading.Lock()
 
     @property
@@ -79,59 +85,78 @@ class PartialFile:
             FileExistsError: If there is a file of the final name.
             OSError: If it cannot be written.
         """
-        self._fd = _lock_file(self._path)
-        size = os.fstat(self._fd).st_size
-        received = self._record.load(size)
+        self._fd, size = _lock_file(self._path)
+        received = self._record.load(size) if size else None
         if os.path.lexists(self._target):
             if size == 0:
                 self._path.unlink()
             raise _exists(self._target)
         self._taken = True
         if received is None:
-            self.reset()
+            self._record.remove()
+            if size:
+                os.ftruncate(self._fd, 0)
         else:
+            self.know(*received)
+            self._begun, self._room = True, size
             self._record.begin(received)
-            self._know(*received)
 
     def reset(self) -> None:
         """Forget everything received."""
         self._record.remove()
+        self._begun, self._room = False, 0
         os.ftruncate(self._fd, 0)
-        self._know(None, [])
+        self.know(None)
 
-    def begin(self, info: ObjectInfo) -> None:
-        """Note what is known of the object, and take the room on the disk.
-
-        Raises:
-            OSError: If there is not enough room.
-        """
-        if info.size:
-            _allocate(self._fd, info.size)
-        self._record.begin(Received(info, []))
-        self._know(info, [])
+    def know(self, info: ObjectInfo | None, received: Sequence[Span] = ()) -> None:
+        """Note what is known of the object, and what is there of it. Does not block."""
+        self.info, self.received = info, list(received)
+        self.digest = Digest(info.checksum) if info and info.checksum else None
 
     def learn(self, info: ObjectInfo | None) -> None:
         """Note what was learned of the object while it came: the size of one that did not say."""
         self.info = info
+
+    def allocate(self) -> bool:
+        """Take some more room on the disk; False once there is enough for all.
+
+        Raises:
+            OSError: If there is not enough.
+        """
+        with self._lock:
+            size = (self.info and self.info.size) or 0
+            stop = min(self._room + _STEP, size)
+            if self._room < stop:
+                # Not beside a write: where the system only acts it, bytes are read and put back.
+                _allocate(self._fd, self._room, stop - self._room)
+                self._room = stop
+            return stop < size
 
     def write(self, offset: int, chunks: list[bytes]) -> None:
         """Put `chunks`, at most `MAX_CHUNKS`, one behind the other at `offset`; record them.
 
         May be called from several threads at once.
         """
-        size = sum(map(len, chunks))
-        done = os.pwritev(self._fd, chunks, offset)
-        if done < size:  # as where the disk is full: the next write says why
-            rest = memoryview(b"".join(chunks))
-            while done < size:
-                done += os.pwrite(self._fd, rest[done:], offset + done)
-        _start_flush(self._fd, offset, size)
-        span = (offset, offset + size)
         with self._lock:
-            if self.digest:
-                self.digest.feed(offset, chunks)
-            self.received = add_span(self.received, span)
+            self._begin_record()
+            span = self._put(offset, chunks)
             self._record.add(span)
+        _start_flush(self._fd, *span)
+
+    def hold(self, chunks: list[bytes]) -> None:
+        """Keep `chunks`, which are all of the object, until `write_held`. Does not block."""
+        self._held = chunks
+
+    def write_held(self) -> None:
+        """Write what is held, without a record: what is published at once needs none.
+
+        Raises:
+            OSError: If there is not enough room, or it cannot be written.
+        """
+        chunks, self._held = self._held, []
+        if chunks:
+            self.allocate()
+            self._put(0, chunks)
 
     def publish(self, size: int) -> None:
         """Give the file its final name, in one step and never over another file, and close it.
@@ -157,28 +182,53 @@ class PartialFile:
                 raise _exists(self._target) from None
             self._path.rename(self._target)
         _sync_folder(self._target.parent)
-        self._discard()
+        if self._begun:
+            self._record.remove()
+        self._path.unlink(missing_ok=True)
+        self._taken = False
         self.close()
 
     def close(self) -> None:
         """Unlock it. What has been received stays; a file without a byte does not."""
         if self._fd < 0:
             return
-        if self._taken and not self.received:
-            with contextlib.suppress(OSError):
-                self._discard()
-        self._record.close()
-        os.close(self._fd)
-        self._fd = -1
+        try:
+            if self._taken:
+                self._leave()
+        finally:
+            self._record.close()
+            os.close(self._fd)
+            self._fd = -1
 
-    def _know(self, info: ObjectInfo | None, received: list[Span]) -> None:
-        self.info, self.received = info, received
-        self.digest = Digest(info.checksum) if info and info.checksum else None
+    def _leave(self) -> None:
+        """Keep what has been received, with its record; one without the other is of no use."""
+        try:
+            self.write_held()
+            if self.received:
+                self._begin_record()
+        finally:
+            if not (self._begun and self.received):
+                with contextlib.suppress(OSError):
+                    self._record.remove()
+                    self._path.unlink(missing_ok=True)
 
-    def _discard(self) -> None:
-        self._record.remove()
-        self._path.unlink(missing_ok=True)
-        self.received = []
+    def _begin_record(self) -> None:
+        if not self._begun and self.info is not None:
+            self._record.begin(Received(self.info, self.received))
+            self._begun = True
+
+    def _put(self, offset: int, chunks: list[bytes]) -> Span:
+        size = sum(map(len, chunks))
+        done = os.pwritev(self._fd, chunks, offset)
+        if done < size:  # as where the disk is full: the next write says why
+            rest = memoryview(b"".join(chunks))
+            while done < size:
+                done += os.pwrite(self._fd, rest[done:], offset + done)
+        if self.digest:
+            self.digest.feed(offset, chunks)
+        span = (offset, offset + size)
+        self.received = add_span(self.received, span)
+        return span
 
 
 def partial_names(target: Path) -> tuple[Path, Path]:
@@ -195,39 +245,44 @@ def remove_leftovers(target: Path) -> None:
             part.unlink()
 
 
-def _allocate(fd: int, size: int) -> None:
+def _allocate(fd: int, offset: int, size: int) -> None:
     """Take room for `size` bytes on the disk, where the system and the file system can."""
     if not hasattr(os, "posix_fallocate"):  # pragma: no cover # macOS
         return
     try:
-        os.posix_fallocate(fd, 0, size)
+        os.posix_fallocate(fd, offset, size)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
 
 
-def _start_flush(fd: int, offset: int, size: int) -> None:
+def _start_flush(fd: int, start: int, stop: int) -> None:
     """Let the system begin to write these bytes to the disk, so that the fsync has less to do.
 
     That is what Linux does before it drops pages that are not needed; those still to be written
     are not dropped.
     """
     if hasattr(os, "posix_fadvise"):  # pragma: no branch # macOS has none
-        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_DONTNEED)
 
 
 def _exists(target: Path) -> FileExistsError:
     return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
 
 
-def _lock_file(path: Path) -> int:
-    """Open `path` and lock it; the lock is on the file that has the name when this returns."""
+def _lock_file(path: Path) -> tuple[int, int]:
+    """Open `path` and lock it; the lock is on the file that has the name when this returns.
+
+    Returns:
+        The open file, and its size.
+    """
     while True:
         fd = os.open(path, _FLAGS, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_current(fd, path):
-                return fd
+            held = os.fstat(fd)
+            if _is_current(held, path):
+                return fd, held.st_size
         except BlockingIOError:
             os.close(fd)
             raise BusyError from None
@@ -237,13 +292,12 @@ def _lock_file(path: Path) -> int:
         os.close(fd)
 
 
-def _is_current(fd: int, path: Path) -> bool:
+def _is_current(held: os.stat_result, path: Path) -> bool:
     """Whether the locked file has the name `path` still, and no other name.
 
     Another process may have finished with the file between the opening and the locking. A file
     of two names is one that is finished: it must not be written to.
     """
-    held = os.fstat(fd)
     try:
         if not os.path.samestat(held, path.stat(follow_symlinks=False)):
             return False

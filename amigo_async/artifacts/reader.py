@@ -103,8 +103,7 @@ class Reader:
     async def aclose(self) -> None:
         """Let go of the connection."""
         self._response = self._body = None
-        stack, self._stack = self._stack, AsyncExitStack()
-        await stack.aclose()
+        await self._stack.aclose()
 
     async def _connect(self) -> None:
         """Send one request; pause where it failed in passing."""

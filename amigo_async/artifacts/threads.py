@@ -6,23 +6,20 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple, Unpack
 
 from amigo_async.errors import ArtifactError
 from amigo_async.shield import finish
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
-async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(func: Callable[[Unpack[Ts]], T], /, *args: *Ts) -> T:
     """Run blocking work in a thread, which has ended when this returns or raises."""
     # Not to_thread(): another task for each call is a good part of what a small file costs.
-    return await finish(
-        asyncio.get_running_loop().run_in_executor(None, partial(func, *args, **kwargs))
-    )
+    return await finish(asyncio.get_running_loop().run_in_executor(None, func, *args))
 
 
 @contextmanager
