@@ -319,6 +319,10 @@ NOTES: Final = [
         "quick in memory, and stand still with the disk. Nobody may ask for more than 100 links a "
         "minute, so it is left so."
     ),
+    (
+        "A connection that is done takes over half of what the slowest has left. That one's "
+        "connection is closed, and what was under way in it, at most a window, is lost."
+    ),
 ]
 
 

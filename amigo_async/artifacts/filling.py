@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache, partial
@@ -128,6 +129,7 @@ class Filling:
         self._connections = connections
         self._buffer_size = min(_LARGEST_BUFFER, _MEMORY // (2 * connections))
         self._gaps: deque[Span] = deque()
+        self._at_work: set[Reader] = set()
 
     async def run(self) -> None:
         """Fetch it; afterwards the partial file knows the size and has every byte.
@@ -145,10 +147,9 @@ class Filling:
             first = Reader(self._source, Reading(info, offset=self._part.count))
         else:
             first = None
-            self._gaps.extend(missing_spans(self._part.received, info.size))
+            self._share(missing_spans(self._part.received, info.size))
         self._meter.total = None if self._part.info is None else self._part.info.size
-        waiting = sum(-(-(stop - start) // PIECE) for start, stop in self._gaps)
-        waiting += first is not None
+        waiting = len(self._gaps) + (first is not None)
         others = [None] * (min(self._connections, waiting) - (first is not None))
         jobs: list[Callable[[], Awaitable[None]]] = [
             partial(self._work, reader) for reader in [*([first] if first else []), *others]
@@ -177,35 +178,37 @@ class Filling:
             raise
         self._part.know(info)
         if reader.reading.stop is not None and info.size is not None:
-            self._gaps.extend(missing_spans([(0, reader.reading.stop)], info.size))
+            self._share(missing_spans([(0, reader.reading.stop)], info.size))
         return reader
 
-    def _take(self) -> Span:
-        """What the next request is to fetch.
+    def _share(self, gaps: Sequence[Span]) -> None:
+        """Cut `gaps` into one piece for each connection, so that few answers are waited for."""
+        left = sum(stop - start for start, stop in gaps)
+        most = max(PIECE, -(-left // self._connections)) if self._connections > 1 else left
+        for start, stop in gaps:
+            cuts = [*range(start, stop, most), stop]
+            self._gaps.extend(itertools.pairwise(cuts))
 
-        Several connections take much while much is left, so that few answers are waited for, and
-        ever less, so that they end together.
-        """
-        start, stop = self._gaps.popleft()
-        if self._connections == 1:
-            return start, stop
-        left = stop - start + sum(end - begin for begin, end in self._gaps)
-        end = min(stop, start + max(PIECE, left * 3 // (4 * self._connections)))
-        if end < stop:
-            self._gaps.appendleft((end, stop))
-        return start, end
+    def _take(self) -> Span | None:
+        """What the next request is to fetch: half of what the slowest has left in the end."""
+        if self._gaps:
+            return self._gaps.popleft()
+        slowest = max(self._at_work, key=_left, default=None)
+        if slowest is None or _left(slowest) < 2 * PIECE:
+            return None
+        return slowest.give_up(_left(slowest) // 2)
 
     async def _work(self, reader: Reader | None) -> None:
         """Take one piece after the other, `reader` first."""
         if reader is not None:
             await self._pour(reader)
-        while self._gaps:
-            start, stop = self._take()
-            await self._pour(Reader(self._source, Reading(self._part.info, start, stop)))
+        while (span := self._take()) is not None:
+            await self._pour(Reader(self._source, Reading(self._part.info, *span)))
 
     async def _pour(self, reader: Reader) -> None:
         """Write what `reader` gives, also what has come when it fails or is cancelled."""
         writer = WriteBehind(self._part, reader.reading.offset, self._buffer_size)
+        self._at_work.add(reader)
         try:
             while chunk := await reader.read():
                 self.fetched += len(chunk)
@@ -216,8 +219,14 @@ class Filling:
             if info is not None and (chunks := writer.take_all(info.size)):
                 self._part.hold(chunks)
         finally:
+            self._at_work.remove(reader)
             await reader.aclose()
             await writer.aclose()
+
+
+def _left(reader: Reader) -> int:
+    """Bytes that `reader` is still to give; none where that is not known."""
+    return 0 if reader.reading.end is None else reader.reading.end - reader.reading.offset
 
 
 async def side_by_side(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:

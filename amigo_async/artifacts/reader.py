@@ -29,6 +29,7 @@ from amigo_async.errors import (
 )
 from amigo_async.models import ArtifactsLink
 from amigo_async.wire.objects import ObjectInfo
+from amigo_async.wire.ranges import Span
 
 _UNRECOGNIZABLE = (
     "the connection broke, and the store sends neither an ETag nor a date by which to know the "
@@ -62,6 +63,16 @@ class Reader:
     def reading(self) -> Reading:
         """How far it has come."""
         return self._reading
+
+    def give_up(self, count: int) -> Span:
+        """Leave the last `count` bytes, of those that are left of a known number, to another.
+
+        Returns:
+            What is left to it.
+        """
+        end = self._reading.end or 0
+        self._reading = replace(self._reading, stop=end - count)
+        return end - count, end
 
     async def start(self) -> ObjectInfo:
         """Send the first request, and the next ones until one gives a body.

@@ -93,8 +93,8 @@ class Artifacts:
             destination: A folder that exists, or a name that ends with a slash (the folder is
                 made): the file is called as in the store, made safe. Anything else is the name
                 of the file, in a folder that exists.
-            connections: How many ranges to fetch side by side, from 1 to 16. The memory they
-                need together is bounded.
+            connections: How many ranges to fetch side by side, from 1 to 16; what a slow one has
+                left is shared with the others. The memory they need together is bounded.
 
         Returns:
             The path of the file.
