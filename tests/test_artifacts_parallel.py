@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async.artifacts import part
+from amigo_async.artifacts import digest, part
 from amigo_async.errors import (
     ArtifactError,
 )
@@ -57,6 +57,27 @@ async def test_half_of_what_a_slow_connection_has_left_is_taken_by_another(tmp_p
     assert path.read_bytes() == DATA
     assert room.store.ranges == ["bytes=0-499", "bytes=500-2249", "bytes=2250-", "bytes=1407-2249"]
     assert sum(stop - start for start, stop in room.store.given) < len(DATA) + room.store.chunk
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_checksum_over_ranges_is_read_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    step = digest.Digest.step
+
+    def counted(self: digest.Digest, fd: int) -> bool:
+        nonlocal steps
+        steps += 1
+        return step(self, fd)
+
+    monkeypatch.setattr(digest, "_STEP", 100)
+    monkeypatch.setattr(digest, "_BLOCK", 50)
+    monkeypatch.setattr(digest.Digest, "step", counted)
+    room = Room(store())
+    path = await room.artifacts.download("r1", tmp_path, connections=3)
+    assert path.read_bytes() == DATA
+    assert steps > 5
 
 
 @pytest.mark.usefixtures("small")
