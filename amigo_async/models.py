@@ -221,7 +221,7 @@ class Progress(NamedTuple):
     total: int
 
 
-class FailedMetric(NamedTuple):
+class FailedMetric(Struct, frozen=True, gc=False):
     """A metric of a unit test that some repeats failed.
 
     Attributes:
@@ -237,7 +237,7 @@ class FailedMetric(NamedTuple):
     metric: MetricToEvaluate | None
 
 
-class ErroredRun(NamedTuple):
+class ErroredRun(Struct, frozen=True, gc=False):
     """A repeat of a unit test that met an error.
 
     Attributes:

@@ -15,16 +15,13 @@ MASK = "***"
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 
 # A URL's user info and everything behind its "?" may be secret; its host and path are not.
-_URL = re.compile(
-    r"(\bhttps?:(?://|\\/\\/))(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>)]*)(\?[^\s\"'<>)]*)?",
-    re.IGNORECASE,
-)
-_USER = re.compile(r"//[^/]*@")
-_SIGNED = re.compile(r"(?i)\b((?:X-Amz-[\w-]{1,40}|Signature|AWSAccessKeyId)=)[^&\s\"'<>)]+")
-_SCHEME = re.compile(r"(?i)\b(Bearer|Basic)\s+[\w.~+/=-]{16,}")
+_URL = r"(?i)(\bhttps?:(?://|\\/\\/))(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>)]*)(\?[^\s\"'<>)]*)?"
+_USER = r"//[^/]*@"
+_SIGNED = r"(?i)\b((?:X-Amz-[\w-]{1,40}|Signature|AWSAccessKeyId)=)[^&\s\"'<>)]+"
+_SCHEME = r"(?i)\b(Bearer|Basic)\s+[\w.~+/=-]{16,}"
 # Tokens that no one has told of: the answer of a sign in has one, whatever else is wrong with it.
-_TOKEN_FIELD = re.compile(r'(?i)("(?:id|access|refresh)_token"\s*:\s*")(?:[^"\\]|\\.)+')
-_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*")
+_ISSUED = r'(?i)("(?:id|access|refresh)_token"\s*:\s*")(?:[^"\\]|\\.)+'
+_JWT = r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*"
 
 
 class Secret(str):
@@ -49,7 +46,7 @@ class SecretUrl(Secret):
 
     def __repr__(self) -> str:
         shown, *rest = re.split(r"[?#]", str(self), maxsplit=1)
-        return repr(redact(_USER.sub("//", shown)) + (f"?{MASK}" if rest else ""))
+        return repr(redact(re.sub(_USER, "//", shown)) + (f"?{MASK}" if rest else ""))
 
 
 def masked(value: Any) -> Any:
@@ -70,11 +67,11 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     forms = [form for secret in secrets if secret for form in _forms(str(secret))]
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
-    text = _URL.sub(lambda m: m[1] + m[2] + (f"?{MASK}" if m[3] else ""), text)
-    text = _SIGNED.sub(rf"\1{MASK}", text)
-    text = _SCHEME.sub(rf"\1 {MASK}", text)
-    text = _TOKEN_FIELD.sub(rf"\1{MASK}", text)
-    return _JWT.sub(MASK, text)
+    text = re.sub(_URL, lambda m: m[1] + m[2] + (f"?{MASK}" if m[3] else ""), text)
+    text = re.sub(_SIGNED, rf"\1{MASK}", text)
+    text = re.sub(_SCHEME, rf"\1 {MASK}", text)
+    text = re.sub(_ISSUED, rf"\1{MASK}", text)
+    return re.sub(_JWT, MASK, text)
 
 
 def _forms(secret: str) -> Iterable[str]:

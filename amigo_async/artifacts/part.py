@@ -97,7 +97,7 @@ class PartialFile:
             if size:
                 os.ftruncate(self._fd, 0)
         else:
-            self.know(*received)
+            self.know(received.info, received.spans)
             self._begun, self._room = True, size
             self._record.begin(received)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -31,14 +30,13 @@ class _Head(Struct, frozen=True):
     info: ObjectInfo
 
 
-class Received(NamedTuple):
+class Received(Struct, frozen=True):
     """What a record says."""
 
     info: ObjectInfo
     spans: list[Span]
 
 
-_read_head = msgspec.json.Decoder(_Head).decode
 _read_span = msgspec.json.Decoder(Span).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -66,7 +64,7 @@ class Record:
         try:
             with self.path.open("rb") as file:
                 first, *lines = file.read(_LONGEST).split(b"\n")
-            head = _read_head(first)
+            head = msgspec.json.decode(first, type=_Head)
         except (OSError, ValueError, RecursionError):
             return None
         if not _can_be(head.info):

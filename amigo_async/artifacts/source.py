@@ -19,7 +19,7 @@ from amigo_async.errors import ArtifactError, TransportError
 from amigo_async.models import ArtifactsLink
 from amigo_async.wire.links import UnsafeLinkError
 
-_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
+_CODE = rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>"
 _LONGEST_ERROR = 16 * 1024
 
 
@@ -132,5 +132,5 @@ async def _error_code(response: StoreResponse) -> str:
             pass
     except TransportError:
         return ""
-    match = _CODE.search(body.getbuffer())
+    match = re.search(_CODE, body.getbuffer())
     return f" {match[1].decode()}" if match else ""

@@ -9,8 +9,8 @@ from amigo_async.redact import SecretUrl
 from amigo_async.wire.text import is_encodable
 
 # What no URL has as it is: one with such would ask for something else than it seems to.
-_UNFIT = re.compile("[\x00-\x20\x7f]")
-_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+_UNFIT = "[\x00-\x20\x7f]"
+_HOST = r"[A-Za-z0-9_.:%-]+"
 
 
 class UnsafeLinkError(ValueError):
@@ -41,7 +41,7 @@ def _problem(url: str, *, allow_http: bool) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "the store's URL cannot be read"
-    if _UNFIT.search(url) or not is_encodable(url) or (host and not is_host(host)):
+    if re.search(_UNFIT, url) or not is_encodable(url) or (host and not is_host(host)):
         return "the store's URL cannot be read"
     if parts.scheme not in {"http", "https"} or not host:
         return "the store's URL is not an https URL"
@@ -55,7 +55,7 @@ def _problem(url: str, *, allow_http: bool) -> str | None:
 def is_host(host: str) -> bool:
     """Whether `host`, in ASCII, can be the name or address of one; the resolver raises if not."""
     labels = host.removesuffix(".").split(".")
-    return bool(_HOST.fullmatch(host)) and all(0 < len(label) < 64 for label in labels)
+    return bool(re.fullmatch(_HOST, host)) and all(0 < len(label) < 64 for label in labels)
 
 
 def redirect_target(url: str, location: str | None, *, allow_http: bool) -> SecretUrl:

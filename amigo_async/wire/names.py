@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 _LONGEST = 200
 _LONGEST_SUFFIX = 20
 
-_RESERVED = re.compile(r'[<>:"/\\|?*]')
-_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)")
+_RESERVED = r'[<>:"/\\|?*]'
+_DEVICE = r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)"
 
 
 def safe_name(url: str, fallback: str) -> str:
@@ -36,8 +36,8 @@ def _clean(name: str) -> str:
     if not (name.isascii() and name.isprintable()):
         name = unicodedata.normalize("NFC", name)
         name = "".join("_" if unicodedata.category(char)[0] == "C" else char for char in name)
-    name = _RESERVED.sub("_", name).lstrip(". ").rstrip(". ")
-    if name.startswith(("-", "~")) or _DEVICE.match(name):
+    name = re.sub(_RESERVED, "_", name).lstrip(". ").rstrip(". ")
+    if name.startswith(("-", "~")) or re.match(_DEVICE, name):
         name = f"_{name}"
     if name.lower().endswith((".part", ".part.jsonl")):  # would be taken for a partial file
         name = f"{name}_"

@@ -19,9 +19,9 @@ _DIGESTS = {"sha256": 32, "sha1": 20, "crc32": 4}
 # All that a `Checksum` can be of.
 ALGORITHMS = frozenset({*_DIGESTS, "md5"})
 
-_MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
-_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
+_MD5_ETAG = r'"([0-9a-fA-F]{32})"'
+_CONTROL = "[\x00-\x08\x0a-\x1f\x7f]"
+_LENGTH = r"(?a)\d{1,19}"
 
 
 class Checksum(Struct, frozen=True):
@@ -89,7 +89,7 @@ def read_object(headers: Mapping[str, str], *, partial: bool) -> ObjectInfo:
 def read_length(headers: Mapping[str, str]) -> int | None:
     """The length of the body; None where it only ends when it ends."""
     length = headers.get("content-length", "").strip()
-    return int(length) if _LENGTH.fullmatch(length) and not is_chunked(headers) else None
+    return int(length) if re.fullmatch(_LENGTH, length) and not is_chunked(headers) else None
 
 
 def is_chunked(headers: Mapping[str, str]) -> bool:
@@ -125,7 +125,7 @@ def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
 
 def repeatable(value: str | None) -> str | None:
     """`value` where it can be sent back in a condition; bytes that are no UTF-8 cannot."""
-    return value if value and not _CONTROL.search(value) and is_encodable(value) else None
+    return value if value and not re.search(_CONTROL, value) and is_encodable(value) else None
 
 
 def _read_checksum(headers: Mapping[str, str], *, whole: bool) -> Checksum | None:
@@ -157,7 +157,7 @@ def _md5_of_etag(headers: Mapping[str, str]) -> Checksum | None:
     keys of the customer or of KMS. An ETag of another kind must not be mistaken for an MD5: an
     artifact that is fine would be refused.
     """
-    match = _MD5_ETAG.fullmatch(headers.get("etag", ""))
+    match = re.fullmatch(_MD5_ETAG, headers.get("etag", ""))
     if match is None:
         return None
     speaks_s3 = any(name.startswith("x-amz-") for name in headers)

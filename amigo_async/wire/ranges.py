@@ -11,7 +11,7 @@ from msgspec import Struct
 # First byte, and the first byte behind; half open, like Python's slices.
 Span: TypeAlias = tuple[int, int]
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,19})-(\d{1,19})|\*)/(?:(\d{1,19})|\*)", re.ASCII)
+_CONTENT_RANGE = r"(?a)bytes\s+(?:(\d{1,19})-(\d{1,19})|\*)/(?:(\d{1,19})|\*)"
 
 
 class ContentRange(Struct, frozen=True):
@@ -28,7 +28,7 @@ class ContentRange(Struct, frozen=True):
 
 def read_content_range(text: str | None) -> ContentRange | None:
     """A ``Content-Range`` in bytes; None where it is missing or contradicts itself."""
-    match = _CONTENT_RANGE.fullmatch((text or "").strip())
+    match = re.fullmatch(_CONTENT_RANGE, (text or "").strip())
     if match is None:
         return None
     total = int(match[3]) if match[3] is not None else None

@@ -17,10 +17,10 @@ from amigo_async.wire.text import is_encodable
 
 _ID = re.compile(r"[a-f0-9]{24}")
 _LARGEST = 2**63 - 1
-_SORT = re.compile(r"[+-][a-z_]+")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")  # RFC 9110, 5.5: what is beyond ASCII is opaque
-_DOTS = re.compile(r"(?:^|[/\\])[. ]*(?:$|[/\\])")
+_SORT = r"[+-][a-z_]+"
+_NAME_OF_HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
+_HEADER_VALUE = r"[\t\x20-\x7e]*"  # RFC 9110, 5.5: what is beyond ASCII is opaque
+_DOTS = r"(?:^|[/\\])[. ]*(?:$|[/\\])"
 _OURS = frozenset(
     {
         *("accept", "accept-encoding", "authorization", "user-agent"),
@@ -128,7 +128,7 @@ def organization_segment(organization: str) -> str:
         ConfigurationError: If it is empty, or has a step to another folder: a proxy on the way
             may take it even though it is percent-encoded.
     """
-    if not _is_text(organization) or _DOTS.search(organization):
+    if not _is_text(organization) or re.search(_DOTS, organization):
         raise ConfigurationError(
             f"organization_id must be the id of an organization, not {organization!r}; "
             "set it or AMIGO_ORGANIZATION_ID"
@@ -143,7 +143,7 @@ def extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
         ConfigurationError: If one is malformed, or would replace one of this package's.
     """
     for name, value in headers.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_NAME_OF_HEADER, name):
             raise ConfigurationError(f"headers: {name!r} is not a header name")
         if name.lower() in _OURS:
             raise ConfigurationError(f"headers: {name} is set by the client itself; leave it out")
@@ -157,7 +157,7 @@ def header_value(setting: str, value: str) -> str:
     Raises:
         ConfigurationError: If it is not text, or has a line break or another control character.
     """
-    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(_HEADER_VALUE, value):
         raise ConfigurationError(
             f"{setting} cannot be sent in a header: it must be text without line breaks, other "
             "control characters, and characters beyond ASCII"
@@ -242,7 +242,7 @@ def _instant(name: str, instant: datetime) -> Pairs:
 
 
 def _sort(name: str, value: str) -> str:
-    if not isinstance(value, str) or not _SORT.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(_SORT, value):
         raise ArgumentError(f"{name} must be '+created_at' or '-created_at', not {value!r:.80}")
     return quote(value, safe="")
 

@@ -56,7 +56,7 @@ _BODY_KEPT = 16_384
 _BODY_SEARCHED = 4 * _BODY_KEPT
 _DETAIL_KEPT = 300
 _MOST_PROBLEMS = 100
-_TITLE = re.compile(r"(?i)<title[^<>]*>([^<]*)</title>")
+_TITLE = r"(?i)<title[^<>]*>([^<]*)</title>"
 
 
 class BodyError(ValueError):
@@ -200,7 +200,7 @@ def _said(content: Any, body: str, problems: Mapping[str, str]) -> str:
     if isinstance(content, dict):
         said = (content[k] for k in ("detail", "message", "error") if content.get(k))
         return str(next(said, ""))
-    title = _TITLE.search(body)
+    title = re.search(_TITLE, body)
     if title:
         return title[1]
     return "" if body.lstrip().startswith(("<", "{", "[")) else body
