@@ -1,9 +1,12 @@
-"""One decoder for each response, built once."""
+"""Decodes the responses, each into its struct.
+
+What msgspec has to know of a struct it learns with the first response, not with the import.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from functools import cache
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -24,14 +27,27 @@ class _Created(Struct, frozen=True):
     simulation_unit_test_set_run_id: str
 
 
-T = TypeVar("T")
-Decoder: TypeAlias = Callable[[bytes], T]
+@cache
+def _page_decoder() -> msgspec.json.Decoder[RunPage]:
+    return msgspec.json.Decoder(RunPage)
 
-decode_sign_in: Decoder[SignIn] = msgspec.json.Decoder(SignIn).decode
-decode_artifacts_link: Decoder[ArtifactsLink] = msgspec.json.Decoder(ArtifactsLink).decode
-_decode_created = msgspec.json.Decoder(_Created).decode
-_decode_anything = msgspec.json.Decoder().decode
-_decode_page = msgspec.json.Decoder(RunPage).decode
+
+def decode_sign_in(body: bytes) -> SignIn:
+    """Decode the answer of a sign in.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or has no token.
+    """
+    return msgspec.json.decode(body, type=SignIn)
+
+
+def decode_artifacts_link(body: bytes) -> ArtifactsLink:
+    """Decode a link to artifacts.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not a link.
+    """
+    return msgspec.json.decode(body, type=ArtifactsLink)
 
 
 def decode_nothing(body: bytes) -> None:
@@ -41,7 +57,7 @@ def decode_nothing(body: bytes) -> None:
         msgspec.DecodeError: If there is a body that is not JSON.
     """
     if body:
-        _decode_anything(body)
+        msgspec.json.decode(body)
 
 
 def decode_created_run(body: bytes) -> CreatedRun:
@@ -50,7 +66,8 @@ def decode_created_run(body: bytes) -> CreatedRun:
     Raises:
         msgspec.DecodeError: If `body` is not JSON, or has no id.
     """
-    return CreatedRun(_decode_created(body).simulation_unit_test_set_run_id)
+    created = msgspec.json.decode(body, type=_Created)
+    return CreatedRun(created.simulation_unit_test_set_run_id)
 
 
 def decode_run_page(body: bytes) -> RunPage:
@@ -60,7 +77,7 @@ def decode_run_page(body: bytes) -> RunPage:
         msgspec.DecodeError: If `body` is not JSON, or not a page of runs.
     """
     try:
-        return _decode_page(body)
+        return _page_decoder().decode(body)
     except msgspec.ValidationError:
         page = msgspec.json.decode(body)
         _wrap_unknown_criteria(page)

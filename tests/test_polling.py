@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from amigo_async.errors import (
     AmigoError,
@@ -34,7 +35,7 @@ from tests.service import run
 
 def budget(**fields: Any) -> BudgetState:
     state = BudgetState("list", 50, None, 0, 0, 0.0, None)
-    return state._replace(**fields)
+    return replace(state, **fields)
 
 
 def poller(fake: FakeRuns, interval: float | None = None) -> Poller:

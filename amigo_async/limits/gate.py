@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import RLock
 from time import monotonic
 from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 from weakref import WeakKeyDictionary, ref
 
 import anyio
@@ -28,7 +28,7 @@ _Key: TypeAlias = tuple[str, str]
 NOTABLE: Final = 0.5
 
 
-class BudgetState(NamedTuple):
+class BudgetState(Struct, frozen=True):
     """A snapshot of a budget.
 
     Attributes:
@@ -72,7 +72,10 @@ class Permit(Struct, eq=False):
 
     def answered(self, told: Told | None) -> None:
         """The request was answered; `told` is what the answer told of the budget."""
-        self._settle(self._gate.budget.answered, self._gate.time(), self._call, told)
+        self._open, gate = False, self._gate
+        with gate.budget.lock:
+            gate.budget.answered(gate.time(), self._call, told)
+        gate.admit()
 
     def refused(self, pause: float | None) -> None:
         """The request was refused; `pause` is for how many seconds, None where not told."""

@@ -107,9 +107,8 @@ class SharedGate:
     def state(self, local: BudgetState) -> BudgetState:
         """The snapshot of the gate; who waits for the shared budget waits."""
         waiting = len(self.reservations)
-        return local._replace(
-            waiting=local.waiting + waiting, in_flight=max(0, local.in_flight - waiting)
-        )
+        in_flight = max(0, local.in_flight - waiting)
+        return replace(local, waiting=local.waiting + waiting, in_flight=in_flight)
 
 
 class SharedGates:

@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from amigo_async.errors import AmigoError, RequestTimeoutError, TransportError
@@ -30,7 +31,7 @@ _NOT_SENT = (
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 
 
-class mapped:  # noqa: N801  # read as a function: `with mapped(...)`
+class mapped(Struct):  # noqa: N801  # read as a function: `with mapped(...)`
     """Turn what goes wrong with a request into a `TransportError`.
 
     Whatever leaves the context, a cancellation too, does so without the traceback of what is
@@ -40,21 +41,20 @@ class mapped:  # noqa: N801  # read as a function: `with mapped(...)`
         method: The method of the request, for the message.
         path: Its path without the query, for the message.
         secrets: Gives what must not be in the message.
+        outer: What was being handled before; found out on entering.
 
     Raises:
         RequestTimeoutError: For every kind of timeout.
         TransportError: For everything else that aiohttp and the OS raise. The cause is attached.
     """
 
-    def __init__(
-        self, method: str, path: str, secrets: Callable[[], Iterable[str]] = tuple
-    ) -> None:
-        self._method = method
-        self._path = path
-        self._secrets = secrets
+    method: str
+    path: str
+    secrets: Callable[[], Iterable[str]] = tuple
+    outer: BaseException | None = None
 
     def __enter__(self) -> None:
-        self._outer = sys.exception()
+        self.outer = sys.exception()
 
     def __exit__(
         self,
@@ -64,13 +64,13 @@ class mapped:  # noqa: N801  # read as a function: `with mapped(...)`
     ) -> None:
         if error is None:
             return
-        bare(error, self._secrets(), self._outer)
+        bare(error, self.secrets(), self.outer)
         if not _is_foreign(error):
             return
         kind = RequestTimeoutError if isinstance(error, TimeoutError) else TransportError
         reason, sent = _reason(error), not isinstance(error, _NOT_SENT)
         raise kind(
-            reason, method=self._method, path=self._path, sent=sent, lasting=is_lasting(error)
+            reason, method=self.method, path=self.path, sent=sent, lasting=is_lasting(error)
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -73,10 +73,10 @@ class OversizeError(BodyError):
         )
 
 
-class Response(NamedTuple):
+class Response:
     """A response that was read.
 
-    Attributes:
+    Args:
         status: Its status.
         headers: Its headers; looked up by their names in lower case.
         body: Its body, decompressed.
@@ -84,11 +84,21 @@ class Response(NamedTuple):
         received: When its head was there, on the loop's clock.
     """
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    flaw: BodyError | None = None
-    received: float = 0.0
+    __slots__ = ("body", "flaw", "headers", "received", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        flaw: BodyError | None = None,
+        received: float = 0.0,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.flaw = flaw
+        self.received = received
 
     def __repr__(self) -> str:
         """Without the headers and the body, which may have secrets."""
