@@ -521,6 +521,27 @@ async def test_a_closed_client_or_session_says_so(sandbox: Sandbox) -> None:
         await theirs.runs.list()
 
 
+@pytest.mark.parametrize("given", [False, True])
+async def test_what_is_closed_while_a_call_waits_is_not_sent_and_not_counted(given: bool) -> None:
+    async with (
+        Sandbox(limits={"list": 1}) as sandbox,
+        aiohttp.ClientSession() as http,
+        sandbox.client() as other,
+    ):
+        client = sandbox.client(http=http) if given else sandbox.client()
+        await client.runs.list()
+        waiting = asyncio.create_task(client.runs.list())
+        await asyncio.sleep(1.0)
+        assert client.budgets()["list"].waiting == 1
+        await (http.close() if given else client.aclose())
+        with pytest.raises(ConfigurationError, match="closed"):
+            await waiting
+        assert other.budgets()["list"].in_flight == 0
+        await other.runs.list()  # at once: the room is still there
+        assert [r.status for r in sandbox.requests if r.method == "GET"] == [200, 200]
+        await client.aclose()
+
+
 async def test_a_client_that_was_never_used_leaves_nothing_open(sandbox: Sandbox) -> None:
     sandbox.client()
     gc.collect()  # an unclosed session would warn, and a warning is an error

@@ -58,8 +58,10 @@ class Connections:
         Raises:
             ConfigurationError: If the client is closed, or the session that was given.
         """
-        if self._closed or self._api is None or self._api.closed:
-            self.check()
+        given = self._given
+        if self._closed or (given is not None and given.closed):
+            self.check()  # raises
+        if self._api is None:
             self._api = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             # aiohttp would send a GET again by itself on a connection that was closed meanwhile:
             # past the gate, and so over the budget. Our own policy does that.
