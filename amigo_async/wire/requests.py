@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Final, TypeAlias, TypedDict, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -32,8 +32,9 @@ _OURS = frozenset(
 
 T = TypeVar("T")
 OneOrMany: TypeAlias = str | Sequence[str]
-# What one filter adds to a query: ``name=value``, percent-encoded.
-Pairs: TypeAlias = Sequence[str]
+# What leaves a filter of several values out. It is the one empty tuple there is: another empty
+# collection is looked into, and adds nothing.
+_ANY: Final[tuple[()]] = ()
 
 
 class Endpoint(Struct, frozen=True):
@@ -111,13 +112,45 @@ class RunFilters(TypedDict, total=False):
     continuation_token: int | None
 
 
-def list_runs(organization: str, **filters: Unpack[RunFilters]) -> Request:
+def list_runs(  # noqa: C901  # a branch a filter, which is twice as quick as a table of them
+    organization: str,
+    *,
+    id: OneOrMany = _ANY,
+    simulation_unit_test_set_id: OneOrMany = _ANY,
+    creator: str | UserInfo | Sequence[str | UserInfo] = _ANY,
+    is_completed: bool | None = None,
+    failed_metrics: bool | None = None,
+    errored: bool | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    sort_by: OneOrMany = _ANY,
+    limit: int | None = None,
+    continuation_token: int | None = None,
+) -> Request:
     """List runs; what is None or empty is not sent, and values that repeat are sent once."""
-    given: Mapping[str, Any] = filters
     pairs: list[str] = []
-    for name, (left_out, encode) in _FILTERS.items():
-        if (value := given.get(name, left_out)) is not left_out:
-            pairs += encode(name, value)
+    if id is not _ANY:
+        pairs += _each("id", id, check_id)
+    if simulation_unit_test_set_id is not _ANY:
+        pairs += _each("simulation_unit_test_set_id", simulation_unit_test_set_id, check_id)
+    if creator is not _ANY:
+        pairs += _creators(creator)
+    if is_completed is not None:
+        pairs.append(_flag("is_completed", is_completed))
+    if failed_metrics is not None:
+        pairs.append(_flag("failed_metrics", failed_metrics))
+    if errored is not None:
+        pairs.append(_flag("errored", errored))
+    if created_after is not None:
+        pairs.append(_instant("created_after", created_after))
+    if created_before is not None:
+        pairs.append(_instant("created_before", created_before))
+    if sort_by is not _ANY:
+        pairs += _each("sort_by", sort_by, _sort)
+    if limit is not None:
+        pairs.append(_integer("limit", limit, 50))
+    if continuation_token is not None:
+        pairs.append(_integer("continuation_token", continuation_token))
     return Request(LIST, _runs_path(organization), "&".join(pairs))
 
 
@@ -180,7 +213,7 @@ def _runs_path(organization: str) -> str:
     return f"/v1/{organization}/simulation/unit_test_set_run/"
 
 
-def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> Pairs:
+def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> list[str]:
     """The values without repeats, which the API refuses; a single string is one value."""
     unique = _unique((values,) if isinstance(values, str) else values)
     if unique is None:
@@ -188,25 +221,17 @@ def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> Pai
     return [f"{name}={check(name, value)}" for value in unique]
 
 
-def _ids(name: str, values: OneOrMany) -> Pairs:
-    return _each(name, values, check_id)
-
-
-def _orders(name: str, values: OneOrMany) -> Pairs:
-    return _each(name, values, _sort)
-
-
-def _creators(name: str, creators: str | UserInfo | Sequence[str | UserInfo]) -> Pairs:
+def _creators(creators: str | UserInfo | Sequence[str | UserInfo]) -> list[str]:
     several = _unique((creators,) if isinstance(creators, (str, UserInfo)) else creators)
     if several is None:
         raise ArgumentError(
-            f"{name} must be a UserInfo, 'org_id,user_id' or a list of these, not {creators!r:.80}"
+            f"creator must be a UserInfo, 'org_id,user_id' or a list of these, not {creators!r:.80}"
         )
     texts = [f"{c.org_id},{c.user_id}" if isinstance(c, UserInfo) else c for c in several]
     for text in texts:
         if not _is_text(text) or not all(part for part in text.partition(",")):
-            raise ArgumentError(f"{name} must be a UserInfo or 'org_id,user_id', not {text!r:.80}")
-    return [f"{name}={quote(text, safe='')}" for text in dict.fromkeys(texts)]
+            raise ArgumentError(f"creator must be a UserInfo or 'org_id,user_id', not {text!r:.80}")
+    return [f"creator={quote(text, safe='')}" for text in dict.fromkeys(texts)]
 
 
 def _unique(values: Iterable[T]) -> Collection[T] | None:
@@ -221,13 +246,13 @@ def _is_text(value: str) -> bool:
     return isinstance(value, str) and is_encodable(value)
 
 
-def _flag(name: str, flag: bool) -> Pairs:
+def _flag(name: str, flag: bool) -> str:
     if not isinstance(flag, bool):
         raise ArgumentError(f"{name} must be True, False or None, not {flag!r:.80}")
-    return (f"{name}={'true' if flag else 'false'}",)
+    return f"{name}={'true' if flag else 'false'}"
 
 
-def _instant(name: str, instant: datetime) -> Pairs:
+def _instant(name: str, instant: datetime) -> str:
     if not isinstance(instant, datetime) or instant.utcoffset() is None:
         raise ArgumentError(
             f"{name} must be a datetime with a time zone, e.g. datetime.now(UTC), "
@@ -238,7 +263,7 @@ def _instant(name: str, instant: datetime) -> Pairs:
     except OverflowError:
         raise ArgumentError(f"{name} is out of range in UTC: {instant!r:.80}") from None
     text = utc.isoformat().replace("+00:00", "Z")
-    return (f"{name}={quote(text, safe='')}",)
+    return f"{name}={quote(text, safe='')}"
 
 
 def _sort(name: str, value: str) -> str:
@@ -253,29 +278,9 @@ def _shown(value: object) -> str:
     return "one beyond 64 bits" if huge else f"{value!r:.80}"
 
 
-def _integer(name: str, value: int, most: int = _LARGEST) -> Pairs:
+def _integer(name: str, value: int, most: int = _LARGEST) -> str:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not 0 <= value <= most:
         upper = "" if most == _LARGEST else f" to {most}"
         raise ArgumentError(f"{name} must be a whole number from 0{upper}, not {_shown(value)}")
-    return (f"{name}={value}",)
-
-
-def _limit(name: str, value: int) -> Pairs:
-    return _integer(name, value, 50)
-
-
-# The filters in the order of the query: what leaves each out, and what encodes anything else.
-_FILTERS: Final[dict[str, tuple[object, Callable[[str, Any], Pairs]]]] = {
-    "id": ((), _ids),
-    "simulation_unit_test_set_id": ((), _ids),
-    "creator": ((), _creators),
-    "is_completed": (None, _flag),
-    "failed_metrics": (None, _flag),
-    "errored": (None, _flag),
-    "created_after": (None, _instant),
-    "created_before": (None, _instant),
-    "sort_by": ((), _orders),
-    "limit": (None, _limit),
-    "continuation_token": (None, _integer),
-}
+    return f"{name}={value}"
