@@ -20,8 +20,7 @@ import pytest
 
 from amigo_async import AmigoClient, BearerAuth, ConfigurationError, DeadlineError
 from amigo_async.events import Event
-from amigo_async.limits import Budget, Gate, Gates, Permit, Told
-from amigo_async.limits import gate as gates
+from amigo_async.limits import Budget, Gate, Gates, Permit, Told, gates
 from amigo_async.testing import Fault, Sandbox
 from tests.processes import in_a_process
 
@@ -298,7 +297,7 @@ import multiprocessing
 from amigo_async import Gate
 
 def judge(gate):
-    from amigo_async.limits import gate as gates
+    from amigo_async.limits import gates
     return gate.min_pass_rate, len(gates._BUDGETS)
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from msgspec.structs import replace
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
 from amigo_async.limits.budget import PATIENCE, Budget, Told
-from amigo_async.limits.gate import NOTABLE, BudgetState, Gate, Gates, Permit
+from amigo_async.limits.gate import NOTABLE, BudgetState, Gate, Permit
+from amigo_async.limits.gates import Gates
 from amigo_async.limits.leases import LeasedBudget
 from amigo_async.limits.records import Instant, Records, UnavailableError
 

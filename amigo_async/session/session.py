@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import aiohttp
 import backoff
 from msgspec import Struct
-from multidict import CIMultiDict
-from yarl import URL
 
 from amigo_async.auth import ApiKeyAuth, Authorizer, GivenToken, SignedInToken
 from amigo_async.clock import ServerClock
@@ -28,12 +25,9 @@ from amigo_async.events import Events, RequestRetried, SignedIn
 from amigo_async.limits import BudgetState, Gates, Permit
 from amigo_async.models import SignIn
 from amigo_async.session import budgets, retry
-from amigo_async.session.bodies import ACCEPTED, body_at_hand, read_body
-from amigo_async.session.expiry import Expiry
-from amigo_async.session.failures import bare, mapped
+from amigo_async.session.failures import bare
+from amigo_async.session.sending import Sender
 from amigo_async.sharing import Shared
-from amigo_async.version import __version__
-from amigo_async.wire.headers import read_date
 from amigo_async.wire.requests import Request, organization_segment, sign_in
 from amigo_async.wire.responses import Response, api_error, decode_error
 
@@ -52,8 +46,6 @@ _OVERDUE = 5.0
 # How often a call that is answered with 401 is sent again with another token: a token that was
 # shared, or is revoked just then, may be refused more than once in a row.
 _RENEWALS = 3
-
-_JSON = {"Content-Type": "application/json"}
 
 
 class Arrival(Struct, eq=False):
@@ -106,22 +98,7 @@ class Session:
         self.clock = ServerClock()
         self._shared = shared
         self._gates = _gates(config, shared, request_timeout + _OVERDUE)
-        self._http = http
         self._check = check
-        self._base_url = config.base_url
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": ACCEPTED,
-            "User-Agent": f"amigo_async/{__version__}",
-            **config.headers,
-        }
-        self._credentials: Mapping[str, str] | None = None
-        self._all_headers: CIMultiDict[str] = CIMultiDict()
-        self._expiry = Expiry(request_timeout)
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=request_timeout, ceil_threshold=math.inf
-        )
-        self._most = max_response_bytes
         self._events = events
         self._auth: Authorizer
         if isinstance(config.auth, ApiKeyAuth):
@@ -130,6 +107,14 @@ class Session:
             self._auth = SignedInToken(self._sign_in, self.clock, config.auth.api_key, tokens)
         else:
             self._auth = GivenToken(config.auth, config.organization_id)
+        self._sender = Sender(
+            http=http,
+            config=config,
+            request_timeout=request_timeout,
+            max_response_bytes=max_response_bytes,
+            clock=self.clock,
+            secrets=self._auth.secrets,
+        )
         self._once = self._with_refusals(self._authorized)
         self._replayed = self._with_retries(self._once, max_attempts)
         self._signed_in = self._with_retries(self._with_refusals(self._with_key), max_attempts)
@@ -175,7 +160,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Leave what is shared."""
-        self._expiry.close()
+        self._sender.close()
         await self._gates.aclose()
         if self._shared is not None:
             await self._shared.aclose()
@@ -228,7 +213,7 @@ class Session:
             if headers is None:
                 headers = await self._renewed(permit)
             try:
-                sending = self._send(request, headers)
+                sending = self._sender.send(request, headers)
                 response = await (arrival.guard(sending) if arrival.guard else sending)
             except TransportError as error:
                 if not error.sent:
@@ -255,48 +240,6 @@ class Session:
         except BaseException:
             permit.unused()
             raise
-
-    async def _send(self, request: Request, credentials: Mapping[str, str]) -> Response:
-        """Put `request` on the wire and read the response to its end."""
-        method, path = request.endpoint.method, request.path
-        url = f"{self._base_url}{path}?{request.query}" if request.query else self._base_url + path
-        headers = self._with(credentials)
-        if request.body is not None:
-            headers = CIMultiDict(headers, **_JSON)
-        with mapped(method, path, self._auth.secrets):
-            return await self._exchange(method, URL(url, encoded=True), headers, request.body)
-
-    def _with(self, credentials: Mapping[str, str]) -> CIMultiDict[str]:
-        """All headers, in the form in which aiohttp takes them as they are."""
-        if credentials is not self._credentials:
-            self._credentials = credentials
-            self._all_headers = CIMultiDict({**self._headers, **credentials})
-        return self._all_headers
-
-    async def _exchange(
-        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None
-    ) -> Response:
-        """Talk to aiohttp; `mapped` leaves this frame, whose variables show much, out of errors."""
-        sent = self.clock.loop_time()
-        with self._expiry.attempt(sent):
-            answer = await self._http().request(
-                method,
-                url,
-                headers=headers,
-                data=body,
-                timeout=self._timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=False,
-            )
-            received = self.clock.loop_time()
-            flaw = None
-            if (content := body_at_hand(answer, self._most)) is None:
-                content, flaw = await read_body(answer, self._most)
-        date = read_date(answer.headers)
-        if date is not None:
-            self.clock.observe(date, sent, received)
-        return Response(answer.status, answer.headers, content, flaw, received)
 
     def _outcome(self, request: Request, response: Response, decode: Callable[[bytes], T]) -> T:
         """The struct of a response, or the error."""
