@@ -13,7 +13,7 @@ from amigo_async.calls import Calls
 from amigo_async.config import Configuration, check_settings
 from amigo_async.events import Events, Listener
 from amigo_async.polling import Poller, wait_for_completion
-from amigo_async.session import Connections, Session, Store
+from amigo_async.session import Connections, Sender, Session, Store
 from amigo_async.sharing import Sharing
 from amigo_async.starts import Starts
 
@@ -92,13 +92,18 @@ class Wiring:
 
     def _wire_session(self, settings: Settings) -> Session:
         shared = settings.shared
-        return Session(
+        sender = Sender(
             http=self.connections.api,
+            config=self.config,
+            request_timeout=settings.request_timeout,
+            max_response_bytes=settings.max_response_bytes,
+        )
+        return Session(
+            sender=sender,
             check=self.connections.check,
             config=self.config,
             request_timeout=settings.request_timeout,
             max_attempts=settings.max_attempts,
-            max_response_bytes=settings.max_response_bytes,
             events=self.events,
             shared=None if shared is None else shared.connect(self.events.emit),
         )

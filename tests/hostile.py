@@ -49,7 +49,7 @@ from amigo_async.gate import Gate
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage, SignIn
 from amigo_async.redact import MASK, redact
 from amigo_async.runs import Runs
-from amigo_async.session import Session, budgets
+from amigo_async.session import Sender, Session, budgets
 from amigo_async.session.bodies import _Intake
 from amigo_async.session.store import _path, _secrets
 from amigo_async.wire import links, names, objects, ranges, requests, responses
@@ -208,13 +208,13 @@ def _session() -> Session:
     def never() -> aiohttp.ClientSession:
         raise AssertionError("nothing is sent")
 
+    config = Configuration(BearerAuth("t0ken-of-nobody"), "acme", "https://api.example", {})
     return Session(
+        sender=Sender(http=never, config=config, request_timeout=1.0, max_response_bytes=1),
         check=lambda: None,
-        http=never,
-        config=Configuration(BearerAuth("t0ken-of-nobody"), "acme", "https://api.example", {}),
+        config=config,
         request_timeout=1.0,
         max_attempts=1,
-        max_response_bytes=1,
         events=Events(None),
     )
 

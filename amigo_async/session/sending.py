@@ -30,8 +30,9 @@ class Sender:
         config: Where the API is, and the user's headers.
         request_timeout: Seconds for one attempt, from connecting to the end of the body.
         max_response_bytes: How many bytes the body of a response may have.
-        clock: Learns the server's time from the responses.
-        secrets: Gives what must not be in a message.
+
+    Attributes:
+        clock: The server's clock, as the responses tell it.
     """
 
     def __init__(
@@ -41,9 +42,8 @@ class Sender:
         config: Configuration,
         request_timeout: float,
         max_response_bytes: int,
-        clock: ServerClock,
-        secrets: Callable[[], Iterable[str]],
     ) -> None:
+        self.clock = ServerClock()
         self._http = http
         self._base_url = config.base_url
         self._headers = {
@@ -59,19 +59,20 @@ class Sender:
             total=None, connect=request_timeout, ceil_threshold=math.inf
         )
         self._most = max_response_bytes
-        self._clock = clock
-        self._secrets = secrets
 
     def close(self) -> None:
         """Leave no timer."""
         self._expiry.close()
 
-    async def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
+    async def send(
+        self, request: Request, credentials: Mapping[str, str], secrets: Callable[[], Iterable[str]]
+    ) -> Response:
         """Put `request` on the wire and read the response to its end.
 
         Args:
             request: The request.
             credentials: The headers that authorize it.
+            secrets: Gives what must not be in the message of an error.
 
         Raises:
             ConfigurationError: If the client is closed; nothing was sent.
@@ -82,7 +83,7 @@ class Sender:
         headers = self._with(credentials)
         if request.body is not None:
             headers = CIMultiDict(headers, **_JSON)
-        with mapped(method, path, self._secrets):
+        with mapped(method, path, secrets):
             return await self._exchange(method, URL(url, encoded=True), headers, request.body)
 
     def _with(self, credentials: Mapping[str, str]) -> CIMultiDict[str]:
@@ -96,7 +97,7 @@ class Sender:
         self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None
     ) -> Response:
         """Talk to aiohttp; `mapped` leaves this frame, whose variables show much, out of errors."""
-        sent = self._clock.loop_time()
+        sent = self.clock.loop_time()
         with self._expiry.attempt(sent):
             answer = await self._http().request(
                 method,
@@ -108,11 +109,11 @@ class Sender:
                 raise_for_status=False,
                 auto_decompress=False,
             )
-            received = self._clock.loop_time()
+            received = self.clock.loop_time()
             flaw = None
             if (content := body_at_hand(answer, self._most)) is None:
                 content, flaw = await read_body(answer, self._most)
         date = read_date(answer.headers)
         if date is not None:
-            self._clock.observe(date, sent, received)
+            self.clock.observe(date, sent, received)
         return Response(answer.status, answer.headers, content, flaw, received)

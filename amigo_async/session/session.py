@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-import aiohttp
 import backoff
 from msgspec import Struct
 
 from amigo_async.auth import ApiKeyAuth, Authorizer, GivenToken, SignedInToken
-from amigo_async.clock import ServerClock
 from amigo_async.config import Configuration
 from amigo_async.decoding import decode_sign_in
 from amigo_async.errors import (
@@ -68,12 +66,11 @@ class Session:
     """Sends the requests of one client, each through the gate of its endpoint.
 
     Args:
-        http: Gives the aiohttp session to use; called for each request.
+        sender: Puts requests on the wire.
         check: Raises where nothing of the client works; called before each request.
-        config: The organization, where the API is, the credentials and the user's headers.
-        request_timeout: Seconds for one attempt, from connecting to the end of the body.
+        config: The organization, where the API is, and the credentials.
+        request_timeout: Seconds that the sender gives one attempt.
         max_attempts: How often a request that may be repeated is sent in all.
-        max_response_bytes: How many bytes the body of a response may have.
         events: Hears of retries and sign ins.
         shared: Where budgets and tokens are shared with other processes; None for nowhere.
 
@@ -85,17 +82,17 @@ class Session:
     def __init__(
         self,
         *,
-        http: Callable[[], aiohttp.ClientSession],
+        sender: Sender,
         check: Callable[[], None],
         config: Configuration,
         request_timeout: float,
         max_attempts: int,
-        max_response_bytes: int,
         events: Events,
         shared: Shared | None = None,
     ) -> None:
         self.organization = organization_segment(config.organization_id)
-        self.clock = ServerClock()
+        self.clock = sender.clock
+        self._sender = sender
         self._shared = shared
         self._gates = _gates(config, shared, request_timeout + _OVERDUE)
         self._check = check
@@ -107,14 +104,6 @@ class Session:
             self._auth = SignedInToken(self._sign_in, self.clock, config.auth.api_key, tokens)
         else:
             self._auth = GivenToken(config.auth, config.organization_id)
-        self._sender = Sender(
-            http=http,
-            config=config,
-            request_timeout=request_timeout,
-            max_response_bytes=max_response_bytes,
-            clock=self.clock,
-            secrets=self._auth.secrets,
-        )
         self._once = self._with_refusals(self._authorized)
         self._replayed = self._with_retries(self._once, max_attempts)
         self._signed_in = self._with_retries(self._with_refusals(self._with_key), max_attempts)
@@ -213,7 +202,7 @@ class Session:
             if headers is None:
                 headers = await self._renewed(permit)
             try:
-                sending = self._sender.send(request, headers)
+                sending = self._sender.send(request, headers, self._auth.secrets)
                 response = await (arrival.guard(sending) if arrival.guard else sending)
             except TransportError as error:
                 if not error.sent:
