@@ -31,10 +31,10 @@ def body_at_hand(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
     Returns:
         The body; None where it is to be awaited, or to be looked at more closely.
     """
-    content = answer.content
-    if not content.is_eof() or content.total_bytes > most or "Content-Encoding" in answer.headers:
+    if not answer.content.is_eof() or "Content-Encoding" in answer.headers:
         return None
-    return content.read_nowait()
+    size = answer.content_length  # aiohttp reads no more than was announced
+    return answer.content.read_nowait() if size is not None and size <= most else None
 
 
 async def read_body(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, BodyError | None]:
