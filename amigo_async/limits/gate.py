@@ -66,10 +66,7 @@ class Permit(Struct, eq=False):
 
     def answered(self, told: Told | None) -> None:
         """The request was answered; `told` is what the answer told of the budget."""
-        self._open, gate = False, self._gate
-        with gate.budget.lock:
-            gate.budget.answered(gate.time(), self._call, told)
-        gate.admit()
+        self._settle(self._gate.budget.answered, self._gate.time(), self._call, told)
 
     def refused(self, pause: float | None) -> None:
         """The request was refused; `pause` is for how many seconds, None where not told."""
@@ -118,8 +115,7 @@ class Gate:
         """A permit as of `enter`, if there is room and nobody waits; None otherwise."""
         if self._waiting:
             return None
-        with self.budget.lock:
-            call = self.budget.try_take(self.time())
+        call = self._try_take(self.time())
         return None if call is None else Permit(self, call)
 
     async def enter(self, emit: Emit, *, again: bool = False) -> Permit:
