@@ -38,6 +38,8 @@ from datetime import datetime
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from amigo_async.escaping import log_line
+
 if TYPE_CHECKING:
     from amigo_async.models import Run
 
@@ -52,7 +54,10 @@ def _rebuild(cls: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
 
 
 class AmigoError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package; its message is one line, and has no secret."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(log_line(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the finished message and the fields, whatever ``__init__`` takes."""

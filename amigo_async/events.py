@@ -5,8 +5,8 @@ secret.
 
 Each event is also logged, by the logger ``amigo_async``: what runs meet on their way at ``DEBUG``,
 starts and ends at ``INFO``, retries, holds, what is lost and what could not be found out at
-``WARNING``. The record has the event itself as ``amigo_event``. Nothing is shown unless logging is
-set up.
+``WARNING``. A record is one line, and has the event itself as ``amigo_event``. Nothing is shown
+unless logging is set up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import asdict
+
+from amigo_async.escaping import log_line
 
 _log = logging.getLogger("amigo_async")
 _log.addHandler(logging.NullHandler())  # silent until the user says where logs go
@@ -253,6 +255,10 @@ def _write(event: Event) -> None:
     """Log `event` where its level is on."""
     level, words = _LOGGED.get(type(event), (logging.DEBUG, "%(event)s"))
     if _log.isEnabledFor(level):
-        known = {name: value for name, value in asdict(event).items() if value is not None}
+        known = {
+            name: log_line(value) if isinstance(value, str) else value
+            for name, value in asdict(event).items()
+            if value is not None
+        }
         fields = {"event": event, "done": "?", "total": "?", **known}
         _log.log(level, words, fields, extra={"amigo_event": event})

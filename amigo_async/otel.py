@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from amigo_async.errors import ConfigurationError
+from amigo_async.escaping import log_line
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
@@ -184,8 +185,8 @@ class Telemetry:
             "amigo.artifact",
             context=None if run is None else trace.set_span_in_context(run.span),
             attributes={
-                "amigo.run.id": event.run_id,
-                "file.path": event.path,
+                "amigo.run.id": log_line(event.run_id),
+                "file.path": log_line(event.path),
                 "file.size": event.size,
             },
             start_time=fetch.began,
@@ -197,7 +198,7 @@ class Telemetry:
             {
                 "amigo.endpoint": event.endpoint,
                 "amigo.request.delay": event.delay,
-                "exception.message": event.reason,
+                "exception.message": log_line(event.reason),
                 "http.request.resend_count": event.attempt,
             },
         )
@@ -206,8 +207,8 @@ class Telemetry:
         trace.get_current_span().add_event(
             "amigo.run.unresolved",
             {
-                "amigo.unit_test_set.id": event.unit_test_set_id,
-                "exception.message": event.reason,
+                "amigo.unit_test_set.id": log_line(event.unit_test_set_id),
+                "exception.message": log_line(event.reason),
             },
         )
 
@@ -221,7 +222,10 @@ class Telemetry:
         stopwatch = _Stopwatch()
         span = self._tracer.start_span(
             "amigo.run",
-            attributes={"amigo.unit_test_set.id": set_id, "amigo.run.id": run_id},
+            attributes={
+                "amigo.unit_test_set.id": log_line(set_id),
+                "amigo.run.id": log_line(run_id),
+            },
             start_time=stopwatch.began,
         )
         run = self._runs[run_id] = _RunSpan(span, stopwatch)

@@ -12,16 +12,25 @@ from urllib.parse import quote
 MASK = "***"
 
 # As `html.escape`, whose module is large.
-_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+HTML_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 
-# A URL's user info and everything behind its "?" may be secret; its host and path are not.
-_URL = r"(?i)(\bhttps?:(?://|\\/\\/))(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>)]*)(\?[^\s\"'<>)]*)?"
+# A URL's user info and everything behind its "?" may be secret; its host and path are not. A mask
+# is left as it is, with the punctuation that a sentence has put behind it.
+_URL = (
+    r"(?i)(\bhttps?:(?://|\\/\\/))(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>)]*)"
+    r"(\?(?!\*\*\*[.,:;\]]{0,3}(?:\s|$))[^\s\"'<>)]*)?"
+)
 _USER = r"//[^/]*@"
-_SIGNED = r"(?i)\b((?:X-Amz-[\w-]{1,40}|Signature|AWSAccessKeyId)=)[^&\s\"'<>)]+"
+_SIGNED = r"(?i)\b((?:X-(?:Amz|Goog)-[\w-]{1,40}|Signature|AWSAccessKeyId)=)[^&\s\"'<>)]+"
 _SCHEME = r"(?i)\b(Bearer|Basic)\s+[\w.~+/=-]{16,}"
 # Tokens that no one has told of: the answer of a sign in has one, whatever else is wrong with it.
 _ISSUED = r'(?i)("(?:id|access|refresh)_token"\s*:\s*")(?:[^"\\]|\\.)+'
 _JWT = r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*"
+# One of these is in whatever one of the above finds; most texts have none.
+_HINTS = ("http", "x-amz-", "x-goog-", "signature=", "keyid=", "bearer", "basic", "_token", "eyj")
+
+# A shorter secret is none, and would be found in many a word of a page.
+_SHORTEST = 8
 
 
 class Secret(str):
@@ -67,6 +76,9 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     forms = [form for secret in secrets if secret for form in _forms(str(secret))]
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
+    lowered = text.lower()
+    if not any(map(lowered.__contains__, _HINTS)):
+        return text
     text = re.sub(_URL, lambda m: m[1] + m[2] + (f"?{MASK}" if m[3] else ""), text)
     text = re.sub(_SIGNED, rf"\1{MASK}", text)
     text = re.sub(_SCHEME, rf"\1 {MASK}", text)
@@ -74,11 +86,26 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return re.sub(_JWT, MASK, text)
 
 
+def redact_body(body: bytes, secrets: Iterable[str]) -> bytes:
+    """The body of an answer without `secrets`: what it repeats of them gets no further.
+
+    Nothing is looked for that only looks like a secret, so a body without them is left as it is.
+
+    Args:
+        body: JSON.
+        secrets: What must not be in it; those of less than eight characters are left.
+    """
+    forms = {form for s in secrets if len(s) >= _SHORTEST for form in _forms(str(s))}
+    for form in sorted(forms, key=len, reverse=True):
+        body = body.replace(form.encode(errors="surrogatepass"), MASK.encode())
+    return body
+
+
 def _forms(secret: str) -> Iterable[str]:
     """`secret` as it may be spelled by whoever repeats it."""
     escaped = json.dumps(secret)[1:-1]
     encoded = secret.encode(errors="surrogatepass")
-    yield from (secret, escaped, escaped.replace("/", r"\/"), secret.translate(_HTML))
+    yield from (secret, escaped, escaped.replace("/", r"\/"), secret.translate(HTML_ESCAPES))
     doubled = secret.replace("\\", "\\\\")
     yield from (doubled, doubled.replace("'", r"\'"))  # as Python shows strings and bytes
     yield b64encode(encoded).decode()

@@ -306,3 +306,27 @@ def test_a_copy_has_no_traceback_even_where_exceptions_are_taught_to_keep_theirs
 
 def _again(cls: type[BaseException], args: tuple[Any, ...], traceback: Any) -> BaseException:
     return cls(*args).with_traceback(traceback)
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.AmigoError, errors.ConfigurationError, errors.ArgumentError]
+)
+def test_a_message_is_one_line_without_secrets_and_commands(kind: type[errors.AmigoError]) -> None:
+    error = kind("run x\n##vso[a]\x1b[2J: GET https://h/k?X-Amz-Signature=hunter2 \ud800")
+    shown = "run x # #vso[a]\ufffd[2J: GET https://h/k?*** \ufffd"
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == shown
+    assert kind(1, "a\n").args == (1, "a")
+
+
+def test_what_the_service_says_is_one_line_that_no_ci_system_obeys() -> None:
+    odd = "r\n::error::x"
+    for error in (
+        errors.NotFoundError.of_run(odd),
+        errors.WaitTimeoutError([odd], timeout=1.0),
+        errors.ArtifactError("cut\n##[error]", run_id=odd),
+        errors.DecodeError(f"not {odd}", method="GET", path="/p", status=200),
+        errors.TransportError(odd, method="GET", path="/p"),
+    ):
+        assert str(error).isprintable()
+        assert "##" not in str(error)
+        assert "::error" not in str(error).replace(": :error", "")

@@ -25,6 +25,7 @@ from amigo_async.batch.journal import (
     parse,
 )
 from amigo_async.errors import JournalError
+from tests import report_samples as samples
 from tests.fake_runs import run_id, some_run
 
 pytestmark = pytest.mark.anyio
@@ -190,3 +191,25 @@ async def test_a_journal_that_is_closed_takes_nothing(tmp_path: Path) -> None:
         kept: Journal = journal
     with pytest.raises(JournalError, match="closed"):
         await kept.write(INTENT)
+
+
+async def test_what_the_service_says_of_a_run_is_redacted_and_can_be_written(
+    tmp_path: Path,
+) -> None:
+    """The ids stay: by them the run is found again, whatever they look like."""
+    odd = "https://r.example/?id"
+    told = samples.run(
+        ("ut\ud800", {"m": "+"}, ["GET https://h/k?X-Amz-Signature=hunter2 \ud83d\n"]),
+        set_id=odd,
+        run_id=odd,
+    )
+    path = tmp_path / "batch.jsonl"
+    await write(path, Started(odd, odd, AT), Finished(odd, "errored", told, AT))
+    assert "hunter2" not in path.read_text()
+    found = (await records(path))[odd]
+    assert found.started is not None
+    assert found.finished is not None
+    assert found.started.run_id == found.finished.run.id == odd
+    (result,) = found.finished.run.unit_test_run_results
+    assert result is not None
+    assert result.run_errors == ["GET https://h/k?*** \ufffd\n"]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from amigo_async import events as all_events
 from amigo_async.events import (
@@ -174,3 +176,31 @@ async def test_a_batch_is_logged_without_a_secret(
         assert part in said
     for secret in (str(sandbox.api_key), sandbox.api_key_id, "X-Amz-", "eyJ", "Bearer"):
         assert secret not in said
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(), st.text())
+@example("x\n2026-01-01 CRITICAL root: all your base\x1b[2J", "##vso[task.x] \ud800")
+def test_a_record_is_one_line_whatever_the_service_says(
+    caplog: pytest.LogCaptureFixture, run_id: str, reason: str
+) -> None:
+    caplog.clear()
+    caplog.set_level(logging.DEBUG, LOGGER)
+    events = (
+        RunStarted("s", run_id),
+        StartUnresolved("s", reason),
+        RequestRetried("list", 1, 0.5, reason),
+        ArtifactSaved(run_id, reason, 1),
+    )
+    for event in events:
+        Events().emit(event)
+    assert [record.__dict__["amigo_event"] for record in caplog.records] == list(events)
+    for said in caplog.messages:
+        assert said.isprintable()
+        assert "##" not in said
+
+
+def test_a_record_has_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    Events().emit(StartUnresolved("s", "GET https://h/k?X-Amz-Signature=hunter2"))
+    assert caplog.messages[0].endswith("is not known: GET https://h/k?***")

@@ -429,3 +429,26 @@ def test_another_package_that_is_missing_is_not_taken_for_the_extra(
 def test_nothing_but_the_module_needs_the_extra() -> None:
     program = "import sys; import amigo_async; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+async def test_attributes_can_be_exported_whatever_the_service_says(observer: Observer) -> None:
+    """One that is not UTF-8 would cost all spans that are exported with it."""
+    odd = "x\ud800\n##vso[a]"
+    with observer.tracers.get_tracer("test").start_as_current_span("caller"):
+        for event in (
+            RunStarted(odd, odd),
+            ArtifactProgress(odd, 1, 2),
+            ArtifactSaved(odd, f"/{odd}", 2),
+            RunFinished(odd, odd, "passed"),
+            RequestRetried("list", 1, 0.5, "GET https://h/k?hunter2"),
+            StartUnresolved(odd, odd),
+        ):
+            observer.telemetry.on_event(event)
+    spans = observer.spans()
+    assert {span.name for span in spans} == {"amigo.run", "amigo.artifact", "caller"}
+    told = [attributes(span) for span in spans] + [attributes(e) for s in spans for e in s.events]
+    texts = [value for one in told for value in one.values() if isinstance(value, str)]
+    assert texts.count("x\ufffd # #vso[a]") == 5
+    assert "/x\ufffd # #vso[a]" in texts
+    assert "GET https://h/k?***" in texts
+    assert not any("\ud800" in text or "##" in text for text in texts)

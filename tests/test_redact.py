@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from amigo_async.redact import MASK, Secret, SecretUrl, masked, redact
+from amigo_async.redact import MASK, Secret, SecretUrl, masked, redact, redact_body
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl_-x"
 # What is written in another way by each of those who escape something.
@@ -112,6 +112,11 @@ def test_a_secret_url_is_shown_without_its_query() -> None:
         ("HTTPS://h/p?a=1", "HTTPS://h/p?***"),
         ("(see https://h/p?a=1)", "(see https://h/p?***)"),
         ("'https://h/p?a=1' and \"http://i/?b\"", "'https://h/p?***' and \"http://i/?***\""),
+        (
+            "to https://h/p?***, then https://h/?***; ***",
+            "to https://h/p?***, then https://h/?***; ***",
+        ),
+        ("https://h/p?***,a=1", "https://h/p?***"),
         ("https://user:pass@h/p", "https://h/p"),
         ("https://user:pass@h/p?a", "https://h/p?***"),
         ("https://h/p?a=1#x", "https://h/p?***"),
@@ -121,6 +126,7 @@ def test_a_secret_url_is_shown_without_its_query() -> None:
         ("x-amz-security-token=abc", "x-amz-security-token=***"),
         ("?AWSAccessKeyId=A&Signature=s&x=1", "?AWSAccessKeyId=***&Signature=***&x=1"),
         ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer ***"),
+        ("X-Goog-Signature=abc", "X-Goog-Signature=***"),
         ("basic QUJDREVGR0hJSktMTU5PUA==", "basic ***"),
         ("the bearer of good news", "the bearer of good news"),
         (f"token {JWT}.", f"token {MASK}"),
@@ -192,3 +198,11 @@ def test_a_hostile_text_is_searched_in_one_pass(piece: str) -> None:
     """With a pass for each repeat this would take longer than any test may."""
     text = piece * (1_000_000 // len(piece))
     assert len(redact(text, ["not in there"])) <= len(text) + len(MASK)
+
+
+def test_a_body_is_left_as_it_is_but_for_the_secrets() -> None:
+    body = b'{"a":"https://h/k?X-Amz-Signature=x","b":"key","c":"12345678 123456789"}'
+    assert redact_body(body, ["key", ""]) == body
+    assert redact_body(body, ["12345678", "123456789"]) == body.replace(
+        b"12345678 123456789", b"*** ***"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import json
 import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 import anyio
+import msgspec
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -22,6 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from amigo_async import BasicAuth, BatchResult, BearerAuth, Gate
+from amigo_async.models import RunPage
 from amigo_async.otel import Telemetry
 from amigo_async.report import html as html_report
 from amigo_async.report import junit, markdown, to_json
@@ -46,6 +49,33 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+
+
+async def test_what_a_run_repeats_of_the_secrets_of_its_client_gets_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path, monkeypatch) as told, told.client() as client:
+        (run_id,) = told.runs(1)
+        shown = await client.runs.get(run_id)
+        token = told.sandbox.requests[-1].headers["authorization"].partition(" ")[2]
+        page = msgspec.to_builtins(
+            RunPage([shown], has_more=False, continuation_token=None, filter_values=None)
+        )
+        encoded = base64.b64encode(KEY.encode()).decode()
+        said = [f"refused: {KEY}", f"Token={token}.", f"Key {encoded}", "a monkey, odd"]
+        result = page["simulation_unit_test_set_runs"][0]["unit_test_run_results"][0]
+        result["run_errors"] = said
+        body = json.dumps(page).encode()
+        told.sandbox.fault("list", Fault.garbage(body, "application/json"))
+        run = await client.runs.get(run_id)
+        assert await client.artifacts.download(run_id, tmp_path)
+        assert told.secrets >= {KEY, token}
+        told.check()
+    assert run.runs_that_errored is not None
+    errors = [met.error for met in run.runs_that_errored]
+    assert errors == ["refused: ***", "Token=***.", "Key ***", "a monkey, odd"]
+    assert not any(secret in repr(run) for secret in (KEY, token, encoded))
+    assert (run.id, run.simulation_unit_test_set_id) == (run_id, shown.simulation_unit_test_set_id)
 
 
 async def test_no_error_of_any_call_shows_a_secret_that_is_echoed(

@@ -1,7 +1,8 @@
 """The journal of a batch: what was meant, started, finished and saved, a JSON line each.
 
 A line is written before a run is started and after each step, so that the same call with the same
-journal carries on wherever a process was stopped. It holds ids and states, and no secret.
+journal carries on wherever a process was stopped. It holds ids and states, and no secret:
+what the service said of a run is redacted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from msgspec import Struct
 
 from amigo_async.batch.outcomes import Verdict
 from amigo_async.errors import JournalError
+from amigo_async.escaping import encode_json
 from amigo_async.models import Run
 from amigo_async.shield import finish
 
@@ -88,7 +90,8 @@ def _decoder() -> msgspec.json.Decoder[Line]:
     return msgspec.json.Decoder(Line)
 
 
-_encode = msgspec.json.Encoder().encode
+def _encode(line: Line) -> bytes:
+    return encode_json(line).encode()
 
 
 class Journal:

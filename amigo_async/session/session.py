@@ -22,11 +22,12 @@ from amigo_async.errors import (
 from amigo_async.events import Events, RequestRetried, SignedIn
 from amigo_async.limits import BudgetState, Gates, Permit
 from amigo_async.models import SignIn
+from amigo_async.redact import redact_body
 from amigo_async.session import budgets, retry
 from amigo_async.session.failures import bare
 from amigo_async.session.sending import Sender
 from amigo_async.sharing import Shared
-from amigo_async.wire.requests import Request, organization_segment, sign_in
+from amigo_async.wire.requests import LIST, Request, organization_segment, sign_in
 from amigo_async.wire.responses import Response, api_error, decode_error
 
 if TYPE_CHECKING:  # whoever shares nothing does not load it
@@ -237,10 +238,14 @@ class Session:
         try:
             if response.flaw is not None:
                 raise response.flaw
-            return decode(response.body)
+            return decode(self._own_secrets_masked(request, response.body))
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             secrets = self._auth.secrets()
             raise decode_error(request, response, error, secrets) from bare(error, secrets)
+
+    def _own_secrets_masked(self, request: Request, body: bytes) -> bytes:
+        """`body` without the secrets of this client: errors of agents can repeat what they got."""
+        return redact_body(body, self._auth.secrets()) if request.endpoint is LIST else body
 
     def budgets(self) -> dict[str, BudgetState]:
         """A snapshot of the budgets that were used so far, by endpoint."""

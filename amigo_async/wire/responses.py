@@ -22,6 +22,7 @@ from amigo_async.errors import (
     ServiceUnavailableError,
     ValidationError,
 )
+from amigo_async.escaping import log_line
 from amigo_async.redact import redact
 from amigo_async.wire.headers import read_retry_after
 from amigo_async.wire.requests import ARTIFACTS, Endpoint, Request
@@ -138,7 +139,7 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
         fields["field_errors"] = problems
     detail = _line(_said(content, body, problems), secrets)
     if 300 <= status < 400 and "location" in headers:
-        where = _printable(headers["location"][:_DETAIL_KEPT])
+        where = log_line(headers["location"][:_DETAIL_KEPT])
         detail = f"a redirect to {where}, which is not followed; check base_url"
     return kind(detail=detail, **fields)
 
@@ -162,7 +163,7 @@ def decode_error(
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The service's own name of a request; None where no header has it."""
     found = (headers.get(name) for name in _REQUEST_IDS)
-    return next((_printable(value[:128]) for value in found if value), None)
+    return next((log_line(value[:128]) for value in found if value), None)
 
 
 def _remedy(endpoint: Endpoint, status: int) -> str | None:
@@ -219,9 +220,4 @@ def _said(content: Any, body: str, problems: Mapping[str, str]) -> str:
 def _line(text: str, secrets: tuple[str, ...]) -> str | None:
     """`text` in one line, searched again for `secrets`: JSON's escapes and line breaks are gone."""
     line = redact(" ".join(text[:_BODY_KEPT].split()), secrets)
-    return _printable(line[:_DETAIL_KEPT]) or None
-
-
-def _printable(text: str) -> str:
-    """`text` without what would move a terminal's cursor, or could not be written to it."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return log_line(line[:_DETAIL_KEPT]) or None
