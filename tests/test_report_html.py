@@ -189,3 +189,19 @@ def test_any_text_leaves_the_page_whole(text: str) -> None:
     page = Page(html(result, title=text))
     assert page.count("td", "cell") == 1
     html(result).encode()
+
+
+def test_unit_tests_with_few_metrics_in_common_have_tables_of_their_own() -> None:
+    page = Page(html(one(*[(f"ut{n}", {f"m{n}": "+"}, [None]) for n in range(50)])))
+    assert (page.count("table", "matrix"), page.count("td", "cell")) == (50, 50)
+    assert page.count("td", "none") == 0
+    alike = [(f"ut{n}", {f"m{n % 2}": "+"}, [None]) for n in range(50)]
+    page = Page(html(one(*alike)))
+    assert (page.count("table", "matrix"), page.count("td", "none")) == (1, 50)
+
+
+def test_a_secret_in_a_text_that_is_capitalized_is_hidden() -> None:
+    hidden = run(("https://h/k?hunter2", {METRIC: ""}, []))
+    text = html(BatchResult([outcome(hidden, "errored")]), gate=Gate())
+    assert "hunter2" not in text
+    assert "Unit test https://h/k?***" in text

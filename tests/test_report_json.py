@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import AmigoError, APIError, NotFoundError
+from amigo_async.models import NumericalMetricSuccessCriterion, UnknownSuccessCriterion
 from amigo_async.report import RecordedError, from_json, to_json
 from tests.report_samples import batch, outcome, run
 
@@ -101,3 +102,25 @@ def test_any_text_makes_the_round_trip(error: str, name: str) -> None:
     )
     text = to_json(BatchResult([one]))
     assert to_json(from_json(text)) == text
+
+
+def test_a_number_that_json_does_not_have_can_be_read_back() -> None:
+    criterion = NumericalMetricSuccessCriterion(">=", float("nan"))
+    of = run(("ut", {"m": "+"}, [None]))
+    spec = of.unit_test_run_specs[0]
+    metric = msgspec.structs.replace(spec.metrics_to_evaluate[0], success_criterion=criterion)
+    spec = msgspec.structs.replace(spec, metrics_to_evaluate=[metric])
+    text = to_json(BatchResult([outcome(msgspec.structs.replace(of, unit_test_run_specs=[spec]))]))
+    read = from_json(text).outcomes[0].run
+    assert read is not None
+    shown = read.unit_test_run_specs[0].metrics_to_evaluate[0].success_criterion
+    assert shown == UnknownSuccessCriterion({"type": "numerical", "verb": ">=", "threshold": None})
+
+
+def test_a_secret_in_an_error_of_a_repeat_stays_out_and_its_ids_stay() -> None:
+    of = run(("ut", {"m": "+"}, ["GET https://h/k?X-Amz-Signature=abcdef"]), run_id="https://r?id")
+    text = to_json(BatchResult([outcome(of)]))
+    assert "abcdef" not in text
+    (read,) = from_json(text).outcomes
+    assert read.run is not None
+    assert read.run_id == read.run.id == "https://r?id"

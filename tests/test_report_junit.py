@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -12,9 +15,9 @@ from hypothesis import strategies as st
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.errors import ConflictError
-from amigo_async.gate import Gate
+from amigo_async.gate import Gate, Per
 from amigo_async.models import BooleanMetricSuccessCriterion, MetricToEvaluate
-from amigo_async.report import RecordedError, junit
+from amigo_async.report import RecordedError, html, junit, markdown
 from tests.report_samples import BEGAN, batch, hidden_run, outcome, result, run, spec
 
 # As published by the xunit plugin of Jenkins; its license is in the file.
@@ -219,9 +222,9 @@ def test_times_and_links_are_there() -> None:
     }
 
 
-def test_the_time_of_a_run_that_goes_on_is_left_out() -> None:
+def test_the_time_of_a_run_that_goes_on_is_not_known() -> None:
     suite = the(parsed(outcome(verdict="timed_out", started_at=BEGAN)), "testsuite")
-    assert (suite.get("timestamp") is not None, suite.get("time")) == (True, None)
+    assert (suite.get("timestamp") is not None, suite.get("time")) == (True, "0.000")
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -231,3 +234,107 @@ def test_any_text_is_carried_as_text(set_id: str, test_id: str, error: str) -> N
     root = parsed(outcome(strange), outcome(verdict="errored", error=OSError(error)))
     assert [child.tag for child in root] == ["testsuite", "testsuite"]
     assert len(the(root[0], "testcase")) == 1
+
+
+def names(root: ET.Element) -> list[tuple[str | None, str | None]]:
+    return [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+
+
+def test_cases_that_have_the_same_name_are_numbered() -> None:
+    """A unit test is in a set twice, in two versions, and the set is named twice."""
+    twice = run(("ut", {METRIC: "+"}, [None]), ("ut", {METRIC: "-"}, [None]), set_id="s")
+    lost = outcome(verdict="errored", error=OSError("x"), unit_test_set_id="s")
+    found = names(parsed(outcome(twice), outcome(twice), lost, lost))
+    assert found == [
+        ("s.ut", "Empathy"),
+        ("s.ut", "Empathy [2]"),
+        ("s.ut", "Empathy [3]"),
+        ("s.ut", "Empathy [4]"),
+        ("s", "run"),
+        ("s", "run [2]"),
+    ]
+
+
+@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["s", "s.a"]), st.sampled_from(["a", "a\x00", "a\x01", "a [2]"])),
+        max_size=8,
+    )
+)
+def test_all_cases_can_be_told_apart(sets: list[tuple[str, str]]) -> None:
+    """Names that are another's with a number too, and those that XML cannot carry."""
+    runs = [run((test, {"m1": "-", "m2": "-"}, [None]), set_id=set_id) for set_id, test in sets]
+    found = names(parsed(*map(outcome, runs)))
+    assert len(set(found)) == len(found) == 2 * len(sets)
+
+
+def test_every_suite_and_case_has_a_time() -> None:
+    fields: dict[str, Any] = {"started_at": BEGAN, "finished_at": BEGAN + timedelta(seconds=61.5)}
+    root = parsed(outcome(SHAKY, **fields), outcome(SHAKY, **fields), outcome(verdict="cancelled"))
+    assert root.get("time") == "123.000"
+    assert [suite.get("time") for suite in root] == ["61.500", "61.500", "0.000"]
+    assert {case.get("time") for case in root.iter("testcase")} == {"0"}
+
+
+def test_of_a_unit_test_that_is_there_twice_only_the_one_that_missed_the_rate_fails() -> None:
+    twice = run(("ut", {METRIC: "+++"}, [None] * 3), ("ut", {METRIC: "---"}, [None] * 3))
+    for per in ("unit_test", "metric"):
+        root = parsed(outcome(twice), gate=Gate(min_pass_rate=0.5, per=per))
+        assert [[e.tag for e in case] for case in root.iter("testcase")] == [[], ["failure"]], per
+
+
+def test_a_rate_of_the_whole_run_counts_for_each_case() -> None:
+    mixed = run(("a", {METRIC: "+++"}, [None] * 3), ("b", {METRIC: "---"}, [None] * 3))
+    for rate, failures in ((0.9, 1), (0.5, 0)):
+        verdict = "failed" if failures else "passed"
+        gate = Gate(min_pass_rate=rate, per="run")
+        root = parsed(outcome(mixed, verdict), gate=gate)  # type: ignore[arg-type]  # a verdict
+        assert root.get("failures") == str(failures)
+    # Passed by its rate, but another batch called it failed: nothing is shown as wrong.
+    root = parsed(outcome(mixed, "failed"), gate=Gate(min_pass_rate=0.5, per="run"))
+    assert [c.get("name") for c in root.iter("testcase") if len(c)] == ["run", "Empathy"]
+
+
+def test_a_unit_test_without_metrics_counts_in_a_gate_per_metric() -> None:
+    mixed = run(
+        ("a", {}, [None]), ("b", {METRIC: "---", "m": "+++"}, [None] * 3), ("c", {"m": "-"}, [None])
+    )
+    root = parsed(outcome(mixed), gate=Gate(min_pass_rate=0.5, per="metric", errored="fail"))
+    failing = [c.get("classname") for c in root.iter("testcase") if c.find("failure") is not None]
+    assert failing == ["set.b", "set.c"]
+
+
+def test_many_errors_of_a_unit_test_are_not_repeated_in_each_of_its_cases() -> None:
+    errors = [f"error number {n}" for n in range(12)]
+    root = parsed(outcome(run(("ut", {METRIC: "+", "m": "+"}, [*errors, None]))))
+    for error in root.iter("error"):
+        assert (error.text or "").endswith("error in repeat 10: error number 9\nand 2 other errors")
+
+
+@pytest.mark.parametrize("per", ["run", "unit_test", "metric"])
+@pytest.mark.parametrize("report", [junit, markdown, html])
+def test_a_report_takes_twice_as_long_for_twice_as_many_cases(report: Any, per: Per) -> None:
+    def steps(tests: int) -> int:
+        many = run(*[(f"ut{n}", {f"m{n}": "-", "m": "+"}, [f"e{n}"]) for n in range(tests)])
+        return calls(lambda: report(BatchResult([outcome(many)]), gate=Gate(per=per)))
+
+    steps(1)  # what is loaded with the first report
+    assert steps(200) < 3 * steps(100)
+
+
+def calls(function: Callable[[], object]) -> int:
+    """How many calls, and steps of generators, `function` takes."""
+    count = 0
+
+    def profile(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import ConfigurationError
 from amigo_async.gate import Gate
 from amigo_async.report import html, markdown
-from amigo_async.report.templates import escape_markdown
-from amigo_async.report.words import clean
 from tests.report_samples import batch, outcome, run
 
 METRIC = "67aa00000000000000000002"
@@ -125,14 +122,74 @@ def test_markup_in_values_is_shown_as_it_is() -> None:
     assert "<script>alert(1)</script> | `x` **b** [a](http://e.test)" in page.text
 
 
-@settings(deadline=None)  # a busy machine is no failure
-@given(st.text(alphabet=st.characters(codec="utf-8")))
-def test_any_text_is_rendered_as_it_is(text: str) -> None:
-    shown = escape_markdown(text)
-    page = Reader(RENDER.render(f"| a |\n| - |\n| x {shown} y |\n"))
-    assert page.tags == {"table", "thead", "tbody", "tr", "th", "td"}
-    cell = page.text.split("x ", 1)[1].rsplit(" y", 1)[0].strip()
-    assert cell.split() == clean(text).split()
+def text_of(size: int) -> str:
+    """A text that is as long as a summary shows, in characters of four bytes that are escaped."""
+    return "\U0001f600@a" * (size // 3)
+
+
+@pytest.mark.parametrize(
+    ("sets", "tests", "text"),
+    [
+        (10, 100, "e" * 1200),
+        (1, 1000, text_of(999)),
+        (60, 300, "| <b> @me #1 " * 60),
+        (12_000, 0, ""),
+        (12_000, 1, "e" * 100),
+    ],
+)
+@pytest.mark.parametrize("max_bytes", [1024 * 1024, 100_000])
+def test_a_summary_is_never_larger_than_allowed_and_says_what_it_leaves_out(
+    sets: int, tests: int, text: str, max_bytes: int
+) -> None:
+    found = [(f"ut{n}", {"m": "+"}, [text]) for n in range(tests)]
+    of = run(*found, set_id="s") if tests else None
+    shown = markdown(
+        BatchResult([outcome(of, None if tests else "passed", run_id=str(n)) for n in range(sets)]),
+        max_bytes=max_bytes,
+    )
+    assert len(shown.encode()) <= max_bytes
+    details, _, table = shown.partition("## Sets")
+    rows = table.count("\n| ") - 2
+    assert rows > 0
+    assert rows + left_out(table, "set") == sets
+    headings = details.count("\n### ")
+    if tests:
+        assert headings + left_out(details, "set") == sets
+        findings = details.count("\n- ")
+        assert findings > 0
+        assert findings + left_out(details, "finding") == 2 * tests * headings
+    # It is used, too: what is left out would not have had room.
+    if rows < sets:
+        assert len(shown.encode()) > 0.9 * max_bytes
+
+
+def left_out(text: str, noun: str) -> int:
+    counts = re.findall(
+        rf"^([\d,]+) more {noun}s? (?:is|are) not shown here\.$", text, re.MULTILINE
+    )
+    return sum(int(count.replace(",", "")) for count in counts)
+
+
+def test_each_set_keeps_some_of_its_findings() -> None:
+    large = run(*[(f"ut{n}", {"m": "-"}, ["e" * 900]) for n in range(2000)], set_id="large")
+    small = run(("ut", {"m": "-"}, [None]), set_id="small")
+    text = markdown(BatchResult([outcome(large), outcome(small), outcome(large)]))
+    assert [s.count("\n- ") > 0 for s in text.split("\n### ")[1:]] == [True, True, True]
+
+
+def test_the_sets_that_did_not_pass_are_in_the_table_first() -> None:
+    passed = [outcome(verdict="passed", unit_test_set_id=f"passed{n}") for n in range(500)]
+    failed = outcome(verdict="timed_out", unit_test_set_id="late")
+    text = markdown(BatchResult([*passed, failed]), max_bytes=10_000)
+    table = text.partition("## Sets")[2]
+    assert "| late |" in table
+    assert table.index("passed0") < table.index("late")
+
+
+def test_a_text_is_redacted_before_it_is_cut() -> None:
+    token = "x" * 980 + " Bearer abcdefghijklmnopqrstuvwxyz"
+    text = markdown(BatchResult([outcome(verdict="errored", error=OSError(token))]))
+    assert "abcdef" not in text
 
 
 @pytest.mark.parametrize("report", [markdown, html])

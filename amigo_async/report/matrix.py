@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from amigo_async.report.view import Case, SetView, UnitTest
@@ -29,20 +31,41 @@ class Line(Struct, frozen=True):
 
 
 class Matrix(Struct, frozen=True):
-    """The unit tests of a set by metric."""
+    """Unit tests of a set by metric."""
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
 
 
-def matrix(each: SetView) -> Matrix:
-    """The matrix of a set; without lines where no unit test is shown."""
+# A table with more cells for each case than this is mostly empty.
+_SPARSE: Final = 4
+
+
+def matrices(each: SetView) -> tuple[Matrix, ...]:
+    """The unit tests of a set by metric; none where no unit test is shown.
+
+    One matrix, unless it would be mostly empty because the unit tests have few metrics in common:
+    then one for all the unit tests with the same metrics.
+    """
+    cases = [case for test in each.tests for case in test.cases]
+    metrics = {case.metric_id for case in cases}
+    if len(metrics) * len(each.tests) <= _SPARSE * len(cases):
+        groups = [each.tests] if each.tests else []
+    else:
+        alike: dict[tuple[str | None, ...], list[UnitTest]] = {}
+        for test in each.tests:
+            alike.setdefault(tuple(case.metric_id for case in test.cases), []).append(test)
+        groups = [tuple(tests) for tests in alike.values()]
+    return tuple(map(_matrix, groups))
+
+
+def _matrix(tests: tuple[UnitTest, ...]) -> Matrix:
     by_metric: dict[str | None, list[Case]] = {}
-    for test in each.tests:
+    for test in tests:
         for case in test.cases:
             by_metric.setdefault(case.metric_id, []).append(case)
     columns = tuple(_column(metric_id, cases) for metric_id, cases in by_metric.items())
-    return Matrix(columns, tuple(_line(test, columns) for test in each.tests))
+    return Matrix(columns, tuple(_line(test, columns) for test in tests))
 
 
 def _column(metric_id: str | None, cases: list[Case]) -> Column:

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.gate import Gate
 from amigo_async.report.headline import headline
-from amigo_async.report.matrix import matrix
+from amigo_async.report.matrix import matrices
 from amigo_async.report.summary import took
-from amigo_async.report.templates import render_page
+from amigo_async.report.templates import page_template
 from amigo_async.report.timeline import timeline
 from amigo_async.report.view import Case, verdict_in_words, view
 from amigo_async.report.words import VERDICT_WORDS, duration, instant, percent, plural
@@ -52,14 +52,13 @@ def html(
         ConfigurationError: If the extra ``report`` is not installed.
     """
     sets = view(result, gate)
-    return render_page(
-        "page.html",
+    return page_template("page.html").render(
         title=title,
         headline=headline(result, sets),
         counts=result.counts,
         sets=sets,
         timeline=timeline(result, sets),
-        matrix=matrix,
+        matrices=matrices,
         marks=MARKS,
         words=VERDICT_WORDS,
         verdict_in_words=verdict_in_words,
@@ -68,6 +67,7 @@ def html(
         instant=instant,
         percent=percent,
         plural=plural,
+        capitalized=lambda text: text[:1].upper() + text[1:],
         rate=_rate,
         link=lambda path: _link(path, folder),
         version=__version__,

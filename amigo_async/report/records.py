@@ -13,8 +13,7 @@ import msgspec
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import AmigoError
-from amigo_async.redact import redact
-from amigo_async.report.words import clean
+from amigo_async.escaping import encode_json
 
 
 class RecordedError(AmigoError):
@@ -45,8 +44,7 @@ def to_json(result: BatchResult) -> str:
         result: The batch.
     """
     document = {"passed": result.passed, "counts": result.counts}
-    encoded = msgspec.json.encode(document | msgspec.structs.asdict(result), enc_hook=_encode)
-    return msgspec.json.format(encoded, indent=2).decode()
+    return encode_json(document | msgspec.structs.asdict(result), indent=2, enc_hook=_encode)
 
 
 def from_json(text: str | bytes) -> BatchResult:
@@ -69,9 +67,9 @@ def _encode(value: Any) -> Any:
     if isinstance(value, RecordedError):
         return {"type": value.type, "message": value.message}
     if isinstance(value, Exception):
-        return {"type": type(value).__name__, "message": clean(redact(str(value)))}
+        return {"type": type(value).__name__, "message": str(value)}
     if isinstance(value, Path):
-        return clean(fspath(value))
+        return fspath(value)
     raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
 
 

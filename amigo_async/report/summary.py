@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.gate import Gate
 from amigo_async.report.headline import headline
-from amigo_async.report.templates import render_markdown
+from amigo_async.report.templates import markdown_template
 from amigo_async.report.view import SetView, verdict_in_words, view
 from amigo_async.report.words import duration, plural
 
@@ -20,39 +21,125 @@ MARKS: Final = {
     "not_started": "⏸️",
 }
 
-# GitHub takes 1 MiB of summary for each step; what is left out is in the other reports.
+# GitHub takes this much of a step's summary, and drops all of one that is larger.
+MAX_BYTES: Final = 1024 * 1024
+
 _MOST_DETAILS: Final = 50
-_LONGEST_TEXT: Final = 1000
+_TABLE: Final = (
+    "\n## Sets\n\n"
+    "| | Set | Verdict | Unit tests | Repeats passed | Took | Run |\n"
+    "| :-: | :-- | :-- | --: | --: | --: | :-- |\n"
+)
+_DETAILS: Final = "\n## What went wrong\n"
+# Bytes for a sentence that says what was left out.
+_NOTICE: Final = 100
 
 
 def markdown(
-    result: BatchResult, *, gate: Gate | None = None, title: str = "Unit test sets"
+    result: BatchResult,
+    *,
+    gate: Gate | None = None,
+    title: str = "Unit test sets",
+    max_bytes: int = MAX_BYTES,
 ) -> str:
     """`result` as Markdown: the verdict, a table of the sets, and what went wrong.
+
+    What does not fit into `max_bytes` is left out, and the text says so: findings first, each
+    set keeping some of its own, then sets of the table, those that passed first.
 
     Args:
         result: The batch.
         gate: What its verdicts were given by; None for the runs' own flags.
         title: What to call the whole.
+        max_bytes: How many bytes the text may have in UTF-8; 1 MiB is what GitHub takes. The
+            verdict is given whatever its size.
 
     Raises:
         ConfigurationError: If the extra ``report`` is not installed.
     """
     sets = view(result, gate)
-    wrong = [each for each in sets if not each.fine]
-    return render_markdown(
-        "summary.md",
-        title=title,
-        headline=headline(result, sets),
-        sets=sets,
-        wrong=wrong[:_MOST_DETAILS],
-        left_out=len(wrong[_MOST_DETAILS:]),
-        marks=MARKS,
-        took=took,
-        plural=plural,
-        shown=_shown,
-        verdict_in_words=verdict_in_words,
+    parts: Any = markdown_template("summary.md").make_module(
+        {
+            "title": title,
+            "headline": headline(result, sets),
+            "marks": MARKS,
+            "took": took,
+            "plural": plural,
+            "verdict_in_words": verdict_in_words,
+        }
     )
+    head: str = parts.head()
+    left = max_bytes - _size(head, _DETAILS, _TABLE) - 2 * _NOTICE
+    rows = {each.number: parts.row(each) for each in sets}
+    wrong = [each for each in sets if not each.fine]
+    details = _details(parts, wrong, max(left - _size(*rows.values()), left // 2))
+    table = _table(rows, wrong, left - _size(details))
+    return head + details + table
+
+
+def _details(parts: Any, wrong: list[SetView], left: int) -> str:
+    """What went wrong with each set, in not much more than `left` bytes."""
+    if not wrong:
+        return ""
+    text, left_out = _DETAILS, len(wrong[_MOST_DETAILS:])
+    shown = wrong[:_MOST_DETAILS]
+    for number, each in enumerate(shown):
+        share = left // (len(shown) - number)  # what the earlier ones did not need is shared too
+        section = _section(parts, each, share)
+        text += section
+        left -= _size(section)
+        left_out += not section
+    return text + _notice(left_out, "set")
+
+
+def _section(parts: Any, each: SetView, left: int) -> str:
+    """What went wrong with a set, in `left` bytes; empty where they are too few."""
+    heading: str = parts.set_heading(each)
+    left -= _size(heading) + _NOTICE
+    if left < 0:
+        return ""
+    lines = _fitting(_findings(parts, each), left)
+    found = (each.problem is not None) + sum(len(t.wrong) + len(t.errors) for t in each.wrong)
+    return heading + "".join(lines) + _notice(found - len(lines), "finding")
+
+
+def _findings(parts: Any, each: SetView) -> Iterator[str]:
+    if each.problem is not None:
+        yield parts.problem(each)
+    for test in each.wrong:
+        yield from (parts.wrong_case(test, case) for case in test.wrong)
+        yield from (parts.error(test, met) for met in test.errors)
+
+
+def _table(rows: dict[int, str], wrong: list[SetView], left: int) -> str:
+    """The table of the sets in `left` bytes, those that did not pass before the others."""
+    if not rows:
+        return ""
+    first = dict.fromkeys([*(each.number for each in wrong), *rows])
+    shown = list(first)[: len(_fitting((rows[number] for number in first), left))]
+    return _TABLE + "".join(rows[n] for n in sorted(shown)) + _notice(len(rows) - len(shown), "set")
+
+
+def _fitting(lines: Iterable[str], left: int) -> list[str]:
+    """As many of `lines` as have room in `left` bytes."""
+    fitting = []
+    for line in lines:
+        left -= _size(line)
+        if left < 0:
+            break
+        fitting.append(line)
+    return fitting
+
+
+def _notice(left_out: int, noun: str) -> str:
+    if not left_out:
+        return ""
+    more = f"{noun} is" if left_out == 1 else f"{noun}s are"
+    return f"\n{left_out:,} more {more} not shown here.\n"
+
+
+def _size(*texts: str) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
 def took(each: SetView) -> str:
@@ -61,7 +148,3 @@ def took(each: SetView) -> str:
     if outcome.started_at is None or outcome.finished_at is None:
         return ""
     return duration(outcome.finished_at - outcome.started_at)
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} ..."

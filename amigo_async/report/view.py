@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.gate import Gate, Judgement
-from amigo_async.redact import redact
 from amigo_async.report.records import RecordedError
 from amigo_async.report.words import VERDICT_WORDS, criterion_in_words, numbers, plural
 from amigo_async.tally import Counts, MetricTally, UnitTestTally, tally
@@ -128,7 +128,8 @@ def view(result: BatchResult, gate: Gate | None) -> tuple[SetView, ...]:
 def _set(number: int, outcome: RunOutcome, gate: Gate | None) -> SetView:
     judgement = _judgement(outcome, gate)
     tallies = tally(outcome.run) if outcome.run else ()
-    tests = tuple(_unit_test(outcome, judgement, t) for t in tallies)
+    reached = _reached(judgement, gate, tallies)
+    tests = tuple(_unit_test(outcome, t, r) for t, r in zip(tallies, reached, strict=True))
     problem, problem_type = _problem(outcome, judgement, tests)
     short = sum(t.counts.failed + t.counts.missing for t in tests)
     return SetView(
@@ -155,7 +156,7 @@ def _problem(
     error = outcome.error
     if error is not None:
         kind = error.type if isinstance(error, RecordedError) else type(error).__name__
-        return redact(str(error)) or "no further detail", kind
+        return str(error) or "no further detail", kind
     if outcome.verdict == "passed" or any(test.wrong for test in tests):
         return None, ""
     if judgement is not None:
@@ -170,11 +171,33 @@ def _problem(
     return said[outcome.verdict], outcome.verdict
 
 
-def _unit_test(outcome: RunOutcome, judgement: Judgement | None, test: UnitTestTally) -> UnitTest:
-    cases = tuple(_metric_case(outcome, judgement, test, metric) for metric in test.metrics)
+def _reached(
+    judgement: Judgement | None, gate: Gate | None, tests: tuple[UnitTestTally, ...]
+) -> Iterator[tuple[bool, ...]]:
+    """Whether the rate that a case counts in was reached, for each case of each unit test.
+
+    By position: a unit test may be in a set twice, and a search would be made for every case.
+    """
+    rates = iter(judgement.rates if judgement else ())
+    per = None if gate is None or judgement is None or not judgement.rates else gate.per
+    of_run = per == "run" and next(rates).verdict == "passed"
+    for test in tests:
+        cases = max(len(test.metrics), 1)
+        if per == "metric":
+            yield tuple(next(rates).verdict == "passed" for _ in range(cases))
+        else:
+            of_test = per == "unit_test" and next(rates).verdict == "passed"
+            yield (of_run or of_test,) * cases
+
+
+def _unit_test(outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ...]) -> UnitTest:
+    cases = tuple(
+        _metric_case(outcome, test, metric, excused=excused)
+        for metric, excused in zip(test.metrics, reached, strict=False)
+    )
+    counts = test.counts
     if not cases:
-        counts = test.counts
-        status = _status(outcome, judgement, test, None, counts)
+        status = _status(outcome, test, counts, excused=reached[0])
         cases = (Case(None, None, None, counts, status, *_words(counts, test)),)
     errors: dict[str, list[int]] = {}
     for repeat, error in enumerate(test.errors):
@@ -183,14 +206,14 @@ def _unit_test(outcome: RunOutcome, judgement: Judgement | None, test: UnitTestT
     return UnitTest(
         id=test.unit_test_id,
         repeats=len(test.errors),
-        counts=test.counts,
+        counts=counts,
         cases=cases,
-        errors=tuple(Met(redact(text), numbers(tuple(r))) for text, r in errors.items()),
+        errors=tuple(Met(text, numbers(tuple(r))) for text, r in errors.items()),
     )
 
 
 def _metric_case(
-    outcome: RunOutcome, judgement: Judgement | None, test: UnitTestTally, metric: MetricTally
+    outcome: RunOutcome, test: UnitTestTally, metric: MetricTally, *, excused: bool
 ) -> Case:
     counts = metric.counts
     seen, missing = _words(counts, test)
@@ -200,7 +223,7 @@ def _metric_case(
         metric_id=metric.metric_id,
         expected=criterion_in_words(metric.metric.success_criterion) if metric.metric else None,
         counts=counts,
-        status=_status(outcome, judgement, test, metric.metric_id, counts),
+        status=_status(outcome, test, counts, excused=excused),
         seen=seen,
         missing=missing,
         failed=numbers(tuple(n for n, _ in failed)),
@@ -219,15 +242,9 @@ def _words(counts: Counts, test: UnitTestTally) -> tuple[str, str]:
     return ", ".join([passed, *failed, *missing]), ", ".join(missing)
 
 
-def _status(
-    outcome: RunOutcome,
-    judgement: Judgement | None,
-    test: UnitTestTally,
-    metric_id: str | None,
-    counts: Counts,
-) -> Status:
+def _status(outcome: RunOutcome, test: UnitTestTally, counts: Counts, *, excused: bool) -> Status:
     """What a case comes to: never wrong in a set, or by a rate of the gate, that passed."""
-    if outcome.verdict == "passed" or _excused(judgement, test.unit_test_id, metric_id):
+    if outcome.verdict == "passed" or excused:
         return "passed"
     if counts.failed:
         return "failed"
@@ -237,16 +254,6 @@ def _status(
         return "passed"
     over = outcome.run is not None and outcome.run.is_completed
     return "errored" if over and outcome.verdict != "cancelled" else "unfinished"
-
-
-def _excused(judgement: Judgement | None, unit_test_id: str, metric_id: str | None) -> bool:
-    """Whether the rate that this case counts in was reached."""
-    return judgement is not None and any(
-        rate.verdict == "passed"
-        and rate.unit_test_id in (None, unit_test_id)
-        and rate.metric_id in (None, metric_id)
-        for rate in judgement.rates
-    )
 
 
 def verdict_in_words(view_of_set: SetView) -> str:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
-
+from amigo_async.escaping import encode_json
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
     CategoricalMetricSuccessCriterion,
     NumericalMetricSuccessCriterion,
     SuccessCriterion,
     UnknownSuccessCriterion,
-)
-
-# What neither XML nor HTML can carry: control characters, lone surrogates, non-characters.
-_UNSPEAKABLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
 
 _VERBS: Final = {
@@ -40,11 +33,6 @@ VERDICT_WORDS: Final = {
 }
 
 
-def clean(text: str) -> str:
-    """`text` with U+FFFD in the place of what a document cannot carry."""
-    return _UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def criterion_in_words(criterion: SuccessCriterion) -> str:
     """What a metric has to be."""
     match criterion:
@@ -57,7 +45,7 @@ def criterion_in_words(criterion: SuccessCriterion) -> str:
         case CategoricalMetricSuccessCriterion(expected_values=values):
             return f"one of {', '.join(values)}"
         case UnknownSuccessCriterion(data=data):
-            return f"a criterion not known to this version: {msgspec.json.encode(data).decode()}"
+            return f"a criterion not known to this version: {encode_json(data)}"
 
 
 def percent(share: float) -> str:
