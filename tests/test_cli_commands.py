@@ -377,6 +377,11 @@ def test_cancel_asks(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> No
     said = Said(capsys, "cancel", going, over)
     assert said.status == 0
     assert said.out.splitlines() == [f"{going} asked", f"{over} over"]
+    assert "errored" not in said.err
+    assert [line.partition("] ")[2] for line in said.err.splitlines()[1:]] == [
+        f"{going}  asked",
+        f"{over}  over",
+    ]
 
 
 def test_cancel_waits_for_the_end(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -412,7 +417,9 @@ def test_download_writes_the_paths(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     paths = [Path(line) for line in said.out.splitlines()]
     assert [path.parent for path in paths] == [Path("results") / run_id for run_id in runs]
     assert [path.read_bytes() for path in paths] == [sandbox.artifact_bytes(r) for r in runs]
-    assert Said(capsys, "download", *runs).status == 0
+    again = Said(capsys, "download", *runs)
+    assert again.status == 0
+    assert "errored" not in said.err + again.err
 
 
 def test_download_of_what_is_not_there_yet_says_what_to_do(

@@ -195,3 +195,23 @@ def test_what_is_dropped_goes_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path:
         drop_stdout()
         sys.stdout.write("lost")
     assert path.read_text() == ""
+
+
+def test_what_went_well_otherwise_than_by_a_verdict_is_not_called_errored(log: Log) -> None:
+    show = Show(log.board, log.view)
+    nothing = outcome("errored", run_id=None)
+    show.settle(A, nothing, "asked")
+    show.settle(B, nothing, "saved")  # an event has told it, with the path
+    assert log.lines() == [f"[ 0:00] {A}  asked"]
+    show.settle(A, nothing)
+    assert log.lines() == [
+        f"[ 0:00] {A}  errored: the run met an error; the user may not see which"
+    ]
+
+
+def test_a_line_cannot_be_forged_by_the_service(log: Log) -> None:
+    odd = "r\n##vso[a]\x1b[2J"
+    assert log.hear(RunStarted(A, odd)) == [f"[ 0:00] {A}  started as run r # #vso[a]\ufffd[2J"]
+    assert log.hear(ArtifactSaved(odd, odd, 1)) == [
+        f"[ 0:00] {A}  saved r # #vso[a]\ufffd[2J (1 B)"
+    ]

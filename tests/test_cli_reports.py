@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -140,3 +141,33 @@ def test_elsewhere_github_is_not_told(
     summarize(RESULT, None)
     assert capsys.readouterr() == ("", "")
     assert summary.read_text() == "before\n"
+
+
+def test_an_annotation_cannot_be_forged_by_the_service(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "x,a=b::error::\n::stop-commands::y ##[group] 100%0A https://h/?hunter2"
+    unsaved = outcome("passed", unit_test_set_id=odd, error=OSError(odd))
+    annotate(BatchResult([unsaved]))
+    [line] = capsys.readouterr().err.splitlines()
+    title, message = re.fullmatch(r"::error title=([^:,]*)::(.*)", line).groups()  # type: ignore[union-attr]
+    assert "100%250A" in title
+    assert message.startswith("x,a=b::error:: : :stop-commands::y # #[group] 100%250A ")
+    assert "hunter2" not in line
+
+
+def test_the_summary_of_a_step_is_not_made_too_large(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = BatchResult([outcome("failed", n, run=run(failed=1)) for n in range(9000)])
+    summary.write_text("x" * 500_000)
+    summarize(many, None)
+    assert 900_000 < summary.stat().st_size <= 1024 * 1024
+    assert "more sets are not shown here" in summary.read_text()
+    summary.write_text("x" * (1024 * 1024 - 100))
+    summarize(many, None)
+    assert summary.stat().st_size == 1024 * 1024 - 100
+    assert capsys.readouterr().err == "::notice::No job summary: that of this step is full\n"
+    summary.unlink()
+    summarize(RESULT, None)
+    assert "is polite" in summary.read_text()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 
 from amigo_async import BatchResult, Gate, RunOutcome
@@ -118,3 +120,40 @@ def test_which_runs_go_on(
 def test_a_gate_gives_its_reasons_where_they_matter(one: RunOutcome, count: int) -> None:
     assert len(judged(one, Gate(min_pass_rate=0.5))) == count
     assert judged(one, None) == []
+
+
+ODD = "[bold]::error::x[/red]\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2"
+
+
+def odd_outcome() -> RunOutcome:
+    """One of which the service says what a terminal, a CI system, a shell and rich would obey."""
+    named = run(failed=1, errors=(ODD, None))
+    spec = named.unit_test_run_specs[0]
+    metric = msgspec.structs.replace(spec.metrics_to_evaluate[0], success_criterion_name=ODD)
+    spec = msgspec.structs.replace(spec, metrics_to_evaluate=[metric])
+    named = msgspec.structs.replace(named, unit_test_run_specs=[spec])
+    return outcome("failed", unit_test_set_id=ODD, run_id=ODD, run=named)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nobody_obeys_what_the_service_says(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "400")
+    text = shown(odd_outcome())
+    assert "[bold]: :error" in re.sub("\x1b\\[[0-9;]*m", "", text)
+    late = msgspec.structs.replace(odd_outcome(), verdict="timed_out")
+    show_what_goes_on([late], JOB)
+    show_what_goes_on([late], JOB._replace(journal="j"))
+    said = text + capsys.readouterr().err
+    assert "##" not in said
+    assert "\x1b[2J" not in said
+    assert "hunter2" not in said
+    assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
+
+
+def test_an_id_is_quoted_where_it_is_to_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    show_what_goes_on([outcome("timed_out", run_id="x; rm -rf ~")], JOB)
+    assert capsys.readouterr().err.endswith("  amigo-async wait 'x; rm -rf ~'\n")

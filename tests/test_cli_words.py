@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -53,8 +54,25 @@ def test_sizes(number: int, said: str) -> None:
     assert words.size(number) == said
 
 
-def test_a_terminal_obeys_nothing_that_the_service_says() -> None:
-    assert words.plain("a\x1b[31mb\r\n\tc\x07") == "a?[31mb c?"
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (1774745940, "03:01:00"),  # 2026-03-29, the clocks go from 2 to 3
+        (1792889940, "02:01:00"),  # 2026-10-25, the clocks go from 3 to 2
+        (1780000000, "22:28:40"),
+    ],
+)
+def test_the_time_of_day_is_right_across_a_change_of_summer_time(
+    now: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    monkeypatch.setattr(time, "time", lambda: float(now))
+    try:
+        assert words.clock(120) == said
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

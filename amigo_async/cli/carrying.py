@@ -17,9 +17,9 @@ import click
 
 from amigo_async.cli.reasons import explain
 from amigo_async.cli.statuses import Status, status_of_error
-from amigo_async.cli.words import plain
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError
+from amigo_async.escaping import log_line
 from amigo_async.events import Listener
 
 _NEEDED: Final = (
@@ -69,10 +69,10 @@ def tell(error: Exception) -> None:
     if isinstance(error, AmigoError):
         said = explain(error)
     elif isinstance(error, OSError):
-        said = plain(f"{error.filename or 'cannot go on'}: {error.strerror or error}")
+        said = log_line(f"{error.filename or 'cannot go on'}: {error.strerror or error}")
     else:
         said = (
-            f"unexpected {type(error).__name__}: {plain(str(error))}; --debug shows where. "
+            f"unexpected {type(error).__name__}: {log_line(str(error))}; --debug shows where. "
             "Please report it"
         )
     note(f"Error: {said}")

@@ -15,7 +15,8 @@ from rich.text import Text
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.board import Board, Budgets, Row
 from amigo_async.cli.plain import held, stages_said
-from amigo_async.cli.words import ENDPOINTS, VERDICTS, plain, seconds, size, stopwatch, verdict
+from amigo_async.cli.words import ENDPOINTS, VERDICTS, seconds, size, stopwatch, verdict
+from amigo_async.escaping import log_line
 from amigo_async.events import Event, RequestRetried
 from amigo_async.limits import BudgetState
 
@@ -78,10 +79,11 @@ class LiveView:
     def hear(self, event: Event) -> None:
         """Keep what the board does not; the rest is shown with the next tick."""
         if isinstance(event, RequestRetried):
-            text = f"{ENDPOINTS[event.endpoint]} failed and is tried again: {plain(event.reason)}"
+            reason = log_line(event.reason)
+            text = f"{ENDPOINTS[event.endpoint]} failed and is tried again: {reason}"
             self._retry = (self._board.now() + max(event.delay, 3.0), text)
 
-    def settle(self, key: str, outcome: RunOutcome) -> None:
+    def settle(self, key: str, outcome: RunOutcome, said: str | None = None) -> None:
         """The next tick shows it."""
 
     def say(self, text: str) -> None:

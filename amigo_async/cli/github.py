@@ -9,10 +9,12 @@ from typing import Final
 from amigo_async.batch import BatchResult
 from amigo_async.cli.carrying import note
 from amigo_async.cli.reasons import reasons
-from amigo_async.cli.words import plain, verdict
+from amigo_async.cli.words import verdict
 from amigo_async.errors import ConfigurationError
+from amigo_async.escaping import workflow_command
 from amigo_async.gate import Gate
 from amigo_async.report import markdown
+from amigo_async.report.summary import MAX_BYTES
 
 # GitHub shows ten annotations of a step; the rest would be lost without a word.
 _MOST: Final = 10
@@ -27,10 +29,10 @@ def annotate(result: BatchResult) -> None:
     bad = [o for o in result.outcomes if o.verdict != "passed" or o.error is not None]
     for outcome in bad[:_MOST]:
         level = _LEVELS.get(outcome.verdict, "error")
-        title = _property(f"Unit test set {outcome.unit_test_set_id} {verdict(outcome.verdict)}")
-        note(f"::{level} title={title}::{_data(chr(10).join(reasons(outcome)))}")
+        title = f"Unit test set {outcome.unit_test_set_id} {verdict(outcome.verdict)}"
+        note(workflow_command(level, reasons(outcome), title=title))
     if len(bad) > _MOST:
-        note(f"::warning::{len(bad) - _MOST} more sets did not pass")
+        note(workflow_command("warning", [f"{len(bad) - _MOST} more sets did not pass"]))
 
 
 def summarize(result: BatchResult, gate: Gate | None) -> None:
@@ -40,22 +42,19 @@ def summarize(result: BatchResult, gate: Gate | None) -> None:
         result: What became of the sets.
         gate: What the verdicts were given by; None for the runs' own flags.
     """
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if os.environ.get("GITHUB_ACTIONS") != "true" or not path:
+    name = os.environ.get("GITHUB_STEP_SUMMARY")
+    if os.environ.get("GITHUB_ACTIONS") != "true" or not name:
         return
+    path = Path(name)
+    there = path.stat().st_size if path.exists() else 0
     try:
-        text = markdown(result, gate=gate)
+        text = markdown(result, gate=gate, max_bytes=MAX_BYTES - there)
     except ConfigurationError as error:
-        note(f"::notice::No job summary: {_data(plain(str(error)))}")
+        note(workflow_command("notice", [f"No job summary: {error}"]))
         return
-    with Path(path).open("a", encoding="utf-8") as file:
+    # GitHub drops the whole summary of a step, with what others wrote, where it is too large.
+    if there + len(text.encode()) > MAX_BYTES:
+        note(workflow_command("notice", ["No job summary: that of this step is full"]))
+        return
+    with path.open("a", encoding="utf-8") as file:
         file.write(text)
-
-
-def _data(text: str) -> str:
-    """Text as a workflow command takes it."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

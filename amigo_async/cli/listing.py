@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import click
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +16,8 @@ from amigo_async.cli.params import instant
 from amigo_async.cli.reasons import amount_done
 from amigo_async.cli.statuses import Status
 from amigo_async.cli.summary import STYLES, console_of, plain_table
-from amigo_async.cli.words import plain
 from amigo_async.client import AmigoClient
+from amigo_async.escaping import encode_json, log_line
 from amigo_async.models import Run
 from amigo_async.wire.requests import RunFilters
 
@@ -87,7 +86,7 @@ async def _first(client: AmigoClient, filters: RunFilters, most: int | None) -> 
 
 async def _write_lines(runs: AsyncIterator[Run]) -> None:
     async for run in runs:
-        if not write(msgspec.json.encode(run).decode()):
+        if not write(encode_json(run)):
             return
 
 
@@ -98,8 +97,8 @@ async def _table(runs: AsyncIterator[Run], *, wide: bool) -> Table:
         state = _state(run)
         table.add_row(
             Text(state, STYLES.get(state, "cyan")),
-            plain(run.id),
-            plain(run.simulation_unit_test_set_id),
+            Text(log_line(run.id)),
+            Text(log_line(run.simulation_unit_test_set_id)),
             amount_done(run),
             _local(run.created_at).strftime(form),
         )

@@ -12,13 +12,13 @@ from amigo_async.cli.words import (
     ENDPOINTS,
     clock,
     count,
-    plain,
     seconds,
     size,
     stopwatch,
     verdict,
     verdicts_said,
 )
+from amigo_async.escaping import log_line
 from amigo_async.events import (
     ArtifactSaved,
     Event,
@@ -69,10 +69,13 @@ class PlainView:
         elif row is not None and (said := _said(event, row, self._board.now())):
             self._write(f"{row.key}  {said}")
 
-    def settle(self, key: str, outcome: RunOutcome) -> None:
-        """Write what became of a set, if it was not good."""
+    def settle(self, key: str, outcome: RunOutcome, said: str | None = None) -> None:
+        """Write what became of a set, if it was not good or no event has told it."""
         row = self._board.rows[key]
-        if outcome.verdict != "passed" or outcome.error is not None:
+        if said is not None:
+            if said != "saved":
+                self._write(f"{row.key}  {verdict(said)}")
+        elif outcome.verdict != "passed" or outcome.error is not None:
             why = "; ".join(reasons(outcome, most=1))
             self._write(f"{row.key}  {verdict(outcome.verdict)}: {why}")
 
@@ -99,7 +102,7 @@ class PlainView:
         self._retried_at = {alike: now}
         self._write(
             f"{ENDPOINTS[event.endpoint]}: attempt {event.attempt} failed, the next in "
-            f"{seconds(event.delay)}: {plain(event.reason)}"
+            f"{seconds(event.delay)}: {log_line(event.reason)}"
         )
 
     def _progressed(self, row: Row) -> None:
@@ -128,13 +131,13 @@ class PlainView:
 def _said(event: Event, row: Row, now: float) -> str | None:
     """What to say of an event of a set; None for those that are not worth a line."""
     if isinstance(event, RunStarted):
-        return f"{'attached to' if event.attached else 'started as'} run {plain(event.run_id)}"
+        return f"{'attached to' if event.attached else 'started as'} run {log_line(event.run_id)}"
     if isinstance(event, RunFinished):
         return f"{verdict(event.verdict)} after {seconds(row.elapsed(now) or 0.0)}"
     if isinstance(event, ArtifactSaved):
-        return f"saved {plain(event.path)} ({size(event.size)})"
+        return f"saved {log_line(event.path)} ({size(event.size)})"
     if isinstance(event, StartUnresolved):
-        return f"may have been started: {plain(event.reason)}"
+        return f"may have been started: {log_line(event.reason)}"
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.words import count, plain, shortened
+from amigo_async.cli.words import count, shortened
 from amigo_async.errors import (
     AmigoError,
     ArtifactsNotReadyError,
@@ -14,6 +14,7 @@ from amigo_async.errors import (
     NotFoundError,
     TransportError,
 )
+from amigo_async.escaping import log_line
 from amigo_async.gate import Gate
 from amigo_async.models import ErroredRun, FailedMetric, Run
 
@@ -37,9 +38,9 @@ _WITHOUT_DETAIL: Final[Mapping[str, list[str]]] = {
 
 def explain(error: BaseException) -> str:
     """An error in one line, with what to do about it."""
-    said = plain(str(error)) or type(error).__name__
+    said = log_line(str(error)) or type(error).__name__
     if isinstance(error, ConflictError) and error.existing_run_id is not None:
-        said += f" (run {plain(error.existing_run_id)})"
+        said += f" (run {log_line(error.existing_run_id)})"
     for kind, remedy in _REMEDIES:
         if isinstance(error, kind):
             return f"{said}; {remedy}"
@@ -63,7 +64,7 @@ def judged(outcome: RunOutcome, gate: Gate | None) -> list[str]:
         return []
     judgement = gate.judge(run)
     lacking = judgement.verdict != "passed" or judgement.fell_back or not run.passed
-    return [plain(reason) for reason in shortened(judgement.reasons, _MOST)] if lacking else []
+    return [log_line(reason) for reason in shortened(judgement.reasons, _MOST)] if lacking else []
 
 
 def details(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
@@ -86,13 +87,13 @@ def amount_done(run: Run | None) -> str:
 def _failed(metric: FailedMetric) -> str:
     name = metric.metric.success_criterion_name if metric.metric else metric.metric_id
     return (
-        f"{plain(name)} failed in {metric.failed} of {count(metric.evaluated, 'repeat')} of "
-        f"unit test {plain(metric.unit_test_id)}"
+        f"{log_line(name)} failed in {metric.failed} of {count(metric.evaluated, 'repeat')} of "
+        f"unit test {log_line(metric.unit_test_id)}"
     )
 
 
 def _errored(errored: ErroredRun) -> str:
     return (
-        f"repeat {errored.repeat + 1} of unit test {plain(errored.unit_test_id)}: "
-        f"{plain(errored.error)}"
+        f"repeat {errored.repeat + 1} of unit test {log_line(errored.unit_test_id)}: "
+        f"{log_line(errored.error)}"
     )

@@ -15,7 +15,7 @@ from amigo_async.cli.params import gate_option, ids_argument, quiet_option, read
 from amigo_async.cli.reports import Reports, report_options
 from amigo_async.cli.statuses import Status, status_of_batch
 from amigo_async.cli.summary import show_summary, show_what_goes_on
-from amigo_async.cli.words import plain
+from amigo_async.escaping import log_line
 from amigo_async.starts import OnConflict
 
 
@@ -73,7 +73,7 @@ def tell_ending(ending: Ending, reports: Reports, job: Job) -> None:
     for unresolved in ending.unresolved:
         note(
             f"A run of set {unresolved.unit_test_set_id} may have been started: "
-            f"{plain(unresolved.reason)}. Look with: amigo-async list --set "
+            f"{log_line(unresolved.reason)}. Look with: amigo-async list --set "
             f"{unresolved.unit_test_set_id}"
         )
     show_what_goes_on(ending.result.outcomes, job)

@@ -17,8 +17,9 @@ from amigo_async.batch import RunOutcome
 from amigo_async.cli.carrying import drop_stdout, note
 from amigo_async.cli.jobs import Ending, Job
 from amigo_async.cli.reasons import amount_done, details, judged, reasons
-from amigo_async.cli.words import VERDICTS, count, plain, seconds, verdicts_said
+from amigo_async.cli.words import VERDICTS, count, seconds, verdicts_said
 from amigo_async.errors import NotFoundError
+from amigo_async.escaping import log_line
 from amigo_async.gate import Gate
 
 STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}
@@ -66,8 +67,8 @@ def _table(outcomes: Iterable[RunOutcome], words: Mapping[str, str]) -> Table:
     for outcome in outcomes:
         table.add_row(
             Text(words[outcome.verdict], STYLES.get(outcome.verdict, "yellow")),
-            plain(outcome.unit_test_set_id),
-            plain(outcome.run_id or "-"),
+            Text(log_line(outcome.unit_test_set_id)),
+            Text(log_line(outcome.run_id or "-")),
             amount_done(outcome.run),
             _duration(outcome),
         )
@@ -96,10 +97,11 @@ def _show_details(
     lines = judged(outcome, gate) + (reasons(outcome) if tell_all else details(outcome))
     if lines:
         style = STYLES.get(outcome.verdict, "yellow")
-        console.print(Text(f"{outcome.unit_test_set_id} {words[outcome.verdict]}", style))
+        set_id = log_line(outcome.unit_test_set_id)
+        console.print(Text(f"{set_id} {words[outcome.verdict]}", style))
     for line in lines:
         if console.is_terminal:
-            console.print(Padding(line, (0, 0, 0, 2)), markup=False)
+            console.print(Padding(Text(line), (0, 0, 0, 2)))
         else:
             console.print(Text(f"  {line}"), soft_wrap=True)
 
@@ -121,10 +123,12 @@ def show_what_goes_on(outcomes: Sequence[RunOutcome], job: Job) -> None:
     elif job.journal is None:
         note(f"{goes_on}. To resume:")
     else:
-        note(f"{goes_on}: {' '.join(ids)}\nTo resume, give the same command: its journal has them.")
+        note(f"{goes_on}: {log_line(' '.join(ids))}")
+        note("To resume, give the same command: its journal has them.")
         return
     folder = "" if job.artifacts is None else f" --artifacts {shlex.quote(job.artifacts)}"
-    note(f"  amigo-async wait{folder} {' '.join(ids)}")
+    shown = " ".join(shlex.quote(log_line(run_id)) for run_id in ids)
+    note(f"  amigo-async wait{folder} {shown}")
 
 
 def _goes_on(outcome: RunOutcome) -> bool:

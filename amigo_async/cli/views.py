@@ -24,8 +24,8 @@ class View(Protocol):
     def hear(self, event: Event) -> None:
         """An event came; the board knows it already."""
 
-    def settle(self, key: str, outcome: RunOutcome) -> None:
-        """Nothing more is done about a set; the board knows it already."""
+    def settle(self, key: str, outcome: RunOutcome, said: str | None = None) -> None:
+        """Nothing more is done about a set; `said` is what to show instead of its verdict."""
 
     def say(self, text: str) -> None:
         """Show a line that has to be seen."""
@@ -59,7 +59,7 @@ class Show:
     def settle(self, key: str, outcome: RunOutcome, said: str | None = None) -> None:
         """Take note of what became of a set and show it, or `said` instead of its verdict."""
         self.board.settle(key, outcome, said)
-        self._show(lambda view: view.settle(key, outcome))
+        self._show(lambda view: view.settle(key, outcome, said))
 
     def say(self, text: str) -> None:
         """Show a line that has to be seen."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 # In the order of interest.
@@ -28,11 +28,6 @@ VERDICTS: Final = {
 }
 
 _KIB: Final = 1024
-
-
-def plain(text: str) -> str:
-    """`text` in one line, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def verdict(name: str) -> str:
@@ -70,8 +65,8 @@ def stopwatch(duration: float) -> str:
 
 
 def clock(from_now: float) -> str:
-    """The time of day in so many seconds."""
-    return f"{datetime.now().astimezone() + timedelta(seconds=from_now):%H:%M:%S}"
+    """The time of day here in so many seconds, also where summer time begins or ends until then."""
+    return time.strftime("%H:%M:%S", time.localtime(time.time() + from_now))
 
 
 def size(number: int) -> str:
