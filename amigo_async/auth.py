@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol, TypeAlias
 
 import anyio
@@ -41,9 +41,7 @@ class ApiKeyAuth(Struct, frozen=True):
     user_id: str
 
     def __post_init__(self) -> None:
-        force_setattr(self, "api_key", masked(self.api_key))
-        for field in self.__struct_fields__:
-            _required(field, getattr(self, field))
+        _settle(self, "api_key")
 
     def headers(self) -> dict[str, str]:
         """The headers of the sign in."""
@@ -69,12 +67,7 @@ class BearerAuth(Struct, frozen=True):
     organization_id: str | None = None
 
     def __post_init__(self) -> None:
-        force_setattr(self, "token", masked(self.token))
-        _required("token", self.token)
-        if self.user_id is not None:
-            _required("user_id", self.user_id)
-        if self.organization_id is not None:
-            _required("organization_id", self.organization_id)
+        _settle(self, "token", optional=("user_id", "organization_id"))
 
 
 class BasicAuth(Struct, frozen=True):
@@ -91,11 +84,7 @@ class BasicAuth(Struct, frozen=True):
     organization_id: str | None = None
 
     def __post_init__(self) -> None:
-        force_setattr(self, "token", masked(self.token))
-        _required("token", self.token)
-        _required("user_id", self.user_id)
-        if self.organization_id is not None:
-            _required("organization_id", self.organization_id)
+        _settle(self, "token", optional=("organization_id",))
 
 
 Auth: TypeAlias = ApiKeyAuth | BearerAuth | BasicAuth
@@ -318,6 +307,26 @@ def creator_of(auth: Auth, organization_id: str) -> UserInfo | None:
         return None
     issuer = None if isinstance(auth, ApiKeyAuth) else auth.organization_id
     return UserInfo(org_id=issuer or organization_id, user_id=auth.user_id)
+
+
+def _settle(auth: Auth, secret: str, *, optional: Collection[str] = ()) -> None:
+    """Cut blank ends, as values read from files have them, and check what is left.
+
+    Args:
+        auth: Credentials that are being made.
+        secret: The field that is kept from being shown.
+        optional: The fields that may be None.
+
+    Raises:
+        ConfigurationError: If a field is missing, or cannot be sent.
+    """
+    for field in auth.__struct_fields__:
+        if isinstance(getattr(auth, field), str):
+            force_setattr(auth, field, getattr(auth, field).strip())
+    force_setattr(auth, secret, masked(getattr(auth, secret)))
+    for field in auth.__struct_fields__:
+        if field not in optional or getattr(auth, field) is not None:
+            _required(field, getattr(auth, field))
 
 
 def _required(name: str, value: str | None) -> None:

@@ -6,16 +6,18 @@ import inspect
 import math
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import Struct
 from yarl import URL
 
 from amigo_async.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from amigo_async.errors import ConfigurationError
-from amigo_async.redact import Secret, SecretUrl
+from amigo_async.redact import SecretUrl, masked
 from amigo_async.wire.links import is_host
 from amigo_async.wire.requests import extra_headers, header_value, organization_segment
+
+T = TypeVar("T")
 
 DEFAULT_BASE_URL: Final = "https://api.amigo.ai"
 
@@ -57,6 +59,8 @@ def configure(
 ) -> Configuration:
     """Complete the arguments from the environment, and check them.
 
+    Blank ends are cut: a value that was read from a file often has a newline.
+
     Raises:
         ConfigurationError: If something is missing or cannot be right; the message names it.
     """
@@ -76,9 +80,12 @@ def configure(
         raise ConfigurationError("give either auth, or api_key, api_key_id and user_id; not both")
     sent = extra_headers(headers or {})
     if mongo_cluster_name is not None:
-        sent["x-mongo-cluster-name"] = header_value("mongo_cluster_name", mongo_cluster_name)
+        cluster = _cut(mongo_cluster_name)
+        sent["x-mongo-cluster-name"] = header_value("mongo_cluster_name", cluster)
     if base_url is None:
-        base_url = SecretUrl(os.environ.get(_VARIABLES["base_url"]) or DEFAULT_BASE_URL)
+        base_url = SecretUrl(os.environ.get(_VARIABLES["base_url"], "").strip() or DEFAULT_BASE_URL)
+    else:
+        base_url = SecretUrl(_cut(base_url)) if isinstance(base_url, str) else base_url
     problem = _problem(base_url)
     if problem is not None:
         raise ConfigurationError(f"base_url {problem}: it must be like https://api.amigo.ai")
@@ -125,11 +132,17 @@ def check_settings(
 
 def _setting(name: str, given: str | None) -> str:
     value = given if given is not None else os.environ.get(_VARIABLES[name])
+    value = masked(_cut(value)) if name == "api_key" else _cut(value)
     if not value:
         raise ConfigurationError(
             f"{name} is missing: give {name}= to AmigoClient, or set {_VARIABLES[name]}"
         )
-    return Secret(value) if name == "api_key" else value
+    return value
+
+
+def _cut(value: T) -> T:
+    """`value` without blank ends where it is text; the rest is refused by whoever checks it."""
+    return value.strip() if isinstance(value, str) else value  # type: ignore[return-value]  # is T
 
 
 def _problem(base_url: str) -> str | None:

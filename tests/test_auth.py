@@ -361,11 +361,22 @@ GIVEN: dict[type[Any], dict[str, str]] = {
 @pytest.mark.parametrize(
     ("cls", "field"), [(cls, field) for cls, fields in GIVEN.items() for field in fields]
 )
-@pytest.mark.parametrize("value", ["", "hunter2\n", "a\r\nb", "\0", "hunter2ü", 5, b"hunter2"])
+@pytest.mark.parametrize(
+    "value", ["", " \n", "hunter2\nx", "a\r\nb", "\0", "hunter2ü", 5, b"hunter2"]
+)
 def test_no_credential_is_empty_or_smuggles_a_header(cls: Any, field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=field) as caught:
         cls(**{**GIVEN[cls], field: value})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "field"), [(cls, field) for cls, fields in GIVEN.items() for field in fields]
+)
+def test_blank_ends_of_credentials_are_cut(cls: Any, field: str) -> None:
+    auth = cls(**{**GIVEN[cls], field: "\t hunter2 \r\n"})
+    assert auth == cls(**{**GIVEN[cls], field: "hunter2"})
+    assert ("hunter2" in repr(auth)) is (field not in ("api_key", "token"))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,34 @@ def test_what_is_missing_is_named_with_both_remedies(
         configured()
 
 
+@pytest.mark.parametrize(("argument", "variable"), ARGUMENTS.items())
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " \t"])
+def test_blank_ends_are_cut(
+    monkeypatch: pytest.MonkeyPatch, argument: str, variable: str, blank: str
+) -> None:
+    wanted = configured(**{argument: "x"})
+    assert configured(**{argument: f"{blank}x{blank}"}) == wanted
+    monkeypatch.setenv(variable, f"{blank}x{blank}")
+    assert configured() == wanted
+    monkeypatch.setenv(variable, blank)
+    with pytest.raises(ConfigurationError, match=f"^{argument} is missing"):
+        configured()
+
+
+def test_blank_ends_of_the_base_url_and_the_cluster_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = configured(base_url=" https://h.example\n", mongo_cluster_name="c\n")
+    assert (config.base_url, config.headers) == (
+        "https://h.example",
+        {"x-mongo-cluster-name": "c"},
+    )
+    monkeypatch.setenv("AMIGO_BASE_URL", "https://h.example\n")
+    assert configured().base_url == "https://h.example"
+    monkeypatch.setenv("AMIGO_BASE_URL", "\n")
+    assert configured().base_url == "https://api.amigo.ai"
+
+
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_an_empty_argument_is_not_filled_up(argument: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{argument} is missing"):

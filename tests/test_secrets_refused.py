@@ -66,7 +66,7 @@ async def test_a_link_that_is_not_followed_is_not_shown(
 
 
 BAD_SETTINGS: Final[dict[str, dict[str, Any]]] = {
-    "a key from a file": {"api_key": f"{KEY}\n"},
+    "a key of two lines": {"api_key": f"{KEY}\n{KEY}"},
     "a key that is not ASCII": {"api_key": f"{KEY}\u2026"},
     "a timeout": {"request_timeout": -1.0},
     "another user": {"user_id": "line\nbreak"},
@@ -97,6 +97,6 @@ def test_settings_that_cannot_be_right_are_not_shown(settings: dict[str, Any]) -
 def test_credentials_that_cannot_be_sent_are_not_shown(make: Callable[[str], Any]) -> None:
     evidence = Evidence()
     with pytest.raises(ConfigurationError) as caught:
-        make(f"{KEY}\n")
+        make(f"{KEY}\n{KEY}")
     evidence.errors("error", caught.value)
     assert not evidence.leaks([KEY])
