@@ -25,7 +25,8 @@
     ├── JournalError                  the journal of a batch cannot be used
     └── ArtifactError                 an artifact cannot be had whole
         ├── ArtifactChangedError      the object changed during the download
-        └── ArtifactTruncatedError    fewer bytes than there are
+        ├── ArtifactTruncatedError    fewer bytes than there are
+        └── ArtifactTimeoutError      the caller's deadline passed before it was fetched
 
 An error builds its message from its own fields. All of them survive pickling, and none of them
 carries a key, a token or the query of a presigned URL.
@@ -355,6 +356,16 @@ class ArtifactChangedError(ArtifactError):
 
 class ArtifactTruncatedError(ArtifactError):
     """The store gave fewer bytes than the artifact has, and would not give the rest."""
+
+
+class ArtifactTimeoutError(ArtifactError, TimeoutError):
+    """The deadline of the caller passed before the artifact was fetched.
+
+    What was fetched by then is kept; the same call again goes on from there.
+    """
+
+    def __init__(self, *, run_id: str) -> None:
+        super().__init__("the time was over before it was fetched", run_id=run_id)
 
 
 def may_pass(error: Exception) -> bool:

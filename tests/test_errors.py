@@ -126,6 +126,11 @@ CASES: dict[type[errors.AmigoError], Case] = {
         "artifact of run r: 3 of 4 bytes",
         {"run_id": "r", "lasting": True},
     ),
+    errors.ArtifactTimeoutError: (
+        lambda: errors.ArtifactTimeoutError(run_id="r"),
+        "artifact of run r: the time was over before it was fetched",
+        {"run_id": "r", "lasting": True},
+    ),
 }
 
 

@@ -27,6 +27,7 @@ PUBLIC = [
     "ArtifactChangedError",
     "ArtifactError",
     "ArtifactStream",
+    "ArtifactTimeoutError",
     "ArtifactTruncatedError",
     "Artifacts",
     "ArtifactsLink",

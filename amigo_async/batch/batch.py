@@ -35,7 +35,7 @@ from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.clock import ServerClock
 from amigo_async.errors import (
     AmigoError,
-    ArtifactError,
+    ArtifactTimeoutError,
     DeadlineError,
     JournalError,
     WaitTimeoutError,
@@ -178,8 +178,7 @@ class Batch:
                 last_runs={} if member.run is None else {member.unfinished_run: member.run},
             )
         if member.run_id is not None and self._wants_artifacts(member):
-            reason = "the time was over before it was fetched"
-            return ArtifactError(reason, run_id=member.run_id)
+            return ArtifactTimeoutError(run_id=member.run_id)
         return None
 
     def _wants_artifacts(self, member: Member) -> bool:
