@@ -33,6 +33,16 @@ def proxy_for(url: str, given: aiohttp.ClientSession) -> URL | None:
     return found if found.host and found.scheme != "https" else None
 
 
+def environment_session() -> aiohttp.ClientSession | None:
+    """A session that obeys the proxies of the environment; None where that names none.
+
+    Only then: with ``trust_env`` aiohttp looks into ``.netrc`` for every request.
+    """
+    if not getproxies().keys() & {"http", "https"}:
+        return None
+    return aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
+
+
 def check_environment() -> None:
     """Refuse proxies in the environment that cannot be any; aiohttp says little about them.
 
