@@ -18,7 +18,6 @@ import pytest
 
 from amigo_async import BatchResult
 from amigo_async.cli import main
-from amigo_async.cli.entry import main as entry
 from amigo_async.cli.jobs import Ending, Job
 from amigo_async.cli.reports import Reports
 from amigo_async.cli.run import tell_ending
@@ -26,7 +25,7 @@ from amigo_async.errors import AmigoError
 from amigo_async.events import StartUnresolved
 from amigo_async.models import Run
 from amigo_async.report import from_json
-from amigo_async.testing import Sandbox, SetPlan
+from amigo_async.testing import Fault, Sandbox, SetPlan
 from tests.cli_samples import outcome, some_id
 
 VARIABLES = (
@@ -254,6 +253,35 @@ def test_wait_gives_up_on_artifacts_that_never_come(
     assert said.status == 4
     assert "1 passed" in said.out
     assert "0 artifacts in got" in said.out
+
+
+LATE = SetPlan(seconds=0.0, artifacts_after=600.0)
+
+
+@pytest.mark.parametrize("plan", [LATE, AT_ONCE], ids=["generated too late", "fetched too slowly"])
+@pytest.mark.parametrize("command", ["run", "wait"])
+def test_a_deadline_that_passes_before_the_artifacts_is_told(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], plan: SetPlan, command: str
+) -> None:
+    sandbox.fault("store", Fault.delay(60.0))
+    given = sandbox.add_set(plan)
+    if command == "wait":
+        [given] = start(sandbox, given)
+    said = Said(capsys, command, given, "--timeout=0.7", "--artifacts=got", "--json=r.json")
+    assert said.status == 4
+    result = from_json(Path("r.json").read_text())
+    assert [(o.verdict, str(o.error)[:8]) for o in result.outcomes] == [("passed", "artifact")]
+    assert not result.passed
+
+
+def test_a_download_that_its_deadline_cuts_off(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.fault("store", Fault.delay(60.0))
+    [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
+    said = Said(capsys, "download", run_id, "--timeout=0.7")
+    assert (said.status, said.out) == (4, "")
+    assert said.err.endswith("the time was over before it was fetched\n")
 
 
 def test_run_applies_a_pass_rate_and_says_how(
@@ -485,7 +513,10 @@ def test_debug_shows_the_traceback(
         ["run", some_id(1), "--on-failure", "panic"],
         ["run", some_id(1), "--min-pass-rate", "2"],
         ["run", some_id(1), "--json", "-", "--html", "-"],
-        ["run", some_id(1), "--junit", "no/such/folder/r.xml"],
+        ["run", some_id(1), "--junit", "."],
+        ["run", some_id(1), "--junit", "/dev/null/r.xml"],
+        ["run", some_id(1), "--junit", "r", "--json", "./r"],
+        ["run", some_id(1), "--junit", "j", "--journal", "j"],
         ["run", "--from", "no-such-file"],
         ["list", "--created-after", "then"],
         ["list", "--id", "short"],
@@ -530,11 +561,42 @@ def test_an_error_of_any_kind_is_one_line(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("amigo_async.cli.run.annotate", fail)
+    monkeypatch.setattr("amigo_async.cli.run.run_job", fail)
     told = Said(capsys, "run", "-q", sandbox.add_set(AT_ONCE))
     assert told.status == 3
     assert told.err.startswith(said)
     assert told.err.count("\n") == 1
+
+
+def test_a_summary_of_the_job_that_cannot_be_written_costs_no_report(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary.md"))
+    said = Said(capsys, "run", "-q", sandbox.add_set(AT_ONCE), "--json", "a/b/r.json")
+    assert said.status == 0
+    assert said.err == (
+        "Error: the summary of the job (GITHUB_STEP_SUMMARY) was not written: "
+        "No such file or directory\n"
+    )
+    assert from_json(Path("a/b/r.json").read_text()).passed
+
+
+def test_an_output_that_fails_unexpectedly_shows_where_with_debug(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("by 0")
+
+    monkeypatch.setattr("amigo_async.cli.run.annotate", fail)
+    said = Said(capsys, "run", "-q", "--debug", sandbox.add_set(AT_ONCE), "--json", "r.json")
+    assert said.status == 0
+    assert "Traceback" in said.err
+    assert "Error: the annotations was not written: unexpected ZeroDivisionError" in said.err
+    assert Path("r.json").exists()
 
 
 def test_github_gets_annotations_and_a_summary(
@@ -612,7 +674,7 @@ def test_without_the_extra_the_command_says_what_to_install(
 ) -> None:
     monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
     monkeypatch.setitem(sys.modules, "click", None)
-    assert entry([]) == 3
+    assert main([]) == 3
     assert capsys.readouterr() == ("", WITHOUT_EXTRA)
 
 
@@ -636,7 +698,7 @@ def test_another_missing_module_is_not_blamed_on_the_extra(
     monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
     monkeypatch.setitem(sys.modules, "amigo_async.cli.run", None)
     with pytest.raises(ModuleNotFoundError):
-        entry([])
+        main([])
 
 
 def test_json_lines_are_json(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,31 @@ def test_ids_come_from_arguments_a_file_and_stdin(monkeypatch: pytest.MonkeyPatc
     assert ids == [some_id(n) for n in (1, 2, 3, 4)]
 
 
+MARK = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{MARK}{some_id(1)}\r\n# größer\r\n\r\n{some_id(2)} # two\r\n".encode(),
+        f"{MARK}{some_id(1)}\r\n{some_id(2)}\r\n".encode("utf-16-le"),
+        f"{MARK}{some_id(1)}\r\n{some_id(2)}\r\n".encode("utf-16-be"),
+        f"{MARK}{some_id(1)}\n{MARK}{some_id(2)}".encode(),  # two files joined
+        f"# one\r{some_id(1)}\r{some_id(2)}".encode(),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "stdin"])
+def test_ids_as_editors_write_them(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, where: str
+) -> None:
+    wanted = [some_id(1), some_id(2)]
+    if where == "file":
+        assert read_ids([], io.BytesIO(content), "SET_ID") == wanted
+        return
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+    assert read_ids(["-"], None, "SET_ID") == wanted
+
+
 def test_no_ids_are_refused() -> None:
     with pytest.raises(click.UsageError, match="at least one SET_ID"):
         read_ids([], io.StringIO("# none\n"), "SET_ID")
@@ -54,8 +79,8 @@ def test_no_ids_are_refused() -> None:
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ids"
-    path.write_bytes(b"\xff\xfe")
-    with path.open(encoding="utf-8") as file, pytest.raises(click.UsageError, match="not text"):
+    path.write_bytes(b"\xff\xfd")
+    with path.open("rb") as file, pytest.raises(click.UsageError, match="not text"):
         read_ids([], file, "SET_ID")
 
 

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 
 import pytest
 
-from amigo_async.cli.carrying import drop_stdout, write
 from amigo_async.cli.plain import PlainView
 from amigo_async.cli.views import Show
 from amigo_async.errors import ArtifactError
@@ -174,27 +172,6 @@ def test_quiet_says_only_what_has_to_be_seen(capsys: pytest.CaptureFixture[str])
     show.tick()
     show.say("Stopping")
     assert capsys.readouterr() == ("", "Stopping\n")
-
-
-def test_a_reader_of_stdout_that_has_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone(io.StringIO):
-        def flush(self) -> None:
-            raise BrokenPipeError
-
-    dropped: list[bool] = []
-    monkeypatch.setattr(sys, "stdout", Gone())
-    monkeypatch.setattr("amigo_async.cli.carrying.drop_stdout", lambda: dropped.append(True))
-    assert not write("x")
-    assert dropped == [True]
-
-
-def test_what_is_dropped_goes_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "out"
-    with path.open("w") as file:
-        monkeypatch.setattr(sys, "stdout", file)
-        drop_stdout()
-        sys.stdout.write("lost")
-    assert path.read_text() == ""
 
 
 def test_what_went_well_otherwise_than_by_a_verdict_is_not_called_errored(log: Log) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,8 +11,10 @@ import click
 import pytest
 
 from amigo_async import BatchResult
+from amigo_async.cli.carrying import Outputs
 from amigo_async.cli.github import annotate, summarize
 from amigo_async.cli.reports import Reports
+from amigo_async.cli.statuses import Status
 from amigo_async.errors import ArtifactError, ConfigurationError
 from amigo_async.report import from_json
 from tests.cli_samples import outcome, run, some_id
@@ -19,12 +23,18 @@ FAILED = outcome("failed", run=run(failed=1))
 RESULT = BatchResult([outcome(), FAILED])
 
 
+def written(reports: Reports) -> None:
+    outputs = Outputs()
+    reports.write(RESULT, None, outputs)
+    assert outputs.tell_failures(Status.PASSED) is Status.PASSED
+
+
 def test_each_report_is_written_to_its_file(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("r.json", "r.xml", "r.md", "r.html")]
     reports = Reports(*map(str, files))
     reports.check()
     assert not any(file.exists() for file in files)
-    reports.write(RESULT, None)
+    written(reports)
     json_, junit, markdown, html = (file.read_text() for file in files)
     assert [o.verdict for o in from_json(json_).outcomes] == ["passed", "failed"]
     assert "<testsuites" in junit
@@ -37,7 +47,7 @@ def test_a_report_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     reports = Reports(json="-")
     assert reports.on_stdout
     reports.check()
-    reports.write(RESULT, None)
+    written(reports)
     assert json.loads(capsys.readouterr().out)["passed"] is False
 
 
@@ -45,7 +55,7 @@ def test_no_report_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     reports = Reports()
     assert not reports.on_stdout
     reports.check()
-    reports.write(RESULT, None)
+    written(reports)
     assert capsys.readouterr() == ("", "")
 
 
@@ -55,9 +65,76 @@ def test_two_reports_cannot_share_stdout() -> None:
 
 
 def test_a_report_without_a_folder_is_refused_before_anything_is_run(tmp_path: Path) -> None:
-    for path in (tmp_path / "none" / "r.json", tmp_path):
-        with pytest.raises(click.ClickException, match="cannot be written"):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "r.json", tmp_path):
+        with pytest.raises(click.ClickException, match="cannot be written: "):
             Reports(json=str(path)).check()
+
+
+def test_a_check_changes_no_file(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "a" / "b" / "new.xml"
+    link, pipe = tmp_path / "link.md", tmp_path / "pipe.html"
+    old.write_text("old")
+    link.symlink_to(tmp_path / "not yet")
+    os.mkfifo(pipe)  # opening it would wait for a reader
+    reports = Reports(json=str(old), junit=str(new), markdown=str(link), html=str(pipe))
+    reports.check()
+    assert old.read_text() == "old"
+    assert list(new.parent.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", *NAMES]
+
+
+NAMES = ["link.md", "old.json", "pipe.html"]
+
+
+def test_reports_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
+    one, again = str(tmp_path / "r"), str(tmp_path / "." / "r")
+    with pytest.raises(click.UsageError, match="named twice"):
+        Reports(json=one, junit=again).check()
+    with pytest.raises(click.UsageError, match="named twice"):
+        Reports(json=one).check(journal=again)
+    Reports(json=os.devnull, junit=os.devnull).check(journal=one)
+
+
+def test_a_report_for_a_stdout_that_is_closed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "__stdout__", None)
+    with pytest.raises(click.UsageError, match="stdout is closed"):
+        Reports(json="-").check()
+    Reports(json=os.devnull).check()
+
+
+def test_a_report_that_fails_costs_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone" / "r.json"
+    junit, page = tmp_path / "r.xml", tmp_path / "r.html"
+    outputs = Outputs()
+    Reports(json=str(gone), junit=str(junit), html=str(page)).write(RESULT, None, outputs)
+    assert junit.stat().st_size
+    assert page.stat().st_size
+    assert outputs.tell_failures(Status.PASSED) is Status.PASSED
+    assert capsys.readouterr().err == (
+        f"Error: {gone} was not written: No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED])
+def test_what_cannot_be_told_is_the_exit_status_unless_that_tells_something(
+    monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    outputs = Outputs()
+    with outputs.to("r.json"):
+        Full().write("x")
+    monkeypatch.setattr(sys, "stderr", Full())
+    expected = Status.ERRORED if status is Status.PASSED else status
+    assert outputs.tell_failures(status) is expected
+
+
+class Full(io.StringIO):
+    """A stream on a disk without space."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
 
 
 def test_a_missing_package_is_told_before_anything_is_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -95,29 +96,89 @@ class OutAtOnce(SystemExit):
     """Stands for the end of the process."""
 
 
-def test_a_second_signal_is_out_at_once(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("later", "status"), [(0.49, None), (0.5, 130)])
+def test_a_second_signal_is_out_at_once_unless_it_is_the_same_press(
+    monkeypatch: pytest.MonkeyPatch, later: float, status: int | None
 ) -> None:
-    def leave(status: int) -> None:
-        raise OutAtOnce(status)
+    def leave(code: int) -> None:
+        raise OutAtOnce(code)
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr("amigo_async.starts.GRACE", 0.5)
-    sandbox.fault("create", Fault.delay(60.0))
-    said = threading.Event()
-    interrupt = interrupts.Interrupts._interrupt
+    time, said, closed = [100.0], list[str](), list[bool]()
+    handling = interrupts.Interrupts(lambda: time[0])
 
-    def noted(self: Any) -> None:
-        interrupt(self)
-        said.set()
+    async def work() -> int:
+        with handling.caught(said.append, lambda: closed.append(True)):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.Event().wait()
+            finally:
+                time[0] += later
+                os.kill(os.getpid(), signal.SIGINT)
+        return 7
 
-    monkeypatch.setattr(interrupts.Interrupts, "_interrupt", noted)
-    with (
-        signalled(lambda: sandbox.count("create"), said.is_set),
-        pytest.raises(OutAtOnce, match="130"),
-    ):
-        main(["run", sandbox.add_set(LASTING)])
-    assert "Stopping tidily" in capsys.readouterr().err
+    if status is None:
+        assert handling.run(work()) == 7
+    else:
+        with pytest.raises(OutAtOnce, match=str(status)):
+            handling.run(work())
+    assert len(said) == 1
+    assert closed == ([] if status is None else [True])
+    assert handling.interrupted
+
+
+def test_what_follows_the_work_is_not_interrupted() -> None:
+    handling = interrupts.Interrupts()
+
+    async def work() -> int:
+        with handling.caught(lambda _: None, lambda: None):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 7
+
+    assert handling.run(work()) == 7
+    assert not handling.interrupted
+
+
+def test_what_comes_before_the_work_is() -> None:
+    handling = interrupts.Interrupts()
+
+    async def work() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+        return 7
+
+    with pytest.raises(KeyboardInterrupt):
+        handling.run(work())
+
+
+def test_the_handlers_of_before_are_put_back() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+
+    async def work() -> int:
+        return 7
+
+    interrupts.Interrupts().run(work())
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def work() -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 7
+
+    try:
+        assert interrupts.Interrupts().run(work()) == 7
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_command_without_progress_is_interrupted(

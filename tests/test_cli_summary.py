@@ -56,6 +56,21 @@ def test_lines_are_not_wrapped_where_there_is_no_terminal() -> None:
     assert "x" * 300 in shown(outcome("errored", error=long))
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "10", "39", "80"])
+def test_ids_are_whole_on_terminals_of_any_width(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", columns)
+    failed = outcome("failed", 2, run=run(failed=1, errors=(f"see {some_id(7)}", None)))
+    text = shown(outcome(run=run()), failed)
+    table, _, reasons = text.rpartition(f"{some_id(2)} failed")
+    assert some_id(1) in table
+    assert some_id(0xA2) in table
+    assert some_id(7) in reasons
+    assert "1 passed, 1 failed in 12 s" in text
+
+
 def test_lines_are_wrapped_and_indented_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     long = TransportError("word " * 60, method="GET", path="/p")

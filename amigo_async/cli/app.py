@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 from amigo_async.cli.cancel import cancel
+from amigo_async.cli.carrying import tell
 from amigo_async.cli.completion import completion
 from amigo_async.cli.demo import demo
 from amigo_async.cli.download import download
+from amigo_async.cli.interrupts import ignore_signals
 from amigo_async.cli.listing import list_runs
 from amigo_async.cli.run import run
 from amigo_async.cli.serving import sandbox
 from amigo_async.cli.statuses import Status
+from amigo_async.cli.streams import prepare_streams, settle_streams, writing_to_stdout
 from amigo_async.cli.wait import wait
 from amigo_async.version import __version__
 
 _NAME = "amigo-async"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name=_NAME)
-def app() -> None:
-    """Run unit test sets of Amigo and collect what comes of them.
+# The help of the commands is not in docstrings, which python -OO takes away.
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="""Run unit test sets of Amigo and collect what comes of them.
 
     Credentials come from AMIGO_API_KEY, AMIGO_API_KEY_ID, AMIGO_USER_ID and
-    AMIGO_ORGANIZATION_ID; AMIGO_BASE_URL names the region where it is not the US.
-    """
+    AMIGO_ORGANIZATION_ID; AMIGO_BASE_URL names the region where it is not the US. HTTP_PROXY,
+    HTTPS_PROXY and NO_PROXY are obeyed.
+    """,
+)
+@click.version_option(__version__, prog_name=_NAME)
+def app() -> None:
+    """Run one of the subcommands."""
 
 
 for _command in (run, wait, list_runs, cancel, download, sandbox, demo, completion):
@@ -38,15 +45,32 @@ for _command in (run, wait, list_runs, cancel, download, sandbox, demo, completi
 
 def invoke(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see `amigo_async.cli.main`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an id is worth more than a tick mark
+    prepare_streams()
+    try:
+        status = _invoke(arguments)
+    finally:
+        settle_streams()
+    if status == Status.INTERRUPTED and arguments is None:
+        ignore_signals()
+    return status
+
+
+def _invoke(arguments: Sequence[str] | None) -> int:
     given = None if arguments is None else list(arguments)
     try:
-        status = app.main(given, prog_name=_NAME, standalone_mode=False)
+        with writing_to_stdout():  # what click itself writes: help, the version, a script
+            status = app.main(given, prog_name=_NAME, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return Status.MISUSED
     except click.Abort:
         return Status.INTERRUPTED
+    except SystemExit as ending:
+        if isinstance(ending.__context__, BrokenPipeError):  # click's way of taking it
+            return Status.PASSED  # the reader has left, and needs no more
+        raise
+    except OSError as error:
+        tell(error)
+        return Status.ERRORED
     return int(status or Status.PASSED)

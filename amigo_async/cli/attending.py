@@ -12,12 +12,11 @@ import anyio
 
 from amigo_async.batch import RunOutcome, Verdict
 from amigo_async.cli.board import Board
-from amigo_async.cli.carrying import open_client, tell
-from amigo_async.cli.interrupts import Interrupts
+from amigo_async.cli.carrying import Outputs, interrupts, open_client, tell
 from amigo_async.cli.statuses import Status, status_of_error
 from amigo_async.cli.views import Show, showing
 from amigo_async.client import AmigoClient
-from amigo_async.errors import DeadlineError, WaitTimeoutError
+from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed
 from amigo_async.models import Run
 
@@ -36,6 +35,7 @@ class Visit:
         error: What went wrong; None as long as nothing did.
         finished_at: When it was seen to end, if it was.
         saved_at: When its artifacts were whole; None as long as they are not.
+        collecting: Whether its artifacts are being fetched, or waited for.
         late: Whether the time was over, or the command stopped, before all was done.
         said: What to show for its end; None for its verdict.
     """
@@ -48,6 +48,7 @@ class Visit:
         self.error: Exception | None = None
         self.finished_at: datetime | None = None
         self.saved_at: datetime | None = None
+        self.collecting = False
         self.late = True
         self.said: str | None = None
         self._hear = hear
@@ -135,16 +136,15 @@ async def attend(
         async with showing(board, client.budgets, quiet=quiet) as show:
             relay.listener = show.hear
             visits = {run_id: Visit(run_id, show.hear) for run_id in run_ids}
-            interrupts = Interrupts(show.say, show.close)
-            with interrupts.caught():
+            with interrupts().caught(show.say, show.close):
                 async with anyio.create_task_group() as group:
                     for visit in visits.values():
                         group.start_soon(_visit, client, act, visit, deadline, show)
-    return Attended(list(visits.values()), board.now() - board.began, interrupts.interrupted)
+    return Attended(list(visits.values()), board.now() - board.began, interrupts().interrupted)
 
 
 async def _visit(client: AmigoClient, act: Act, visit: Visit, deadline: float, show: Show) -> None:
-    with anyio.CancelScope(deadline=deadline):
+    with anyio.CancelScope(deadline=deadline) as scope:
         try:
             await act(client, visit)
             visit.late = False
@@ -152,23 +152,29 @@ async def _visit(client: AmigoClient, act: Act, visit: Visit, deadline: float, s
             visit.error = error
         except Exception as error:  # noqa: BLE001  # one run must not take the others with it
             visit.error, visit.late = error, False
+    if scope.cancelled_caught and visit.collecting:
+        visit.error = ArtifactTimeoutError(run_id=visit.run_id)
     show.settle(visit.run_id, visit.outcome(), visit.said)
 
 
 async def collect(client: AmigoClient, visit: Visit, folder: str, connections: int = 1) -> None:
     """Fetch the artifacts of a run into a folder of its own, as a batch does."""
+    visit.collecting = True
     target = f"{Path(folder) / visit.run_id}/"
     visit.artifacts = await client.artifacts.download(visit.run_id, target, connections=connections)
 
 
-def status_of_visits(attended: Attended) -> Status:
-    """The exit status where each run is to be dealt with; tells of the errors on stderr."""
+def tell_visits(attended: Attended, outputs: Outputs) -> Status:
+    """Tell of the errors on stderr, and of what could not be written.
+
+    Returns:
+        The exit status where each run is to be dealt with.
+    """
     found = {Status.TIMED_OUT for visit in attended.visits if visit.late}
     for visit in attended.visits:
         if visit.error is not None:
             tell(visit.error)
             found.add(status_of_error(visit.error))
-    if attended.interrupted:
-        return Status.INTERRUPTED
     order = (Status.ERRORED, Status.MISUSED, Status.TIMED_OUT)
-    return next((status for status in order if status in found), Status.PASSED)
+    status = next((status for status in order if status in found), Status.PASSED)
+    return outputs.tell_failures(Status.INTERRUPTED if attended.interrupted else status)

@@ -6,14 +6,24 @@ from typing import IO
 
 import click
 
-from amigo_async.cli.attending import Visit, attend, status_of_visits
-from amigo_async.cli.carrying import carried_out, write
+from amigo_async.cli.attending import Visit, attend, tell_visits
+from amigo_async.cli.carrying import Outputs, carried_out
 from amigo_async.cli.params import ids_argument, quiet_option, read_ids, timeout_option
+from amigo_async.cli.streams import write
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ConflictError
 
 
-@click.command
+@click.command(
+    help="""Cancel runs.
+
+    RUN_ID is the id of a run; - takes ids from stdin. Writes a line for each run: its id and
+    asked (the service took the request), cancelled (and the run is over), over (it was over
+    before), running (it still was at the end of --timeout) or error.
+
+    Exit status: 0 if no run is left running that could be known of, otherwise as that of run.
+    """,
+)
 @ids_argument("RUN_ID")
 @click.option("--wait", is_flag=True, help="See the runs end; cancelling takes a while.")
 @timeout_option("what still runs then is said to be running")
@@ -22,20 +32,15 @@ from amigo_async.errors import ConflictError
 async def cancel(
     *, ids: tuple[str, ...], file: IO[str] | None, wait: bool, timeout: float | None, quiet: bool
 ) -> int:
-    """Cancel runs.
-
-    RUN_ID is the id of a run; - takes ids from stdin. Writes a line for each run: its id and
-    asked (the service took the request), cancelled (and the run is over), over (it was over
-    before), running (it still was at the end of --timeout) or error.
-
-    Exit status: 0 if no run is left running that could be known of, otherwise as that of run.
-    """
+    """Cancel runs."""
     run_ids = read_ids(ids, file, "RUN_ID")
     act = _cancel_and_wait if wait else _cancel
     attended = await attend(run_ids, act, timeout=timeout, quiet=quiet)
-    for visit in attended.visits:
-        write(f"{visit.run_id} {visit.said or ('error' if visit.error else 'running')}")
-    return status_of_visits(attended)
+    outputs = Outputs()
+    with outputs.to("what became of the runs"):
+        for visit in attended.visits:
+            write(f"{visit.run_id} {visit.said or ('error' if visit.error else 'running')}")
+    return tell_visits(attended, outputs)
 
 
 async def _cancel(client: AmigoClient, visit: Visit) -> None:

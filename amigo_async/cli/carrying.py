@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
-import signal
-import sys
 import traceback
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, NamedTuple
 
 import click
 
+from amigo_async.cli.interrupts import Interrupts
 from amigo_async.cli.reasons import explain
 from amigo_async.cli.statuses import Status, status_of_error
+from amigo_async.cli.streams import note
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError
 from amigo_async.escaping import log_line
 from amigo_async.events import Listener
+from amigo_async.session import environment_session
 
 _NEEDED: Final = (
     "AMIGO_ORGANIZATION_ID",
@@ -34,17 +33,19 @@ def carried_out(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..
     """Make a coroutine function what a click command calls, with the option --debug."""
 
     @functools.wraps(command)
-    def carry_out(*args: Any, debug: bool, **options: Any) -> int:
+    @click.pass_context
+    def carry_out(ctx: click.Context, /, *args: Any, debug: bool, **options: Any) -> int:
+        ctx.obj = state = State(Interrupts(), debug=debug)
         try:
-            return asyncio.run(_interruptible(command(*args, **options)))
+            return state.interrupts.run(command(*args, **options))
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except (KeyboardInterrupt, asyncio.CancelledError):
+        except KeyboardInterrupt:
             note("Interrupted.")
             return Status.INTERRUPTED
+        except BrokenPipeError:
+            return Status.PASSED  # the reader of stdout has left, and needs no more
         except Exception as error:  # noqa: BLE001  # whatever it is, it becomes one line
-            if debug:
-                traceback.print_exception(error)
             tell(error)
             return status_of_error(error)
 
@@ -52,56 +53,80 @@ def carried_out(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..
     return option(carry_out)
 
 
-async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
-    """Await `work`; Ctrl-C cancels it.
+class State(NamedTuple):
+    """What belongs to one call of the command, kept in click's context.
 
-    That is what `asyncio.run` does too, but a signal that comes just before the loop goes to
-    sleep does not wake it there.
+    Attributes:
+        interrupts: Handles the signals.
+        debug: Whether the traceback of an error is shown.
     """
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
-    return await work
+
+    interrupts: Interrupts
+    debug: bool
 
 
-def tell(error: Exception) -> None:
-    """Write an error to stderr in one line."""
+def interrupts() -> Interrupts:
+    """What handles the signals of the command that is being carried out."""
+    state: State = click.get_current_context().obj
+    return state.interrupts
+
+
+def tell(error: Exception, what: str | None = None) -> bool:
+    """Write an error to stderr in one line; False if it cannot be written.
+
+    Args:
+        error: The error.
+        what: What came of it, e.g. ``r.xml was not written``; None where the error says it.
+    """
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and isinstance(ctx.obj, State) and ctx.obj.debug:
+        with suppress(OSError):
+            traceback.print_exception(error)
     if isinstance(error, AmigoError):
         said = explain(error)
     elif isinstance(error, OSError):
-        said = log_line(f"{error.filename or 'cannot go on'}: {error.strerror or error}")
+        reason = log_line(error.strerror or str(error))
+        said = reason if what else f"{log_line(str(error.filename or 'cannot go on'))}: {reason}"
     else:
         said = (
             f"unexpected {type(error).__name__}: {log_line(str(error))}; --debug shows where. "
             "Please report it"
         )
-    note(f"Error: {said}")
+    return note(f"Error: {log_line(what)}: {said}" if what else f"Error: {said}")
 
 
-def note(text: str) -> None:
-    """Write a line to stderr, if that is there still."""
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+class Outputs:
+    """Writes what came of a command to several places, none of which harms another by failing."""
+
+    def __init__(self) -> None:
+        self._failures: list[tuple[str, Exception]] = []
+
+    @contextmanager
+    def to(self, place: str) -> Iterator[None]:
+        """Write to `place` inside this context; a failure is kept for `tell_failures`."""
+        try:
+            yield
+        except BrokenPipeError:
+            pass  # the reader has left, and needs no more
+        except Exception as error:  # noqa: BLE001  # whatever it is, the others are written
+            self._failures.append((place, error))
+
+    def tell_failures(self, status: Status) -> Status:
+        """Tell on stderr what could not be written.
+
+        Args:
+            status: The exit status otherwise.
+
+        Returns:
+            `status`, unless it alone is left to tell: an error then, if all passed.
+        """
+        told = [tell(error, f"{place} was not written") for place, error in self._failures]
+        return Status.ERRORED if status is Status.PASSED and not all(told) else status
 
 
-def write(text: str) -> bool:
-    """Write a line to stdout; False if its reader has left, which is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        drop_stdout()
-        return False
-    return True
-
-
-def drop_stdout() -> None:
-    """After the reader of stdout has left: send the rest to nowhere, at the exit too."""
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-def open_client(on_event: Listener | None = None) -> AmigoClient:
-    """A client made from the environment.
+@asynccontextmanager
+async def open_client(on_event: Listener | None = None) -> AsyncIterator[AmigoClient]:
+    """A client made from the environment, its proxies included.
 
     Args:
         on_event: Called with each event; None for no one.
@@ -110,9 +135,13 @@ def open_client(on_event: Listener | None = None) -> AmigoClient:
         click.ClickException: If variables are missing; the message names them all.
         ConfigurationError: If one cannot be right.
     """
-    missing = [name for name in _NEEDED if not os.environ.get(name)]
+    missing = [name for name in _NEEDED if not os.environ.get(name, "").strip()]
     if missing:
         raise click.ClickException(
             f"set {', '.join(missing)}; `amigo-async sandbox` prints values to try it with"
         )
-    return AmigoClient(on_event=on_event)
+    async with AsyncExitStack() as stack:
+        http = environment_session()
+        if http is not None:
+            await stack.enter_async_context(http)
+        yield await stack.enter_async_context(AmigoClient(on_event=on_event, http=http))

@@ -12,14 +12,16 @@ _VARIABLE = "_AMIGO_ASYNC_COMPLETE"
 _KINDS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
-@click.command
-@click.argument("shell", type=click.Choice(tuple(_KINDS)))
-@click.pass_context
-def completion(ctx: click.Context, shell: str) -> int:
-    """Write the script that makes a shell complete this command's arguments.
+@click.command(
+    help="""Write the script that makes a shell complete this command's arguments.
 
     For instance: eval "$(amigo-async completion bash)" in ~/.bashrc, the same with zsh in
     ~/.zshrc, or amigo-async completion fish | source in fish's configuration.
-    """
+    """,
+)
+@click.argument("shell", type=click.Choice(tuple(_KINDS)))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Write the script that makes a shell complete this command's arguments."""
     click.echo(_KINDS[shell](ctx.find_root().command, {}, _NAME, _VARIABLE).source())
     return Status.PASSED

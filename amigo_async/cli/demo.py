@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,10 +13,11 @@ import click
 
 from amigo_async import report
 from amigo_async.batch import BatchResult
-from amigo_async.cli.carrying import carried_out, note, write
+from amigo_async.cli.carrying import carried_out
 from amigo_async.cli.jobs import Job, run_job
 from amigo_async.cli.params import quiet_option
 from amigo_async.cli.statuses import Status, status_of_batch
+from amigo_async.cli.streams import note, write, writing_to_stdout
 from amigo_async.cli.summary import show_summary
 from amigo_async.errors import ConfigurationError
 
@@ -62,7 +64,16 @@ def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
     ]
 
 
-@click.command
+@click.command(
+    help="""Run a dozen sets of mixed outcome on the sandbox.
+
+    Needs no credentials and no network, and takes about 15 seconds. The limits are those of the
+    service in small, so that one sees runs held back by them.
+
+    Exit status: 0 if all went as planned, though some of the sets fail on purpose; 3 if it did
+    not, 130 interrupted.
+    """,
+)
 @click.option(
     "--artifacts",
     metavar="DIR",
@@ -73,14 +84,7 @@ def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
 @quiet_option
 @carried_out
 async def demo(*, artifacts: str, quiet: bool) -> int:
-    """Run a dozen sets of mixed outcome on the sandbox.
-
-    Needs no credentials and no network, and takes about 15 seconds. The limits are those of the
-    service in small, so that one sees runs held back by them.
-
-    Exit status: 0 if all went as planned, though some of the sets fail on purpose; 3 if it did
-    not, 130 interrupted.
-    """
+    """Run a dozen sets of mixed outcome on the sandbox."""
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # as above
 
     await anyio.Path(artifacts).mkdir(parents=True, exist_ok=True)
@@ -91,7 +95,8 @@ async def demo(*, artifacts: str, quiet: bool) -> int:
         job = Job(set_ids, artifacts=artifacts, poll_interval=_LOOK_EVERY, quiet=quiet)
         async with sandbox.client() as client:
             ending = await run_job(client, job)
-    show_summary(ending, job)
+    with suppress(BrokenPipeError), writing_to_stdout():
+        show_summary(ending, job)
     if ending.interrupted:
         note("The sandbox has ended, and its runs with it.")
         return Status.INTERRUPTED

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from amigo_async.batch import BatchResult
-from amigo_async.cli.carrying import note
 from amigo_async.cli.reasons import reasons
+from amigo_async.cli.streams import note
 from amigo_async.cli.words import verdict
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command

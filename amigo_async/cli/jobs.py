@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from amigo_async.batch import BatchResult, OnExit, OnFailure, RunOutcome
 from amigo_async.cli.board import Board
-from amigo_async.cli.interrupts import Interrupts
+from amigo_async.cli.carrying import interrupts
 from amigo_async.cli.views import showing
 from amigo_async.client import AmigoClient
 from amigo_async.events import StartUnresolved
@@ -61,8 +61,7 @@ async def run_job(client: AmigoClient, job: Job) -> Ending:
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
     async with showing(board, client.budgets, quiet=job.quiet) as show:
-        interrupts = Interrupts(show.say, show.close)
-        with interrupts.caught():
+        with interrupts().caught(show.say, show.close):
             batch = None
             try:
                 async with client.open_batch(
@@ -81,4 +80,4 @@ async def run_job(client: AmigoClient, job: Job) -> Ending:
                         show.settle(outcome.unit_test_set_id, outcome)
             finally:
                 result = result if batch is None else batch.result()
-    return Ending(result, board.now() - board.began, interrupts.interrupted, board.unresolved)
+    return Ending(result, board.now() - board.began, interrupts().interrupted, board.unresolved)

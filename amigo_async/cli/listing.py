@@ -11,11 +11,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from amigo_async.cli.carrying import carried_out, open_client, write
+from amigo_async.cli.carrying import carried_out, open_client
 from amigo_async.cli.params import instant
 from amigo_async.cli.reasons import amount_done
 from amigo_async.cli.statuses import Status
-from amigo_async.cli.summary import STYLES, console_of, plain_table
+from amigo_async.cli.streams import write, writing_to_stdout
+from amigo_async.cli.summary import STYLES, console_of, plain_table, print_table
 from amigo_async.client import AmigoClient
 from amigo_async.escaping import encode_json, log_line
 from amigo_async.models import Run
@@ -28,7 +29,13 @@ _PAGE = 50
 _WIDE = 90
 
 
-@click.command("list")
+@click.command(
+    "list",
+    help="""List runs.
+
+    TIME is ISO 8601 (local where it names no zone), or how long ago, e.g. 30m, 2h or 7d.
+    """,
+)
 @click.option("--id", "id", multiple=True, metavar="RUN_ID", help="This run; repeatable.")
 @click.option("--set", "sets", multiple=True, metavar="SET_ID", help="Runs of it; repeatable.")
 @click.option("--creator", multiple=True, metavar="ORG_ID,USER_ID", help="Created by; repeatable.")
@@ -57,10 +64,7 @@ _WIDE = 90
 async def list_runs(
     *, sets: tuple[str, ...], limit: int, everything: bool, as_json: bool, **filters: Any
 ) -> int:
-    """List runs.
-
-    TIME is ISO 8601 (local where it names no zone), or how long ago, e.g. 30m, 2h or 7d.
-    """
+    """List runs."""
     most = None if everything else limit
     given: RunFilters = {"simulation_unit_test_set_id": sets, "limit": min(most or _PAGE, _PAGE)}
     given.update(filters)  # type: ignore[typeddict-item]  # they are the API's own names
@@ -70,7 +74,9 @@ async def list_runs(
             await _write_lines(runs)
         else:
             console = console_of(sys.stdout)
-            console.print(await _table(runs, wide=console.width >= _WIDE))
+            table = await _table(runs, wide=console.width >= _WIDE)
+            with writing_to_stdout():
+                print_table(console, table)
     return Status.PASSED
 
 
@@ -86,7 +92,7 @@ async def _first(client: AmigoClient, filters: RunFilters, most: int | None) -> 
 
 async def _write_lines(runs: AsyncIterator[Run]) -> None:
     async for run in runs:
-        if not write(encode_json(run)):
+        if not write(encode_json(run).encode()):
             return
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import re
 import sys
@@ -44,7 +46,7 @@ def instant(text: str) -> datetime:
         ) from None
 
 
-def read_ids(arguments: Iterable[str], file: IO[str] | None, what: str) -> list[str]:
+def read_ids(arguments: Iterable[str], file: IO[Any] | None, what: str) -> list[str]:
     """The ids given as arguments and in a file, checked.
 
     Args:
@@ -57,7 +59,7 @@ def read_ids(arguments: Iterable[str], file: IO[str] | None, what: str) -> list[
     """
     ids: list[str] = []
     for argument in arguments:
-        ids += _ids_in(sys.stdin) if argument == "-" else [argument]
+        ids += _ids_in(getattr(sys.stdin, "buffer", sys.stdin)) if argument == "-" else [argument]
     if file is not None:
         ids += _ids_in(file)
     if not ids:
@@ -70,11 +72,18 @@ def read_ids(arguments: Iterable[str], file: IO[str] | None, what: str) -> list[
     return ids
 
 
-def _ids_in(file: IO[str]) -> list[str]:
-    try:
-        return [word for line in file for word in line.partition("#")[0].split()]
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{file.name} is not text.") from None
+def _ids_in(file: IO[Any]) -> list[str]:
+    content = file.read()
+    if isinstance(content, bytes):
+        # PowerShell's > writes UTF-16, which its byte order mark tells.
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        try:
+            content = content.decode("utf-16" if marked else "utf-8")
+        except UnicodeDecodeError:
+            raise click.UsageError(f"{file.name} is not text.") from None
+    # Joined files have more byte order marks than the one at the beginning.
+    lines = io.StringIO(content.replace("\ufeff", " "), newline=None)
+    return [word for line in lines for word in line.partition("#")[0].split()]
 
 
 def ids_argument(what: str) -> Callable[[F], F]:
@@ -83,7 +92,7 @@ def ids_argument(what: str) -> Callable[[F], F]:
     option = click.option(
         "--from",
         "file",
-        type=click.File("r"),
+        type=click.File("rb"),
         help="A file with more ids, or - for stdin; # begins a comment.",
     )
     return lambda function: argument(option(function))

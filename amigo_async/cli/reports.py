@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,7 +12,8 @@ import click
 
 from amigo_async import report
 from amigo_async.batch import BatchResult
-from amigo_async.cli.carrying import write
+from amigo_async.cli.carrying import Outputs
+from amigo_async.cli.streams import stdout_is_closed, write
 from amigo_async.gate import Gate
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,40 +39,79 @@ class Reports(NamedTuple):
         """Whether one of them goes to stdout, so that nothing else may."""
         return "-" in self
 
-    def check(self) -> None:
+    def check(self, journal: str | None = None) -> None:
         """See that they can be written, before a batch is run for them.
 
+        Folders that are missing are made; a file that is there stays as it is.
+
+        Args:
+            journal: Another file that the command writes; None for none.
+
         Raises:
-            click.ClickException: If not.
+            click.ClickException: If one cannot be written, or would overwrite another.
             ConfigurationError: If a package is missing.
         """
         if self.count("-") > 1:
             raise click.UsageError("Only one report can go to stdout.")
+        taken = set() if journal is None else {os.path.realpath(journal)}
         for kind, path in self._asked_for():
-            folder = Path(path).parent
-            if Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-                raise click.ClickException(f"{path} cannot be written; name a file in a folder")
-            _render(kind, BatchResult([]), None, folder)  # what is missing is missing now
+            if path == "-":
+                if stdout_is_closed():
+                    raise click.UsageError(f"stdout is closed; name a file for --{kind}.")
+            else:
+                _check_file(path)
+                place = os.path.realpath(path)
+                if place in taken and not Path(path).is_char_device():
+                    raise click.UsageError(f"{path} is named twice; give each a file of its own.")
+                taken.add(place)
+            _render(kind, BatchResult([]), None, Path(path).parent)  # what is missing is so now
 
-    def write(self, result: BatchResult, gate: Gate | None) -> None:
+    def write(self, result: BatchResult, gate: Gate | None, outputs: Outputs) -> None:
         """Write them all.
 
         Args:
             result: What became of the sets.
             gate: What the verdicts were given by; None for the runs' own flags.
-
-        Raises:
-            OSError: If one cannot be written.
+            outputs: Keeps what cannot be written.
         """
         for kind, path in self._asked_for():
-            text = _render(kind, result, gate, Path(path).parent).rstrip("\n")
-            if path == "-":
-                write(text)
-            else:
-                Path(path).write_text(f"{text}\n", encoding="utf-8")
+            with outputs.to(f"the report on stdout (--{kind})" if path == "-" else path):
+                text = _render(kind, result, gate, Path(path).parent).rstrip("\n")
+                # UTF-8 wherever it goes: XML and HTML declare it, and JSON has no other.
+                content = text.encode(errors="replace")
+                if path == "-":
+                    write(content)
+                else:
+                    Path(path).write_bytes(content + b"\n")
 
     def _asked_for(self) -> list[tuple[str, str]]:
         return [(kind, path) for kind, path in self._asdict().items() if path is not None]
+
+
+def _check_file(path: str) -> None:
+    """Ask the file itself whether it can be written: its folder tells little.
+
+    A file that can be written may be in a folder that cannot, as one that is mounted into a
+    container, and the other way round.
+
+    Raises:
+        click.ClickException: If it cannot.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            status = Path(path).stat()
+        except FileNotFoundError:
+            target = Path(os.path.realpath(path))  # of a link, which may lead to no file yet
+            target.open("xb").close()
+            target.unlink()
+            return
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            return  # whoever reads a pipe would take the end of this for its end
+        Path(path).open("ab").close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.ClickException(f"{path} cannot be written: {reason}") from error
 
 
 def _render(kind: str, result: BatchResult, gate: Gate | None, folder: Path) -> str:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import IO, Any, get_args
 
 import click
 
 from amigo_async.batch import OnExit, OnFailure
-from amigo_async.cli.carrying import carried_out, note, open_client
+from amigo_async.cli.carrying import Outputs, carried_out, open_client
 from amigo_async.cli.github import annotate, summarize
 from amigo_async.cli.jobs import Ending, Job, run_job
 from amigo_async.cli.params import gate_option, ids_argument, quiet_option, read_ids, timeout_option
 from amigo_async.cli.reports import Reports, report_options
 from amigo_async.cli.statuses import Status, status_of_batch
+from amigo_async.cli.streams import note, writing_to_stdout
 from amigo_async.cli.summary import show_summary, show_what_goes_on
 from amigo_async.escaping import log_line
 from amigo_async.starts import OnConflict
 
 
-@click.command
+@click.command(
+    help="""Run unit test sets, wait for them and collect their artifacts.
+
+    SET_ID is the id of a set; - takes ids from stdin. The result goes to stdout, progress to
+    stderr.
+
+    Exit status: 0 all passed, 1 a metric failed, 2 used wrongly, 3 errored or could not start,
+    4 timed out, 130 interrupted. Where sets end differently, 1 goes before 3, and 3 before 4.
+    """,
+)
 @ids_argument("SET_ID")
 @click.option("--artifacts", metavar="DIR", help="Fetch the artifacts into this folder.")
 @report_options
@@ -50,26 +61,28 @@ from amigo_async.starts import OnConflict
 @quiet_option
 @carried_out
 async def run(*, ids: tuple[str, ...], file: IO[str] | None, **options: Any) -> int:
-    """Run unit test sets, wait for them and collect their artifacts.
-
-    SET_ID is the id of a set; - takes ids from stdin. The result goes to stdout, progress to
-    stderr.
-
-    Exit status: 0 all passed, 1 a metric failed, 2 used wrongly, 3 errored or could not start,
-    4 timed out, 130 interrupted. Where sets end differently, 1 goes before 3, and 3 before 4.
-    """
+    """Run unit test sets, wait for them and collect their artifacts."""
     reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
     job = Job(read_ids(ids, file, "SET_ID"), **options)
-    reports.check()
+    reports.check(job.journal)
     async with open_client() as client:
         ending = await run_job(client, job)
-    tell_ending(ending, reports, job)
-    return status_of_ending(ending, artifacts=job.artifacts)
+    return tell_ending(ending, reports, job)
 
 
-def tell_ending(ending: Ending, reports: Reports, job: Job) -> None:
-    """Show how a batch ended, to people and to the files asked for."""
-    show_summary(ending, job, sys.stderr if reports.on_stdout else sys.stdout)
+def tell_ending(ending: Ending, reports: Reports, job: Job) -> Status:
+    """Show how a batch ended, to people and to the files asked for.
+
+    Returns:
+        The exit status.
+    """
+    outputs = Outputs()
+    if reports.on_stdout:
+        with suppress(OSError):
+            show_summary(ending, job, sys.stderr)
+    else:
+        with outputs.to("the summary on stdout"), writing_to_stdout():
+            show_summary(ending, job)
     for unresolved in ending.unresolved:
         note(
             f"A run of set {unresolved.unit_test_set_id} may have been started: "
@@ -77,13 +90,15 @@ def tell_ending(ending: Ending, reports: Reports, job: Job) -> None:
             f"{unresolved.unit_test_set_id}"
         )
     show_what_goes_on(ending.result.outcomes, job)
-    annotate(ending.result)
-    summarize(ending.result, job.gate)
-    reports.write(ending.result, job.gate)
+    with outputs.to("the annotations"):
+        annotate(ending.result)
+    with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
+        summarize(ending.result, job.gate)
+    reports.write(ending.result, job.gate, outputs)
+    return outputs.tell_failures(_status_of(ending, job))
 
 
-def status_of_ending(ending: Ending, *, artifacts: str | None) -> Status:
-    """The exit status for how a batch ended; `artifacts` is where they were asked for."""
+def _status_of(ending: Ending, job: Job) -> Status:
     if ending.interrupted:
         return Status.INTERRUPTED
-    return status_of_batch(ending.result.outcomes, artifacts=artifacts is not None)
+    return status_of_batch(ending.result.outcomes, artifacts=job.artifacts is not None)

@@ -7,14 +7,27 @@ import shlex
 
 import click
 
-from amigo_async.cli.carrying import carried_out, note, write
+from amigo_async.cli.carrying import carried_out, interrupts
 from amigo_async.cli.demo import mixed_plans
-from amigo_async.cli.interrupts import Interrupts
 from amigo_async.cli.params import duration, quiet_option
 from amigo_async.cli.statuses import Status
+from amigo_async.cli.streams import note, write
 
 
-@click.command
+@click.command(
+    help="""Serve a sandbox of the API and its artifact store on this machine until stopped.
+
+    Writes the variables to set, in the form of a shell: those of any client, and
+    AMIGO_SANDBOX_SETS with the ids of the sets. For instance:
+
+    \b
+      amigo-async sandbox > sandbox.env &
+      sleep 1; . ./sandbox.env
+      amigo-async run $AMIGO_SANDBOX_SETS
+
+    Exit status: 0 when stopped by Ctrl-C or SIGTERM.
+    """,
+)
 @click.option(
     "--sets",
     type=click.IntRange(1),
@@ -41,25 +54,13 @@ from amigo_async.cli.statuses import Status
 @quiet_option
 @carried_out
 async def sandbox(*, sets: int, seconds: float, window: float, quiet: bool) -> int:
-    r"""Serve a sandbox of the API and its artifact store on this machine until stopped.
-
-    Writes the variables to set, in the form of a shell: those of any client, and
-    AMIGO_SANDBOX_SETS with the ids of the sets. For instance:
-
-    \b
-      amigo-async sandbox > sandbox.env &
-      sleep 1; . ./sandbox.env
-      amigo-async run $AMIGO_SANDBOX_SETS
-
-    Exit status: 0 when stopped by Ctrl-C or SIGTERM.
-    """
+    """Serve a sandbox of the API and its artifact store on this machine until stopped."""
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # a server that few commands need
 
     async with Sandbox(window=window) as served:
         ids = [served.add_set(plan) for plan in mixed_plans(sets, seconds)]
         variables = {**served.environment(), "AMIGO_SANDBOX_SETS": " ".join(ids)}
-        interrupts = Interrupts(lambda _: None, lambda: None)
-        with interrupts.caught():
+        with interrupts().caught(lambda _: None, lambda: None):
             for name, value in variables.items():
                 write(f"export {name}={shlex.quote(str(value))}")
             if not quiet:

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.carrying import drop_stdout, note
 from amigo_async.cli.jobs import Ending, Job
 from amigo_async.cli.reasons import amount_done, details, judged, reasons
+from amigo_async.cli.streams import drop_stdout, note
 from amigo_async.cli.words import VERDICTS, count, seconds, verdicts_said
 from amigo_async.errors import NotFoundError
 from amigo_async.escaping import log_line
@@ -26,6 +26,9 @@ STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}
 
 # Columns where the output is not a terminal, so that no id is ever cut or wrapped.
 _WIDTH: Final = 120
+
+# Columns of a terminal below which lines are left for it to wrap: an id is 24 wide.
+_NARROW: Final = 40
 
 
 class _Console(Console):
@@ -52,11 +55,11 @@ def show_summary(ending: Ending, job: Job, file: IO[str] | None = None) -> None:
     outcomes = ending.result.outcomes
     words = {**VERDICTS, "timed_out": "running"} if ending.interrupted else VERDICTS
     console = console_of(file or sys.stdout)
-    console.print(_table(outcomes, words))
+    print_table(console, _table(outcomes, words))
     for outcome in outcomes:
         _show_details(console, outcome, words, job.gate)
     counts = verdicts_said(ending.result.counts, words)
-    console.print(Text(f"{counts} in {seconds(ending.elapsed)}", "bold"))
+    console.print(Text(f"{counts} in {seconds(ending.elapsed)}", "bold"), soft_wrap=True)
     if job.artifacts is not None:
         saved = len({o.artifacts for o in outcomes if o.artifacts is not None})
         console.print(Text(f"{count(saved, 'artifact')} in {job.artifacts}"), soft_wrap=True)
@@ -75,8 +78,16 @@ def _table(outcomes: Iterable[RunOutcome], words: Mapping[str, str]) -> Table:
     return table
 
 
+def print_table(console: Console, table: Table) -> None:
+    """Print a table with its cells whole; a terminal too narrow for them wraps the lines."""
+    width = console.width
+    console.width = max(width, _WIDTH)
+    console.print(table)
+    console.width = width
+
+
 def plain_table(*columns: str) -> Table:
-    """A table whose cells are never cut or wrapped where there is room at all."""
+    """A table whose cells are not wrapped, for `print_table`."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         justify: JustifyMethod = "right" if name in ("tests", "time") else "left"
@@ -97,10 +108,10 @@ def _show_details(
     lines = judged(outcome, gate) + (reasons(outcome) if tell_all else details(outcome))
     if lines:
         style = STYLES.get(outcome.verdict, "yellow")
-        set_id = log_line(outcome.unit_test_set_id)
-        console.print(Text(f"{set_id} {words[outcome.verdict]}", style))
+        title = f"{log_line(outcome.unit_test_set_id)} {words[outcome.verdict]}"
+        console.print(Text(title, style), soft_wrap=True)
     for line in lines:
-        if console.is_terminal:
+        if console.is_terminal and console.width >= _NARROW:
             console.print(Padding(Text(line), (0, 0, 0, 2)))
         else:
             console.print(Text(f"  {line}"), soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.board import Board, Budgets
-from amigo_async.cli.carrying import note
+from amigo_async.cli.streams import note
 from amigo_async.events import Event
 
 # Seconds between two looks at what has changed.

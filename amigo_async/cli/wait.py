@@ -14,12 +14,19 @@ from amigo_async.cli.carrying import carried_out
 from amigo_async.cli.jobs import Ending, Job
 from amigo_async.cli.params import gate_option, ids_argument, quiet_option, read_ids, timeout_option
 from amigo_async.cli.reports import Reports, report_options
-from amigo_async.cli.run import status_of_ending, tell_ending
+from amigo_async.cli.run import tell_ending
 from amigo_async.client import AmigoClient
 from amigo_async.gate import Gate
 
 
-@click.command
+@click.command(
+    help="""Wait for runs that were started before, and collect their artifacts.
+
+    RUN_ID is the id of a run; - takes ids from stdin. Leaving does not stop a run.
+
+    Exit status: as that of run.
+    """,
+)
 @ids_argument("RUN_ID")
 @click.option("--artifacts", metavar="DIR", help="Fetch the artifacts into this folder.")
 @report_options
@@ -37,12 +44,7 @@ async def wait(
     quiet: bool,
     **kinds: Any,
 ) -> int:
-    """Wait for runs that were started before, and collect their artifacts.
-
-    RUN_ID is the id of a run; - takes ids from stdin. Leaving does not stop a run.
-
-    Exit status: as that of run.
-    """
+    """Wait for runs that were started before, and collect their artifacts."""
     reports = Reports(**kinds)
     run_ids = read_ids(ids, file, "RUN_ID")
     reports.check()
@@ -52,6 +54,7 @@ async def wait(
         visit.finished(run, verdict_of(run, gate, cancelled=False))
         if artifacts is None:
             return
+        visit.collecting = True
         if not run.artifacts_generated:
             visit.run = await client.wait_for_completion(
                 visit.run_id, timeout=ARTIFACTS_PATIENCE, require_artifacts=True
@@ -63,5 +66,4 @@ async def wait(
     )
     result = BatchResult([visit.outcome() for visit in attended.visits])
     ending = Ending(result, attended.elapsed, attended.interrupted, [])
-    tell_ending(ending, reports, Job(run_ids, artifacts=artifacts, gate=gate))
-    return status_of_ending(ending, artifacts=artifacts)
+    return tell_ending(ending, reports, Job(run_ids, artifacts=artifacts, gate=gate))
