@@ -9,7 +9,7 @@ import msgspec
 
 from amigo_async.testing import SetPlan
 from amigo_async.testing.documents import object_ids, results, specs
-from amigo_async.testing.plans import Fate
+from amigo_async.testing.simulation import Fate
 
 # What makes a page of fifty runs 1.7 MB.
 FULL = SetPlan(unit_tests=12, repeats=5, metrics=6)

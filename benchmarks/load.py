@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from amigo_async import BatchResult
 from amigo_async.testing import Sandbox, SetPlan, VirtualTimeLoop
-from amigo_async.testing.limits import Endpoint
-from amigo_async.testing.plans import Outcome
+from amigo_async.testing.simulation import Outcome
+from amigo_async.wire.endpoints import EndpointName
 from benchmarks import figures, machine, samples
 from benchmarks.stage import CREATES_A_WINDOW, WINDOW
 
@@ -28,7 +28,7 @@ MEMORY: Final = 32  # KiB
 _PASSED: Final[Outcome] = "passed"
 _OUTCOMES: Final[tuple[Outcome, ...]] = (*[_PASSED] * 8, "failed", "errored")
 # So much that all can be started at once.
-_RAISED: Final[dict[Endpoint, int | None]] = {"create": 1_000_000, "list": 1_000_000}
+_RAISED: Final[dict[EndpointName, int | None]] = {"create": 1_000_000, "list": 1_000_000}
 _HEAD: Final = (
     *("sets", "limits", "makespan (s)", "least (s)", "processor (s)", "requests", "refused (429)"),
     "memory a set (KiB)",

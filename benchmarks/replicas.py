@@ -26,7 +26,7 @@ import msgspec
 
 from amigo_async import AmigoClient
 from amigo_async.testing import Sandbox, SetPlan
-from amigo_async.testing.limits import Endpoint
+from amigo_async.wire.endpoints import EndpointName
 from benchmarks import command
 from benchmarks.figures import Aim, Result, Table, spread
 
@@ -114,7 +114,7 @@ async def take(who: Contestant, window: float, seed: int) -> Taken:
     dice = random.Random(seed)
     scale = window / 60.0
     # What is asked for at a real pace has a limit to match: only creates are to be scarce.
-    others: dict[Endpoint, int | None] = {"list": round(50 / scale), "artifacts": None}
+    others: dict[EndpointName, int | None] = {"list": round(50 / scale), "artifacts": None}
     async with Sandbox(seed=seed, window=window, limits=others) as sandbox:
         plans = [SetPlan(seconds=scale * dice.uniform(10.0, 40.0)) for _ in range(SETS)]
         set_ids = [sandbox.add_set(plan) for plan in plans]
@@ -131,7 +131,7 @@ async def take(who: Contestant, window: float, seed: int) -> Taken:
             ]
             passed: list[int] = await asyncio.gather(*map(_done, replicas, told))
             seconds = sandbox.now() - began
-        return _taken(who, sandbox, seconds, SETS - sum(passed))
+        return _taken(who, sandbox, window, seconds, SETS - sum(passed))
 
 
 async def _started(sandbox: Sandbox) -> Process:
@@ -161,7 +161,7 @@ async def _done(replica: Process, told: Any) -> int:
     return int(out)
 
 
-def _taken(who: Contestant, sandbox: Sandbox, seconds: float, lost: int) -> Taken:
+def _taken(who: Contestant, sandbox: Sandbox, window: float, seconds: float, lost: int) -> Taken:
     starts = [
         request.time
         for request in sandbox.requests
@@ -170,7 +170,7 @@ def _taken(who: Contestant, sandbox: Sandbox, seconds: float, lost: int) -> Take
     windows, ends = 0, 0.0
     for at in starts:
         if at >= ends:
-            windows, ends = windows + 1, at + sandbox._limits.length  # noqa: SLF001  # as it counts
+            windows, ends = windows + 1, at + window
     return Taken(
         who=who,
         seconds=seconds,

@@ -25,12 +25,12 @@ import msgspec
 
 from amigo_async import AmigoClient, RunOutcome
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
-from amigo_async.testing.limits import Endpoint
+from amigo_async.wire.endpoints import EndpointName
 from benchmarks import machine, samples
 from benchmarks.samples import Sample
 
 # Windows of two seconds, with room for a round in each: the gates are at work all the time.
-_ROUTES: Final[tuple[Endpoint, ...]] = ("sign_in", "create", "list", "cancel", "artifacts")
+_ROUTES: Final[tuple[EndpointName, ...]] = ("sign_in", "create", "list", "cancel", "artifacts")
 _LIMITS: Final = dict.fromkeys(_ROUTES, 150)
 _SIZE: Final = 200_000
 _PLAN: Final = SetPlan(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from amigo_async.testing.record import Route
+from amigo_async.testing.server import Route
 from tests.fault_headers import HEADERS
 from tests.fault_kinds import PLAIN, Kind
 

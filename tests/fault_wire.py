@@ -26,7 +26,7 @@ import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from amigo_async.testing import Sandbox
-from amigo_async.testing.record import Route
+from amigo_async.testing.server import Route
 from tests import tls_servers
 from tests.tls_servers import HOST, listening
 
@@ -227,7 +227,7 @@ class Wire:
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[Wire]:
         self.store_url = self.sandbox.store_url
-        self.sandbox._store.base = self.url(STORE)
+        self.sandbox.store_url = self.url(STORE)
         async with AsyncExitStack() as stack:
             nobody = stack.enter_context(socket.socket())
             nobody.bind((HOST, 0))

@@ -64,11 +64,13 @@ class HAProxy:
 
     Attributes:
         started: How many processes there have been.
+        upstream_store: Where the store of the sandbox is.
     """
 
     program: str
     folder: Path
     started: int = 0
+    upstream_store: str = ""
     ports: dict[str, int] = field(default_factory=dict)
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -81,6 +83,7 @@ class HAProxy:
         served = cls(needs("haproxy", "haproxy, with apt-get install"), folder)
         served.ports = {name: free_port() for name in ("api", "store", "forward", "admin")}
         settings = settings or Settings()
+        served.upstream_store = sandbox.store_url
         text = CONFIG.format(
             upstream=urlsplit(sandbox.base_url).netloc,
             upstream_store=urlsplit(sandbox.store_url).netloc,
@@ -90,7 +93,7 @@ class HAProxy:
         (folder / "haproxy.cfg").write_text(text)
         try:
             await served.start()
-            sandbox._store.base = served.url("store")
+            sandbox.store_url = served.url("store")
             yield served
         finally:
             for process in served._processes:

@@ -25,8 +25,8 @@ from amigo_async.testing import (
     SetPlan,
 )
 from amigo_async.testing.accounts import Accounts
-from amigo_async.testing.record import Route
-from amigo_async.testing.store import Store
+from amigo_async.testing.artifact_store import ArtifactStore
+from amigo_async.testing.server import Route
 from tests.evidence import Evidence
 
 # Every character that JSON, URLs, HTML or a regular expression treats in a way of its own.
@@ -100,9 +100,9 @@ def credentials(request: Request) -> Iterator[str]:
 
 def watch(patch: pytest.MonkeyPatch, secrets: set[str]) -> None:
     """From now on, note all that a sandbox of this process gives away."""
-    presign, issue = Store.presign, Accounts.issue
+    presign, issue = ArtifactStore.presign, Accounts.issue
 
-    def presigned(store: Store, *about: Any) -> Any:
+    def presigned(store: ArtifactStore, *about: Any) -> Any:
         url, expires = presign(store, *about)
         query = str(url).partition("?")[2]
         pairs = dict(pair.split("=", 1) for pair in query.split("&"))
@@ -114,7 +114,7 @@ def watch(patch: pytest.MonkeyPatch, secrets: set[str]) -> None:
         secrets.add(str(token))
         return token, expires
 
-    patch.setattr(Store, "presign", presigned)
+    patch.setattr(ArtifactStore, "presign", presigned)
     patch.setattr(Accounts, "issue", issued)
 
 

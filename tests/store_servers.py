@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -13,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import botocore.config  # type: ignore[import-untyped] # it has no types
 import botocore.session  # type: ignore[import-untyped] # it has no types
@@ -187,36 +185,26 @@ class SandboxStore:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._paths: dict[str, str] = {}
+        self._runs = {key: self._run(key, data) for key, data in ((KEY, DATA), (EMPTY, b""))}
+        # Never has artifacts: nothing is where its link leads.
+        self._none = sandbox.start_run(sandbox.add_set(SetPlan(artifacts_after=None)))
 
     @classmethod
     @contextmanager
     def serving(cls, folder: Path) -> Iterator[SandboxStore]:
         with Sandbox().in_thread() as sandbox:
-            served = cls(sandbox)
-            asyncio.run(served._fill())
-            yield served
+            yield cls(sandbox)
 
-    async def _fill(self) -> None:
-        """Let there be two runs, whose artifacts are the objects."""
-        async with self._sandbox.client() as client:
-            for key, data in ((KEY, DATA), (EMPTY, b"")):
-                artifact = ArtifactPlan(name=key.rsplit("/", 1)[1], content_type="application/zip")
-                plan = SetPlan(seconds=0, artifacts_after=0, artifact=artifact)
-                created = await client.runs.create(self._sandbox.add_set(plan))
-                run_id = created.simulation_unit_test_set_run_id
-                self._sandbox.change_artifact(run_id, data)
-                link = await client.runs.artifacts(run_id)
-                self._paths[key] = urlsplit(link.presigned_url).path
+    def _run(self, key: str, data: bytes) -> str:
+        """A run whose artifact is the object."""
+        artifact = ArtifactPlan(name=key.rsplit("/", 1)[1], content_type="application/zip")
+        plan = SetPlan(seconds=0, artifacts_after=0, artifact=artifact)
+        run_id = self._sandbox.start_run(self._sandbox.add_set(plan))
+        self._sandbox.change_artifact(run_id, data)
+        return run_id
 
     def url(self, key: str = KEY, *, expires_in: int = 3600) -> str:
-        store = self._sandbox._store
-        path = self._paths.get(key) or "/artifact-bucket/sandbox/none.zip"
-        now = self._sandbox._epoch.now() + min(0, expires_in) - 1
-        url, _ = store._signer.presign(
-            "GET", self._sandbox.store_url, path, now=now, lifetime=max(1, expires_in)
-        )
-        return str(url)
+        return self._sandbox.presign(self._runs.get(key, self._none), lifetime=expires_in)
 
 
 Store: TypeAlias = Nginx | S3rver | SandboxStore

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from amigo_async.errors import (
     ArtifactError,
 )
-from amigo_async.testing.clock import VirtualTimeLoop
+from amigo_async.testing import VirtualTimeLoop
 from tests.artifact_files import NAME, names, no_file_left_open, small  # noqa: F401 # fixtures
 from tests.fake_store import FakeStore, Room, Step
 

@@ -34,7 +34,7 @@ from amigo_async.events import (
     SignedIn,
 )
 from amigo_async.testing import Fault, Sandbox, SetPlan
-from amigo_async.testing.plans import Outcome
+from amigo_async.testing.simulation import Outcome
 
 pytestmark = pytest.mark.anyio
 

@@ -20,14 +20,14 @@ from amigo_async import AmigoClient, BatchResult, ConfigurationError
 from amigo_async.errors import TransportError
 from amigo_async.events import Event, RequestRetried
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
-from amigo_async.testing.limits import Endpoint
+from amigo_async.wire.endpoints import EndpointName
 from tests import tls_servers as tls
 from tests.proxies import HAProxy, Settings, Tunnels
 from tests.store_servers import free_port
 
 pytestmark = pytest.mark.anyio
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = ("create", "list", "artifacts")
+ENDPOINTS: Final[tuple[EndpointName, ...]] = ("create", "list", "artifacts")
 # A run of a second at most: HAProxy's time is real.
 PLAN = SetPlan(
     seconds=(0.1, 1.0), artifacts_after=0.1, artifact=ArtifactPlan(size=300_000, checksum="sha256")
@@ -187,7 +187,7 @@ async def test_a_proxy_of_the_environment_serves_for_the_api_and_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sandbox_behind(tmp_path) as (sandbox, proxy):
-        sandbox._store.base = sandbox.store_url
+        sandbox.store_url = proxy.upstream_store
         monkeypatch.setenv("HTTP_PROXY", proxy.url("forward"))
         async with (
             aiohttp.ClientSession(trust_env=True) as http,
@@ -213,7 +213,7 @@ async def behind_tls() -> AsyncIterator[Sandbox]:
         tls.Front(sandbox.base_url, context).open() as api,
         tls.Front(sandbox.store_url, context).open() as store,
     ):
-        sandbox.base_url, sandbox._store.base = api.url, store.url
+        sandbox.base_url, sandbox.store_url = api.url, store.url
         yield sandbox
 
 
@@ -239,7 +239,7 @@ async def test_tls_to_the_api_and_the_store_goes_through_the_proxy(
         async with given as http, sandbox.client(http=http) as client:
             assert (await collected(client, sandbox, tmp_path / "out")).passed
         targets = {asked.split(" ", 2)[1] for asked in proxy.asked}
-        servers = (sandbox.base_url, sandbox._store.base)
+        servers = (sandbox.base_url, sandbox.store_url)
         assert targets == {server.removeprefix("https://") for server in servers}
         named = [line.lower() for asked in proxy.asked for line in asked.splitlines()]
         assert len(proxy.asked) == sum(line.startswith("proxy-authorization:") for line in named)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from datetime import UTC, datetime
 
 import pytest
@@ -22,7 +21,7 @@ def basic(name: str, token: str) -> dict[str, str]:
     return {"Authorization": f"Basic {pair}"}
 
 
-async def test_sign_in_gives_a_token_that_is_good_until_it_says() -> None:
+async def test_a_token_is_valid_until_it_expires() -> None:
     async with serving(token_lifetime=100.0) as caller:
         answer = await caller.sign_in()
         assert answer.status == 200
@@ -34,30 +33,19 @@ async def test_sign_in_gives_a_token_that_is_good_until_it_says() -> None:
         await sleep(100)
         late = await caller.call("GET", token=told.id_token)
         assert (late.status, late.detail) == (401, "Invalid authorization credentials.")
-        await caller.sign_in()
-        assert len(caller.sandbox._accounts._tokens) == 1  # expired ones are not kept
-
-
-async def test_a_token_looks_like_a_jwt_and_names_its_user() -> None:
-    async with serving() as caller:
-        token = (await caller.sign_in()).json()["id_token"]
-        head, claims, seal = (part + "=" * (-len(part) % 4) for part in token.split("."))
-        assert json.loads(base64.urlsafe_b64decode(head)) == {"alg": "HS256", "typ": "JWT"}
-        assert json.loads(base64.urlsafe_b64decode(claims))["sub"] == caller.sandbox.user_id
-        assert len(base64.urlsafe_b64decode(seal)) == 32
 
 
 @pytest.mark.parametrize(
     "headers", [{"x_api_key": "wrong"}, {"x_api_key_id": "wrong"}, {"x_user_id": "wrong"}]
 )
-async def test_sign_in_with_something_wrong_is_401(headers: dict[str, str]) -> None:
+async def test_sign_in_with_a_wrong_key_is_401(headers: dict[str, str]) -> None:
     async with serving() as caller:
         answer = await caller.sign_in(**headers)
         assert answer.status == 401
         assert isinstance(answer.detail, str)
 
 
-async def test_sign_in_without_its_headers_is_422_and_names_each() -> None:
+async def test_sign_in_without_headers_is_422() -> None:
     async with serving() as caller:
         answer = await caller.call("POST", "user/signin_with_api_key", token="")
         assert answer.status == 422
@@ -70,21 +58,17 @@ async def test_sign_in_without_its_headers_is_422_and_names_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "authorization", ["", "Bearer", "Bearer x", "Digest x", "Basic ?", "Basic eA=="]
+    "authorization", [None, "", "Bearer", "Bearer x", "Digest x", "Basic ?", "Basic eA=="]
 )
-async def test_no_good_authorization_is_401(authorization: str) -> None:
+async def test_invalid_authorization_is_401(authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
     async with serving() as caller:
-        answer = await caller.call("GET", token="", headers={"Authorization": authorization})
+        answer = await caller.call("GET", token="", headers=headers)
         assert answer.status == 401
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_no_authorization_at_all_is_401() -> None:
-    async with serving() as caller:
-        assert (await caller.call("GET", token="")).status == 401
-
-
-async def test_basic_takes_the_user_and_the_token() -> None:
+async def test_basic_authorization() -> None:
     async with serving() as caller:
         name = f"{caller.sandbox.organization_id}_{caller.sandbox.user_id}"
         good = await caller.call("GET", token="", headers=basic(name, caller.token))
@@ -93,13 +77,13 @@ async def test_basic_takes_the_user_and_the_token() -> None:
             assert (await caller.call("GET", token="", headers=headers)).status == 401
 
 
-async def test_the_scheme_is_read_in_any_case() -> None:
+async def test_scheme_in_any_case() -> None:
     async with serving() as caller:
         headers = {"Authorization": f"bEARER {caller.token}"}
         assert (await caller.call("GET", token="", headers=headers)).status == 200
 
 
-async def test_a_token_of_another_organization_needs_its_issuer() -> None:
+async def test_guests_name_their_issuer() -> None:
     async with serving() as caller:
         caller.sandbox.add_user("guest", organization_id="issuer", guest_of=["sandbox"])
         token = caller.sandbox.issue_token("guest", organization_id="issuer")
@@ -117,7 +101,7 @@ async def test_a_token_of_another_organization_needs_its_issuer() -> None:
         )
 
 
-async def test_an_organization_has_keys_of_its_own() -> None:
+async def test_keys_belong_to_an_organization() -> None:
     async with serving() as caller:
         caller.sandbox.add_user("boss", organization_id="other")
         caller.sandbox.add_api_key("id", "key", organization_id="other")
@@ -132,7 +116,7 @@ async def test_an_organization_has_keys_of_its_own() -> None:
         assert (await caller.call("GET", organization="empty")).status == 401
 
 
-async def test_a_user_of_another_organization_who_is_no_guest_is_403() -> None:
+async def test_strangers_are_403() -> None:
     async with serving() as caller:
         caller.sandbox.add_user("stranger", organization_id="issuer")
         token = caller.sandbox.issue_token("stranger", organization_id="issuer")
@@ -150,14 +134,14 @@ async def test_a_user_of_another_organization_who_is_no_guest_is_403() -> None:
         ("GET", f"{RUNS}{NOWHERE}/artifacts/"),
     ],
 )
-async def test_an_unknown_organization_is_404_before_all_else(method: str, path: str) -> None:
+async def test_unknown_organization_is_404(method: str, path: str) -> None:
     async with serving() as caller:
         answer = await caller.call(method, path, organization="elsewhere", token="bad")
         assert answer.status == 404
         assert "elsewhere" in answer.detail
 
 
-async def test_expired_tokens_are_refused_and_new_ones_taken() -> None:
+async def test_expire_tokens() -> None:
     async with serving() as caller:
         caller.sandbox.expire_tokens()
         assert (await caller.call("GET")).status == 401
@@ -180,7 +164,7 @@ async def completed(caller: Caller) -> str:
         (Permission.GET_STATE_MACHINE, "GET", RUNS + "{run}/artifacts/"),
     ],
 )
-async def test_a_missing_permission_is_403(missing: Permission, method: str, path: str) -> None:
+async def test_missing_permission_is_403(missing: Permission, method: str, path: str) -> None:
     async with serving() as caller:
         run_id = await completed(caller)
         token = await caller.as_user(sorted(ALL - {missing}))
@@ -189,7 +173,7 @@ async def test_a_missing_permission_is_403(missing: Permission, method: str, pat
         assert (answer.status, missing.value in answer.detail) == (403, True)
 
 
-async def test_runs_are_not_listed_without_the_permission() -> None:
+async def test_list_is_empty_without_permission() -> None:
     async with serving() as caller:
         run_id = await completed(caller)
         token = await caller.as_user(sorted(ALL - {Permission.GET_RUN}))
@@ -200,7 +184,7 @@ async def test_runs_are_not_listed_without_the_permission() -> None:
         assert len(page["filter_values"]["simulation_unit_test_set_ids"]) == 1
 
 
-async def test_specs_and_results_are_empty_without_the_permission_for_sets() -> None:
+async def test_no_specs_without_permission() -> None:
     async with serving() as caller:
         run_id = await completed(caller)
         token = await caller.as_user(sorted(ALL - {Permission.GET_SET}))
@@ -210,7 +194,7 @@ async def test_specs_and_results_are_empty_without_the_permission_for_sets() -> 
         assert len(shown["unit_test_run_specs"]) == len(shown["unit_test_run_results"]) == 3
 
 
-async def test_some_fields_are_blank_without_the_permission_for_unit_tests() -> None:
+async def test_blank_fields_without_permission() -> None:
     async with serving() as caller:
         run_id = await completed(caller)
         token = await caller.as_user(sorted(ALL - {Permission.GET_TEST}))

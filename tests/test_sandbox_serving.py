@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 # What it remembers
 
 
-async def test_requests_are_remembered_in_order() -> None:
+async def test_requests() -> None:
     async with serving(plan=SetPlan(seconds=0, artifacts_after=0)) as caller:
         await caller.sign_in()
         run_id = await caller.start(caller.sandbox.add_set())
@@ -47,6 +47,9 @@ async def test_requests_are_remembered_in_order() -> None:
         assert requests[2].path == f"/v1/sandbox/{RUNS}"
         assert (requests[4].range, requests[4].sent) == ("bytes=0-9", len(answer.body))
         assert requests[2].range is None
+        assert requests[2].raw_query == f"id={run_id}&sort_by=%2Bcreated_at&limit=5"
+        assert run_id not in requests[1].body.decode()
+        assert caller.sandbox.runs[0].unit_test_set_id in requests[1].body.decode()
         assert all(one.organization_id == "sandbox" for one in requests)
         assert all(one.ended is not None and one.ended >= one.time for one in requests)
         assert caller.sandbox.count("store") == 1
@@ -56,7 +59,7 @@ async def test_requests_are_remembered_in_order() -> None:
         assert caller.sandbox.requests == []
 
 
-async def test_no_secret_shows_in_what_is_remembered() -> None:
+async def test_requests_show_no_secret() -> None:
     async with serving(plan=SetPlan(seconds=0, artifacts_after=0)) as caller:
         await caller.sign_in()
         run_id = await caller.start(caller.sandbox.add_set())
@@ -80,7 +83,7 @@ async def test_no_secret_shows_in_what_is_remembered() -> None:
         assert ("X-Amz-Signature", query["X-Amz-Signature"]) in caller.sandbox.requests[3].query
 
 
-async def test_only_the_latest_requests_are_kept() -> None:
+async def test_keep_requests() -> None:
     async with serving(keep_requests=3) as caller:
         for number in range(5):
             await caller.call("GET", query=f"limit={number}")
@@ -88,7 +91,7 @@ async def test_only_the_latest_requests_are_kept() -> None:
         assert all(one.status == 200 for one in caller.sandbox.requests)
 
 
-async def test_a_request_in_progress_is_remembered_without_its_end() -> None:
+async def test_request_in_progress() -> None:
     async with serving(keep_requests=2) as caller:
         caller.sandbox.fault("list", Fault.delay(100))
         slow = asyncio.create_task(caller.call("GET"))
@@ -115,7 +118,7 @@ async def open_response(
     [Fault.stall(5), Fault.delay(10_000), Fault.delay(10_000, after_work=True), Fault.drip(1000.0)],
     ids=lambda fault: fault.kind,
 )
-async def test_it_stops_at_once_with_requests_in_progress(fault: Fault) -> None:
+async def test_stops_with_requests_in_progress(fault: Fault) -> None:
     before = asyncio.all_tasks()
     async with aiohttp.ClientSession() as http:
         sandbox = Sandbox()
@@ -139,7 +142,7 @@ async def test_it_stops_at_once_with_requests_in_progress(fault: Fault) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_it_stops_at_once_while_nobody_reads_what_it_sends() -> None:
+async def test_stops_while_nobody_reads() -> None:
     before = asyncio.all_tasks()
     plan = SetPlan(seconds=0, artifacts_after=0, artifact=ArtifactPlan(size=64 * MIB))
     async with serving(plan=plan) as caller:
@@ -156,13 +159,13 @@ async def test_it_stops_at_once_while_nobody_reads_what_it_sends() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_two_sandboxes_do_not_know_each_other() -> None:
+async def test_two_sandboxes() -> None:
     async with serving() as one, serving() as two:
         assert len({one.sandbox.base_url, two.sandbox.base_url, one.sandbox.store_url}) == 3
         assert (await two.call("GET", token=one.token)).status == 401
 
 
-async def test_it_can_serve_again() -> None:
+async def test_serve_again() -> None:
     sandbox = Sandbox(plan=SetPlan(seconds=1))
     for _ in range(2):
         async with sandbox, aiohttp.ClientSession() as http:
@@ -175,7 +178,7 @@ async def test_it_can_serve_again() -> None:
 # Clients
 
 
-async def test_its_client_runs_a_set_from_start_to_artifact(tmp_path: Any) -> None:
+async def test_client(tmp_path: Any) -> None:
     async with Sandbox(plan=SetPlan(seconds=5)) as sandbox, sandbox.client() as client:
         (set_id,) = sandbox.add_sets(1)
         created = await client.runs.create(set_id)
@@ -187,7 +190,7 @@ async def test_its_client_runs_a_set_from_start_to_artifact(tmp_path: Any) -> No
         assert path.read_bytes() == sandbox.artifact_bytes(run.id)
 
 
-async def test_its_client_takes_other_settings() -> None:
+async def test_client_with_other_settings() -> None:
     async with Sandbox() as sandbox:
         auth = BearerAuth(sandbox.issue_token())
         async with sandbox.client(auth=auth) as client:
@@ -195,7 +198,7 @@ async def test_its_client_takes_other_settings() -> None:
         assert sandbox.count("sign_in") == 0
 
 
-async def test_its_environment_is_enough_for_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Sandbox() as sandbox:
         for name, value in sandbox.environment().items():
             monkeypatch.setenv(name, value)
@@ -216,7 +219,7 @@ def get(sandbox: Sandbox, query: str = "") -> Any:
         return json.loads(response.read())
 
 
-def test_a_thread_of_its_own_serves_plain_code() -> None:
+def test_in_thread() -> None:
     before = threading.active_count()
     with Sandbox().in_thread() as sandbox:
         assert threading.active_count() > before
@@ -226,7 +229,7 @@ def test_a_thread_of_its_own_serves_plain_code() -> None:
     assert threading.active_count() == before
 
 
-def test_threads_do_not_get_in_each_other_s_way() -> None:
+def test_calls_from_many_threads() -> None:
     limits: Any = {"create": 1000}
     with Sandbox(limits=limits).in_thread() as sandbox:
         spent: list[int] = []
@@ -246,14 +249,14 @@ def test_threads_do_not_get_in_each_other_s_way() -> None:
         assert len({run.id for run in sandbox.runs}) == 400
 
 
-def test_a_thread_of_its_own_ends_with_an_error_too() -> None:
+def test_thread_ends_after_an_error() -> None:
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="mine"), Sandbox().in_thread():
         raise RuntimeError("mine")
     assert threading.active_count() == before
 
 
-def test_what_keeps_it_from_serving_is_raised_where_it_was_started(
+def test_start_fails_in_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def fail(*_: object) -> None:
@@ -266,27 +269,27 @@ def test_what_keeps_it_from_serving_is_raised_where_it_was_started(
     assert threading.active_count() == before
 
 
-async def test_what_keeps_it_from_serving_leaves_nothing_open(
+async def test_start_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start, calls = web.TCPSite.start, []
+    start = web.TCPSite.start
+    ports: list[int] = []
 
     async def second_fails(site: web.TCPSite) -> None:
-        calls.append(site)
-        if len(calls) == 2:
+        if ports:
             raise OSError("no port is free")
         await start(site)
+        ports.append(site._runner.addresses[0][1])
 
     monkeypatch.setattr(web.TCPSite, "start", second_fails)
-    sandbox = Sandbox()
     with pytest.raises(OSError, match="no port is free"):
-        await sandbox.__aenter__()
-    assert sandbox._runners == []
-    await sleep(1)
+        await Sandbox().__aenter__()
+    with pytest.raises(OSError, match="Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", ports[0])
     gc.collect()
 
 
-def test_the_plugin_gives_a_sandbox(pytester: pytest.Pytester) -> None:
+def test_plugin(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import json, urllib.request
@@ -303,7 +306,7 @@ def test_the_plugin_gives_a_sandbox(pytester: pytest.Pytester) -> None:
     plugin_passes(pytester)
 
 
-def test_the_plugin_s_marker_takes_any_setting(pytester: pytest.Pytester) -> None:
+def test_plugin_marker(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import pytest

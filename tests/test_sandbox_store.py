@@ -109,37 +109,35 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: ", ".join(map(":".join, case.headers.items()))
-)
-async def test_ranges_and_conditions(case: Case) -> None:
+async def test_ranges_and_conditions() -> None:
     async with serving(plan=planned(size=SIZE)) as caller:
         run_id = await finished(caller)
         link, data = await caller.link(run_id), caller.sandbox.artifact_bytes(run_id)
         whole = await caller.fetch("GET", link)
         known = {"etag": whole.headers["ETag"], "modified": whole.headers["Last-Modified"]}
-        headers = {name: value.format(**known) for name, value in case.headers.items()}
-        answer = await caller.fetch("GET", link, headers=headers)
-
-        assert answer.status == case.status
-        content_range = answer.headers.get("Content-Range")
-        if case.code is not None:
-            assert code(answer) == case.code
-            assert content_range == ("bytes */100" if case.status == 416 else None)
-        elif case.span is None:
-            assert (answer.body, answer.headers["ETag"]) == (b"", known["etag"])
-        else:
+        for case in CASES:
+            headers = {name: value.format(**known) for name, value in case.headers.items()}
+            answer = await caller.fetch("GET", link, headers=headers)
+            assert answer.status == case.status, case
+            content_range = answer.headers.get("Content-Range")
+            if case.code is not None:
+                assert code(answer) == case.code, case
+                assert content_range == ("bytes */100" if case.status == 416 else None), case
+                continue
+            assert answer.headers["ETag"] == known["etag"], case
+            if case.span is None:
+                assert answer.body == b"", case
+                continue
             start, stop = case.span
-            assert answer.body == data[start:stop]
+            assert answer.body == data[start:stop], case
             part = f"bytes {start}-{stop - 1}/100" if case.status == 206 else None
-            assert content_range == part
-            assert answer.headers["Content-Length"] == str(stop - start)
-            assert answer.headers["ETag"] == known["etag"]
-            assert answer.headers["Accept-Ranges"] == "bytes"
+            assert content_range == part, case
+            assert answer.headers["Content-Length"] == str(stop - start), case
+            assert answer.headers["Accept-Ranges"] == "bytes", case
 
 
 @pytest.mark.parametrize("wanted", ["bytes=0-", "bytes=-5", "bytes=0-0"])
-async def test_an_empty_object_has_no_range(wanted: str) -> None:
+async def test_range_of_an_empty_object(wanted: str) -> None:
     async with serving(plan=planned(size=0)) as caller:
         link = await caller.link(await finished(caller))
         whole = await caller.fetch("GET", link)
@@ -151,7 +149,7 @@ async def test_an_empty_object_has_no_range(wanted: str) -> None:
 # Links
 
 
-async def test_a_link_says_when_it_expires_and_does() -> None:
+async def test_links_expire() -> None:
     async with serving(plan=planned(), link_lifetime=100) as caller:
         run_id = await finished(caller)
         answer = await caller.artifacts(run_id)
@@ -167,9 +165,11 @@ async def test_a_link_says_when_it_expires_and_does() -> None:
         assert (late.status, code(late)) == (403, "AccessDenied")
         assert b"Request has expired" in late.body
         assert (await caller.fetch("GET", await caller.link(run_id))).status == 200
+        expired = await caller.fetch("GET", caller.sandbox.presign(run_id, lifetime=0))
+        assert (expired.status, b"Request has expired" in expired.body) == (403, True)
 
 
-async def test_the_store_is_another_server_and_the_key_has_the_run_in_it() -> None:
+async def test_store_is_another_server() -> None:
     async with serving(plan=planned()) as caller:
         run_id = await finished(caller)
         link = await caller.link(run_id)
@@ -192,9 +192,11 @@ async def test_the_store_is_another_server_and_the_key_has_the_run_in_it() -> No
         ("%C3%A9", "%c3%a9"),
         ("&X-Amz-Signature", "&extra=1&X-Amz-Signature"),
         ("X-Amz-Credential=AKIA", "X-Amz-Credential=BKIA"),
+        ("X-Amz-Date=2", "X-Amz-Date=3"),
+        ("&X-Amz-SignedHeaders=host", ""),
     ],
 )
-async def test_a_link_that_was_changed_is_refused(old: str, new: str) -> None:
+async def test_altered_link(old: str, new: str) -> None:
     async with serving(plan=planned(name="out put é+.zip")) as caller:
         link = await caller.link(await finished(caller))
         assert old in link
@@ -204,40 +206,22 @@ async def test_a_link_that_was_changed_is_refused(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b.zip", "50% + é&c=d?#;.zip", "%2F%2e", "..", "ünï/cöde"])
-async def test_any_name_is_a_key(name: str) -> None:
+async def test_any_name(name: str) -> None:
     async with serving(plan=planned(name=name)) as caller:
         run_id = await finished(caller)
         answer = await caller.fetch("GET", await caller.link(run_id))
         assert (answer.status, answer.body) == (200, caller.sandbox.artifact_bytes(run_id))
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("X-Amz-Expires=900", "X-Amz-Expires=soon"),
-        ("X-Amz-Expires=900", "X-Amz-Expires=999999999"),
-        ("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-Algorithm=NONE"),
-        ("X-Amz-Date=2", "X-Amz-Date=x"),
-        ("X-Amz-SignedHeaders=host&", ""),
-        ("X-Amz-Date=", "X-Amz-Datum="),
-    ],
-)
-async def test_a_link_that_cannot_be_read_is_400(old: str, new: str) -> None:
+async def test_unsigned_link() -> None:
     async with serving(plan=planned()) as caller:
         link = await caller.link(await finished(caller))
-        assert old in link
-        answer = await caller.fetch("GET", link.replace(old, new))
-        assert (answer.status, code(answer)) == (400, "AuthorizationQueryParametersError")
+        for unsigned in (link.partition("?")[0], link.partition("&X-Amz-Signature")[0]):
+            answer = await caller.fetch("GET", unsigned)
+            assert (answer.status, code(answer)) == (403, "AccessDenied")
 
 
-async def test_without_a_signature_access_is_denied() -> None:
-    async with serving(plan=planned()) as caller:
-        link = await caller.link(await finished(caller))
-        answer = await caller.fetch("GET", link.partition("?")[0])
-        assert (answer.status, code(answer)) == (403, "AccessDenied")
-
-
-async def test_two_ways_to_authorize_are_one_too_many() -> None:
+async def test_link_with_authorization() -> None:
     async with serving(plan=planned()) as caller:
         link = await caller.link(await finished(caller))
         for authorization in (f"Bearer {caller.token}", "Basic eDp5"):
@@ -247,23 +231,7 @@ async def test_two_ways_to_authorize_are_one_too_many() -> None:
             assert b"Only one auth mechanism allowed" in answer.body
 
 
-async def test_links_are_signed_as_botocore_signs_them() -> None:
-    botocore = pytest.importorskip("botocore.auth")
-    credentials = pytest.importorskip("botocore.credentials")
-    request = pytest.importorskip("botocore.awsrequest")
-    async with serving(plan=planned(name="out put é+~.zip")) as caller:
-        run_id = await finished(caller)
-        link = await caller.link(run_id)
-        signer = caller.sandbox._store._signer
-        key = credentials.Credentials(signer._access_key_id, str(signer._secret))
-        theirs = request.AWSRequest("GET", link.partition("?")[0])
-        botocore.S3SigV4QueryAuth(key, "s3", "us-east-1", expires=900).add_auth(theirs)
-        answer = await caller.fetch("GET", theirs.url)
-        # botocore goes by the machine's clock, which is behind by what was skipped.
-        assert (answer.status, answer.body) == (200, caller.sandbox.artifact_bytes(run_id))
-
-
-async def test_a_key_without_an_object_is_404() -> None:
+async def test_missing_object_is_404() -> None:
     async with serving(plan=SetPlan(seconds=1, artifacts_after=50)) as caller:
         run_id = await finished(caller)
         link = caller.sandbox.presign(run_id)
@@ -274,14 +242,14 @@ async def test_a_key_without_an_object_is_404() -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
-async def test_only_reading_is_allowed(method: str) -> None:
+async def test_store_is_read_only(method: str) -> None:
     async with serving(plan=planned()) as caller:
         link = await caller.link(await finished(caller))
         answer = await caller.fetch(method, link)
         assert (answer.status, code(answer)) == (405, "MethodNotAllowed")
 
 
-async def test_head_needs_a_link_of_its_own_and_has_no_body() -> None:
+async def test_head() -> None:
     async with serving(plan=planned(size=1000, checksum="sha256")) as caller:
         run_id = await finished(caller)
         got = await caller.link(run_id)
@@ -301,7 +269,7 @@ async def test_head_needs_a_link_of_its_own_and_has_no_body() -> None:
 # Objects
 
 
-async def test_a_zip_holds_the_run_s_results() -> None:
+async def test_zip() -> None:
     async with serving(plan=planned()) as caller:
         run_id = await finished(caller)
         answer = await caller.fetch("GET", await caller.link(run_id))
@@ -312,7 +280,7 @@ async def test_a_zip_holds_the_run_s_results() -> None:
             assert len(archive.namelist()) == 4
 
 
-async def test_a_json_gz_holds_the_run_s_results() -> None:
+async def test_json_gz() -> None:
     plan = planned(form="json.gz", name="r.json.gz", content_encoding="gzip")
     async with serving(plan=plan) as caller:
         run_id = await finished(caller)
@@ -323,7 +291,7 @@ async def test_a_json_gz_holds_the_run_s_results() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1000, MIB, 3 * MIB + 17])
-async def test_noise_has_its_size_and_is_the_same_however_it_is_read(size: int) -> None:
+async def test_noise(size: int) -> None:
     async with serving(plan=planned(size=size)) as caller:
         run_id = await finished(caller)
         link, data = await caller.link(run_id), caller.sandbox.artifact_bytes(run_id)
@@ -336,14 +304,14 @@ async def test_noise_has_its_size_and_is_the_same_however_it_is_read(size: int) 
                 assert part.body == data[start : start + 101]
 
 
-async def test_every_block_of_noise_is_another() -> None:
+async def test_blocks_of_noise_differ() -> None:
     async with serving(plan=planned(size=4 * MIB)) as caller:
         data = caller.sandbox.artifact_bytes(await finished(caller))
         heads = {data[at : at + 64] for at in range(0, len(data), MIB)}
         assert len(heads) == 4
 
 
-async def test_a_part_of_an_object_of_a_tebibyte_is_there_at_once() -> None:
+async def test_tebibyte() -> None:
     async with serving(plan=planned(size=1024**4)) as caller:
         link = await caller.link(await finished(caller))
         headers = {"Range": f"bytes=-{MIB}"}
@@ -361,9 +329,7 @@ async def test_a_part_of_an_object_of_a_tebibyte_is_there_at_once() -> None:
         ("multipart", 100, False),
     ],
 )
-async def test_an_etag_is_the_md5_or_that_of_an_upload_in_parts(
-    etag: Any, size: int, is_md5: bool
-) -> None:
+async def test_etag(etag: Any, size: int, is_md5: bool) -> None:
     async with serving(plan=planned(size=size, etag=etag)) as caller:
         run_id = await finished(caller)
         answer = await caller.fetch(
@@ -377,7 +343,7 @@ async def test_an_etag_is_the_md5_or_that_of_an_upload_in_parts(
 
 @pytest.mark.parametrize("kind", ["sha256", "crc32", None])
 @pytest.mark.parametrize("size", [1000, 2 * MIB])
-async def test_a_checksum_comes_with_the_whole_object(kind: Any, size: int) -> None:
+async def test_checksum(kind: Any, size: int) -> None:
     async with serving(plan=planned(size=size, checksum=kind)) as caller:
         run_id = await finished(caller)
         link, data = await caller.link(run_id), caller.sandbox.artifact_bytes(run_id)
@@ -395,7 +361,7 @@ async def test_a_checksum_comes_with_the_whole_object(kind: Any, size: int) -> N
         assert not [name for name in part.headers if name.startswith("x-amz-checksum-")]
 
 
-async def test_an_artifact_is_as_old_as_its_run_is_over() -> None:
+async def test_last_modified() -> None:
     async with serving(plan=SetPlan(seconds=100, artifacts_after=50)) as caller:
         run_id = await caller.start(caller.sandbox.add_set())
         began = caller.now()
@@ -406,7 +372,7 @@ async def test_an_artifact_is_as_old_as_its_run_is_over() -> None:
 
 
 @pytest.mark.parametrize("artifact", [{}, {"size": 5000}])
-async def test_an_object_can_change(artifact: Any) -> None:
+async def test_change_artifact(artifact: Any) -> None:
     async with serving(plan=planned(**artifact)) as caller:
         run_id = await finished(caller)
         link = await caller.link(run_id)
@@ -427,7 +393,7 @@ async def test_an_object_can_change(artifact: Any) -> None:
         assert (await caller.fetch("GET", link)).body == b"mine"
 
 
-async def test_an_answer_under_way_goes_on_with_what_it_began_with() -> None:
+async def test_change_during_a_download() -> None:
     async with serving(plan=planned(size=5 * MIB)) as caller:
         run_id = await finished(caller)
         link, data = await caller.link(run_id), caller.sandbox.artifact_bytes(run_id)
@@ -440,11 +406,10 @@ async def test_an_answer_under_way_goes_on_with_what_it_began_with() -> None:
         assert first + rest == data
 
 
-async def test_many_objects_are_not_all_kept() -> None:
+async def test_many_objects() -> None:
     async with serving(plan=SetPlan(seconds=0, artifacts_after=0)) as caller:
         runs = [await caller.start(set_id) for set_id in caller.sandbox.add_sets(300)]
         before = caller.sandbox.artifact_bytes(runs[0])
         for run_id in runs:
             caller.sandbox.artifact_bytes(run_id)
-        assert len(caller.sandbox._objects._made) <= 256
         assert caller.sandbox.artifact_bytes(runs[0]) == before

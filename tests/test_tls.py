@@ -68,7 +68,7 @@ async def world(
             )
             for url, make in ((sandbox.base_url, api), (sandbox.store_url, store))
         ]
-        sandbox._store.base = fronts[1].url
+        sandbox.store_url = fronts[1].url
         retried: list[RequestRetried] = []
 
         def listen(event: object) -> None:
@@ -309,7 +309,7 @@ async def test_a_link_that_does_not_keep_its_secret_is_refused(
     store: Callable[[], Any] | None, scheme: str, reason: str, tried: int, tmp_path: Path
 ) -> None:
     async with world(store=store) as here:
-        here.sandbox._store.base = f"{scheme}:{here.store.url.partition(':')[2]}"
+        here.sandbox.store_url = f"{scheme}:{here.store.url.partition(':')[2]}"
         sets = here.sandbox.add_sets(1, QUICK)
         (outcome,) = (await here.client.run_many(sets, artifacts_dir=tmp_path)).outcomes
         assert outcome.verdict == "passed"
@@ -323,7 +323,7 @@ async def test_a_store_that_closes_in_the_handshake_is_given_up_after_some_tries
     tmp_path: Path,
 ) -> None:
     async with world() as here, tls.closing_in_the_handshake() as front:
-        here.sandbox._store.base = front.url
+        here.sandbox.store_url = front.url
         run_id = here.sandbox.start_run(here.sandbox.add_set(SetPlan(seconds=0.0)))
         await here.client.wait_for_completion(run_id, require_artifacts=True)
         with pytest.raises(ArtifactError, match="closed the connection while TLS"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -14,8 +17,8 @@ from hypothesis import strategies as st
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
 from amigo_async.wire import requests
+from amigo_async.wire.endpoints import ARTIFACTS, CANCEL, CREATE, ENDPOINTS, LIST, SIGN_IN
 from amigo_async.wire.requests import (
-    Endpoint,
     Request,
     RunFilters,
     check_id,
@@ -44,30 +47,42 @@ class Nowhere(tzinfo):
     [
         (
             requests.sign_in("org"),
-            Request(Endpoint("sign_in", "POST", 5), "/v1/org/user/signin_with_api_key", "", None),
+            Request(SIGN_IN, "/v1/org/user/signin_with_api_key", "", None),
         ),
         (
             requests.create_run("org", A),
             Request(
-                Endpoint("create", "POST", 20),
+                CREATE,
                 RUNS,
                 "",
                 b'{"simulation_unit_test_set_id":"6618791275130b73714e8d7f"}',
             ),
         ),
-        (requests.list_runs("org"), Request(Endpoint("list", "GET", 50), RUNS, "", None)),
+        (requests.list_runs("org"), Request(LIST, RUNS, "", None)),
         (
             requests.cancel_run("org", A),
-            Request(Endpoint("cancel", "DELETE", 10), f"{RUNS}{A}/", "", None),
+            Request(CANCEL, f"{RUNS}{A}/", "", None),
         ),
         (
             requests.artifacts_link("org", A),
-            Request(Endpoint("artifacts", "GET", 100), f"{RUNS}{A}/artifacts/", "", None),
+            Request(ARTIFACTS, f"{RUNS}{A}/artifacts/", "", None),
         ),
     ],
 )
 def test_the_five_requests(request_: Request, expected: Request) -> None:
     assert request_ == expected
+
+
+def test_endpoints_are_those_of_the_description() -> None:
+    paths = json.loads((Path(__file__).parent / "openapi_mock/openapi.json").read_text())["paths"]
+    described = {re.sub(r"\{\w*run_id\}", "{run_id}", path): set(paths[path]) for path in paths}
+    for endpoint in ENDPOINTS:
+        assert endpoint.method.lower() in described[endpoint.path], endpoint
+
+
+def test_documented_limits() -> None:
+    limits = {endpoint.name: endpoint.limit for endpoint in ENDPOINTS}
+    assert limits == {"sign_in": 5, "create": 20, "list": 50, "cancel": 10, "artifacts": 100}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +148,7 @@ def test_the_five_requests(request_: Request, expected: Request) -> None:
     ],
 )
 def test_filters(filters: RunFilters, query: str) -> None:
-    assert list_runs("org", **filters) == Request(requests.LIST, RUNS, query)
+    assert list_runs("org", **filters) == Request(LIST, RUNS, query)
 
 
 WRONG: dict[str, list[Any]] = {

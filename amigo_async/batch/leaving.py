@@ -10,7 +10,7 @@ import anyio
 
 from amigo_async.errors import AmigoError
 from amigo_async.limits import WINDOW
-from amigo_async.wire.requests import CANCEL
+from amigo_async.wire.endpoints import CANCEL
 
 # What cancelling takes beside waiting for the limit, in seconds.
 _GRACE: Final = 30.0

@@ -23,14 +23,14 @@ from amigo_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from amigo_async.testing import SetPlan
-    from amigo_async.testing.limits import Endpoint
-    from amigo_async.testing.plans import Outcome
+    from amigo_async.testing.simulation import Outcome
+    from amigo_async.wire.endpoints import EndpointName
 
 _SETS: Final = 12
 
 # The service lets 20 runs a minute start. Here it is 5 in as few seconds as this, so that one
 # sees the rest being held back without waiting for long.
-_LIMITS: Final[Mapping[Endpoint, int | None]] = {"create": 5}
+_LIMITS: Final[Mapping[EndpointName, int | None]] = {"create": 5}
 _WINDOW: Final = 4.0
 
 _LOOK_EVERY: Final = 0.5

@@ -27,7 +27,8 @@ from amigo_async.session import budgets, retry
 from amigo_async.session.failures import bare
 from amigo_async.session.sending import Sender
 from amigo_async.sharing import Shared
-from amigo_async.wire.requests import LIST, Request, organization_segment, sign_in
+from amigo_async.wire.endpoints import LIST
+from amigo_async.wire.requests import Request, organization_segment, sign_in
 from amigo_async.wire.responses import Response, api_error, decode_error
 
 if TYPE_CHECKING:  # whoever shares nothing does not load it

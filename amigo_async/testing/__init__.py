@@ -6,12 +6,11 @@ no time.
 """
 
 from amigo_async.testing.accounts import Permission
-from amigo_async.testing.clock import VirtualTimeLoop
 from amigo_async.testing.faults import Fault
-from amigo_async.testing.plans import ArtifactPlan, SetPlan
-from amigo_async.testing.record import Request
 from amigo_async.testing.sandbox import Sandbox
-from amigo_async.testing.world import RunInfo
+from amigo_async.testing.server import Request
+from amigo_async.testing.simulation import ArtifactPlan, RunInfo, SetPlan
+from amigo_async.testing.virtual_time import VirtualTimeLoop
 
 __all__ = [
     "ArtifactPlan",

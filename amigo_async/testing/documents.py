@@ -1,13 +1,41 @@
-"""The bodies of the API: what a set asks of its runs, and what came of them."""
+"""Runs in the form of the API: what the set asks of them, and what came of them."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Final
 
-from amigo_async.testing.plans import Fate, SetPlan
+from amigo_async.testing.simulation import Fate, Run, RunInfo, SetPlan, rfc3339
 
-_VERBS = ("==", "!=", "<=", "<", ">=", ">")
+_VERBS: Final = ("==", "!=", "<=", "<", ">=", ">")
+
+
+def run_document(run: Run, info: RunInfo, *, tests: bool, full: bool) -> dict[str, Any]:
+    """A run.
+
+    Args:
+        run: The run.
+        info: What is true of it.
+        tests: Whether the reader may get unit test sets.
+        full: Whether the reader may get unit tests.
+    """
+    organization_id, user_id = run.creator
+    plan, set_id = run.plan, run.set.id
+    return {
+        "org_id": info.organization_id,
+        "id": run.id,
+        "is_completed": info.is_completed,
+        "simulation_unit_test_set_id": set_id,
+        "failed_metrics": info.failed_metrics,
+        "errored": info.errored,
+        "artifacts_generated": info.artifacts_generated,
+        "unit_test_run_specs": specs(set_id, plan, full=full) if tests else [],
+        "unit_test_run_results": (
+            results(run.id, set_id, plan, run.fate, info.done, full=full) if tests else []
+        ),
+        "created_at": rfc3339(run.created_at),
+        "creator": {"org_id": organization_id, "user_id": user_id},
+    }
 
 
 def object_ids(seed: str, count: int) -> list[str]:

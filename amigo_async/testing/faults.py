@@ -1,4 +1,4 @@
-"""What can go wrong on purpose."""
+"""Faults: what can go wrong on purpose, and which request it happens to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import random
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Final, Literal
 
-from amigo_async.testing.record import Route
+from amigo_async.wire.endpoints import ENDPOINTS
 
 Kind = Literal[
+    "none",
     "drop",
     "delay",
     "stall",
@@ -24,31 +25,16 @@ Kind = Literal[
     "wrong_offset",
 ]
 
-_ONLY_STORE = frozenset({"expired_link", "ignore_range", "wrong_offset"})
+_ROUTES: Final = frozenset({*(endpoint.name for endpoint in ENDPOINTS), "store"})
+_ONLY_STORE: Final = frozenset({"expired_link", "ignore_range", "wrong_offset"})
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong with one request; make it with one of its constructors.
 
-    ==================  ========================================================================
-    constructor         what happens
-    ==================  ========================================================================
-    `drop`              the connection is closed without an answer, before or after the work
-    `delay`             nothing happens for a while, before or after the work
-    `stall`             headers and a part of the body are sent, then nothing more
-    `truncate`          headers and a part of the body are sent, then the connection is closed
-    `drip`              the body comes in small pieces with pauses
-    `status`            any status, body and headers, instead of the work or after it
-    `garbage`           the work is done and the status is right, the body is not
-    `expired_token`     the API: the token is no longer good, 401, until a new one is had
-    `expired_link`      the store: the link has expired, 403
-    `ignore_range`      the store: the whole object and 200, whatever range was asked for
-    `wrong_offset`      the store: a range that begins elsewhere than was asked for
-    ==================  ========================================================================
-
     Attributes:
-        kind: The name of the constructor.
+        kind: The name of the constructor; ``"none"`` for no fault.
         after_work: Whether the work is done first.
         reset: Whether the connection is reset rather than closed.
         seconds: How long a delay or a pause is.
@@ -73,12 +59,12 @@ class Fault:
 
     @classmethod
     def drop(cls, *, after_work: bool = False, reset: bool = False) -> Fault:
-        """Close the connection without an answer."""
+        """Close the connection without an answer, before or after the work."""
         return cls("drop", after_work=after_work, reset=reset)
 
     @classmethod
     def delay(cls, seconds: float, *, after_work: bool = False) -> Fault:
-        """Answer late; work that is delayed is done even if the client has left by then."""
+        """Answer late; delayed work is done even if the client has left by then."""
         return cls("delay", after_work=after_work, seconds=seconds)
 
     @classmethod
@@ -119,23 +105,26 @@ class Fault:
 
     @classmethod
     def expired_token(cls) -> Fault:
-        """Let the token of the request expire at this moment: it is refused from now on."""
+        """The API: let the token of the request expire; it is refused from now on."""
         return cls("expired_token")
 
     @classmethod
     def expired_link(cls) -> Fault:
-        """Let the store take the link for expired, this once."""
+        """The store: take the link for expired, this once."""
         return cls("expired_link")
 
     @classmethod
     def ignore_range(cls) -> Fault:
-        """Let the store send the whole object with 200 where a range was asked for."""
+        """The store: send the whole object with 200 where a range was asked for."""
         return cls("ignore_range")
 
     @classmethod
     def wrong_offset(cls, shift: int = 1) -> Fault:
-        """Let the store send a range that begins `shift` bytes later, and say so."""
+        """The store: send a range that begins `shift` bytes later, and say so."""
         return cls("wrong_offset", shift=shift)
+
+
+NO_FAULT: Final = Fault("none")
 
 
 @dataclass(slots=True)
@@ -145,19 +134,19 @@ class _Chance:
     dice: random.Random
 
 
-@dataclass(slots=True)
 class Faults:
     """The faults that wait for their request: queued ones first, then by chance."""
 
-    _queued: dict[Route, deque[Fault]] = field(default_factory=dict)
-    _chances: dict[Route, _Chance] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._queued: dict[str, deque[Fault]] = {}
+        self._chances: dict[str, _Chance] = {}
 
-    def queue(self, route: Route, fault: Fault, times: int) -> None:
+    def queue(self, route: str, fault: Fault, times: int) -> None:
         """Play `fault` on the next `times` requests of `route`."""
         _check(route, fault)
         self._queued.setdefault(route, deque()).extend([fault] * times)
 
-    def at_random(self, route: Route, faults: tuple[Fault, ...], rate: float, seed: int) -> None:
+    def at_random(self, route: str, faults: tuple[Fault, ...], rate: float, seed: int) -> None:
         """Play one of `faults` on each request of `route` with probability `rate`."""
         if not faults or not 0.0 <= rate <= 1.0:
             raise ValueError("give at least one fault, and a rate from 0 to 1")
@@ -171,21 +160,19 @@ class Faults:
         self._queued.clear()
         self._chances.clear()
 
-    def take(self, route: Route) -> Fault | None:
-        """The fault for a request that has just come, if any."""
-        queued = self._queued.get(route)
-        if queued:
+    def take(self, route: str) -> Fault:
+        """The fault of a request that has just come."""
+        if queued := self._queued.get(route):
             return queued.popleft()
         chance = self._chances.get(route)
         if chance is not None and chance.dice.random() < chance.rate:
             return chance.dice.choice(chance.faults)
-        return None
+        return NO_FAULT
 
 
-def _check(route: Route, fault: Fault) -> None:
-    if route not in get_args(Route):
+def _check(route: str, fault: Fault) -> None:
+    if route not in _ROUTES:
         raise ValueError(f"there is no route {route!r}")
-    store = route == "store"
-    misplaced = fault.kind == "expired_token" if store else fault.kind in _ONLY_STORE
-    if misplaced or (fault.kind == "expired_token" and route == "sign_in"):
+    impossible = fault.kind in _ONLY_STORE if route != "store" else fault.kind == "expired_token"
+    if impossible or (fault.kind == "expired_token" and route == "sign_in"):
         raise ValueError(f"{fault.kind} cannot happen to {route!r}")

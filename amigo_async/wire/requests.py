@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
+from amigo_async.wire.endpoints import ARTIFACTS, CANCEL, CREATE, LIST, SIGN_IN, Endpoint
 from amigo_async.wire.text import is_encodable
 
 _ID = re.compile(r"[a-f0-9]{24}")
@@ -37,27 +38,6 @@ OneOrMany: TypeAlias = str | Sequence[str]
 _ANY: Final[tuple[()]] = ()
 
 
-class Endpoint(Struct, frozen=True):
-    """One of the five calls of the API.
-
-    Attributes:
-        name: Its name in events and budgets.
-        method: Its HTTP method.
-        limit: Requests a minute for a whole organization, as documented.
-    """
-
-    name: str
-    method: str
-    limit: int
-
-
-SIGN_IN: Final = Endpoint("sign_in", "POST", 5)
-CREATE: Final = Endpoint("create", "POST", 20)
-LIST: Final = Endpoint("list", "GET", 50)
-CANCEL: Final = Endpoint("cancel", "DELETE", 10)
-ARTIFACTS: Final = Endpoint("artifacts", "GET", 100)
-
-
 class Request(Struct, frozen=True):
     """A request, but for its headers: they belong to the session.
 
@@ -76,24 +56,29 @@ class Request(Struct, frozen=True):
 
 def sign_in(organization: str) -> Request:
     """The sign in; its credentials travel as headers."""
-    return Request(SIGN_IN, f"/v1/{organization}/user/signin_with_api_key")
+    return Request(SIGN_IN, SIGN_IN.path.format(organization=organization))
 
 
 def create_run(organization: str, unit_test_set_id: str) -> Request:
     """Start a run of a set."""
     check_id("unit_test_set_id", unit_test_set_id)
     body = msgspec.json.encode({"simulation_unit_test_set_id": unit_test_set_id})
-    return Request(CREATE, _runs_path(organization), body=body)
+    return Request(CREATE, CREATE.path.format(organization=organization), body=body)
 
 
 def cancel_run(organization: str, run_id: str) -> Request:
     """Cancel a run."""
-    return Request(CANCEL, f"{_runs_path(organization)}{check_id('run_id', run_id)}/")
+    return _of_run(CANCEL, organization, run_id)
 
 
 def artifacts_link(organization: str, run_id: str) -> Request:
     """Get a link to the artifacts of a run."""
-    return Request(ARTIFACTS, f"{_runs_path(organization)}{check_id('run_id', run_id)}/artifacts/")
+    return _of_run(ARTIFACTS, organization, run_id)
+
+
+def _of_run(endpoint: Endpoint, organization: str, run_id: str) -> Request:
+    check_id("run_id", run_id)
+    return Request(endpoint, endpoint.path.format(organization=organization, run_id=run_id))
 
 
 class RunFilters(TypedDict, total=False):
@@ -151,7 +136,7 @@ def list_runs(  # noqa: C901  # a branch a filter, which is twice as quick as a 
         pairs.append(_integer("limit", limit, 50))
     if continuation_token is not None:
         pairs.append(_integer("continuation_token", continuation_token))
-    return Request(LIST, _runs_path(organization), "&".join(pairs))
+    return Request(LIST, LIST.path.format(organization=organization), "&".join(pairs))
 
 
 def organization_segment(organization: str) -> str:
@@ -207,10 +192,6 @@ def check_id(argument: str, value: str) -> str:
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise ArgumentError(f"{argument} must be 24 characters of 0-9 and a-f, not {value!r:.80}")
     return value
-
-
-def _runs_path(organization: str) -> str:
-    return f"/v1/{organization}/simulation/unit_test_set_run/"
 
 
 def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> list[str]:

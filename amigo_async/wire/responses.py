@@ -24,8 +24,9 @@ from amigo_async.errors import (
 )
 from amigo_async.escaping import log_line
 from amigo_async.redact import redact
+from amigo_async.wire.endpoints import ARTIFACTS, Endpoint
 from amigo_async.wire.headers import read_retry_after
-from amigo_async.wire.requests import ARTIFACTS, Endpoint, Request
+from amigo_async.wire.requests import Request
 
 _CLASSES: Final[Mapping[int, type[APIError]]] = {
     400: BadRequestError,

@@ -1,0 +1,359 @@
+"""The API: its endpoints as the contract has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from amigo_async.testing.accounts import Accounts, Permission, User, unauthorized
+from amigo_async.testing.artifact_store import ArtifactStore
+from amigo_async.testing.documents import run_document
+from amigo_async.testing.faults import Fault
+from amigo_async.testing.quota import HeaderStyle, Quotas
+from amigo_async.testing.server import RefusalError, Reply, Request, Route, ServiceClock
+from amigo_async.testing.simulation import (
+    Run,
+    RunInfo,
+    Simulation,
+    instant,
+    remember,
+    rfc3339,
+)
+from amigo_async.wire.endpoints import ENDPOINTS, EndpointName
+
+_PATHS: Final = [
+    (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path)), endpoint)
+    for endpoint in ENDPOINTS
+]
+_KEY_HEADERS: Final = ("x-api-key", "x-api-key-id", "x-user-id")
+_CACHED: Final = 2_000
+
+# What is sent; `$` would let a line feed at the end pass.
+ObjectId: TypeAlias = Annotated[str, Meta(pattern=r"^[a-f0-9]{24}\Z")]
+Flag: TypeAlias = bool | UnsetType
+Instant: TypeAlias = Annotated[datetime, Meta(tz=True)] | UnsetType
+
+
+class ListQuery(Struct, frozen=True, kw_only=True):
+    """The filters and the page of a list call, as the description of the API declares them."""
+
+    id: tuple[ObjectId, ...] = ()
+    simulation_unit_test_set_id: tuple[ObjectId, ...] = ()
+    creator: tuple[Annotated[str, Meta(pattern="^[^,]+,.+")], ...] = ()
+    is_completed: Flag = UNSET
+    failed_metrics: Flag = UNSET
+    errored: Flag = UNSET
+    created_after: Instant = UNSET
+    created_before: Instant = UNSET
+    sort_by: tuple[Literal["+created_at", "-created_at"], ...] = ()
+    limit: Annotated[int, Meta(ge=0, le=50)] = 50
+    continuation_token: Annotated[int, Meta(ge=0)] = 0
+
+
+_PARAMETERS: Final = [
+    (name, kind, isinstance(getattr(ListQuery(), name), tuple))
+    for name, kind in get_type_hints(ListQuery, include_extras=True).items()
+]
+
+
+class CreateBody(Struct):
+    """The body of a create."""
+
+    simulation_unit_test_set_id: ObjectId
+
+
+@dataclass(slots=True)
+class Rules:
+    """Settings of the API that can be changed while it serves.
+
+    Attributes:
+        token_lifetime: Seconds for which a token is valid.
+        link_lifetime: Whole seconds for which a link is valid.
+        rate_limit_headers: How the numbers of ``X-RateLimit-*`` are written; None for no such
+            headers.
+        retry_after: How ``Retry-After`` is written; None for no such header.
+    """
+
+    token_lifetime: float
+    link_lifetime: int
+    rate_limit_headers: HeaderStyle | None
+    retry_after: HeaderStyle | None
+
+
+class Api:
+    """Answers the requests to the API.
+
+    A request is judged in this order: is the organization here (404), who asks (401, 403), is
+    there quota (429), is the request well formed (422), may the user do this (403), is the thing
+    there (404), can it be done now (400, 409). Of sign-ins, the quota is judged before the key.
+    """
+
+    def __init__(  # noqa: PLR0917  # its parts
+        self,
+        accounts: Accounts,
+        simulation: Simulation,
+        quotas: Quotas,
+        store: ArtifactStore,
+        clock: ServiceClock,
+        rules: Rules,
+    ) -> None:
+        self._accounts = accounts
+        self._simulation = simulation
+        self._quotas = quotas
+        self._store = store
+        self._clock = clock
+        self._rules = rules
+        self._handlers = {
+            "create": self._create,
+            "list": self._list,
+            "cancel": self._cancel,
+            "artifacts": self._artifacts,
+        }
+        self._encoded: dict[tuple[str, bool, bool], tuple[RunInfo, msgspec.Raw]] = {}
+
+    def route(self, method: str, path: str) -> tuple[Route, str | None]:
+        """The endpoint of a request, ``"unknown"`` for none, and the organization in its path."""
+        organization_id = None
+        for pattern, endpoint in _PATHS:
+            if found := pattern.fullmatch(path):
+                organization_id = unquote(found["organization"])
+                if endpoint.method == method:
+                    return endpoint.name, organization_id
+        return "unknown", organization_id
+
+    def refuse(self, request: Request, refusal: RefusalError) -> Reply:  # noqa: ARG002  # a Backend
+        """The response for a refusal, in the form of the API's errors."""
+        return self._reply(refusal.status, {"detail": refusal.detail}, refusal.headers)
+
+    async def answer(self, request: Request, fault: Fault) -> Reply:
+        """Do what is asked, or refuse."""
+        quota: dict[str, str] = {}
+        try:
+            if fault.kind == "expired_token":
+                self._accounts.revoke(request.headers)
+                raise unauthorized()
+            reply = self._answer(request, quota)
+        except RefusalError as refusal:
+            reply = self.refuse(request, refusal)
+        return replace(reply, headers={**reply.headers, **quota})
+
+    def _answer(self, request: Request, quota: dict[str, str]) -> Reply:
+        """Do what is asked, and put the headers of the rate limit into `quota`."""
+        route, organization_id = request.route, request.organization_id
+        if organization_id is None:
+            raise RefusalError(404, "Not Found")
+        if route == "unknown" or route == "store":  # noqa: PLR1714  # mypy narrows this
+            raise RefusalError(405, "Method Not Allowed", {"Allow": _allowed(request.path)})
+        self._accounts.require_organization(organization_id)
+        if route == "sign_in":
+            self._spend(organization_id, route, quota)
+            return self._sign_in(request, organization_id)
+        user = self._accounts.authorize(organization_id, request.headers, self._clock.now())
+        self._spend(organization_id, route, quota)
+        return self._handlers[route](request, organization_id, user)
+
+    def _spend(self, organization_id: str, endpoint: EndpointName, quota: dict[str, str]) -> None:
+        standing = self._quotas.admit(organization_id, endpoint, self._clock.now())
+        if standing is None:
+            return
+        quota |= standing.headers(self._rules.rate_limit_headers, self._rules.retry_after)
+        if not standing.admitted:
+            raise RefusalError(429, f"Rate limit exceeded: {standing.limit} requests a window.")
+
+    def _sign_in(self, request: Request, organization_id: str) -> Reply:
+        headers = request.headers
+        missing = [name for name in _KEY_HEADERS if name not in headers]
+        if missing:
+            raise RefusalError(422, [_invalid("header", name) for name in missing])
+        key, key_id, user_id = (headers[name] for name in _KEY_HEADERS)
+        user = self._accounts.check_key(organization_id, key_id, key, user_id)
+        lifetime = self._rules.token_lifetime
+        token, expires_at = self._accounts.issue(user, self._clock.now(), lifetime)
+        body = {"id_token": str(token), "expires_at": rfc3339(instant(expires_at))}
+        return self._reply(200, body)
+
+    def _create(self, request: Request, organization_id: str, user: User) -> Reply:
+        set_id = _set_id(request)
+        user.require(Permission.CREATE_RUN)
+        unit_test_set = self._simulation.find_set(organization_id, set_id)
+        if unit_test_set is None:
+            raise RefusalError(404, f"Simulation unit test set {set_id} not found.")
+        creator, now = (user.organization_id, user.user_id), self._clock.now()
+        if self._simulation.is_busy(creator, set_id, now):
+            raise RefusalError(409, "There is an unfinished run of this user and set.")
+        run = self._simulation.start(unit_test_set, creator, now)
+        return self._reply(201, {"simulation_unit_test_set_run_id": run.id})
+
+    def _list(self, request: Request, organization_id: str, user: User) -> Reply:
+        query, now = _list_query(request), self._clock.now()
+        runs = self._simulation.listed(organization_id, query.id, now)
+        found = [run for run in runs if _matches(run, query) and _stands(run, query, now)]
+        if query.sort_by[:1] == ("-created_at",):
+            found.reverse()
+        values = None if query.continuation_token else _filter_values(found)
+        if Permission.GET_RUN not in user.permissions:
+            found = []
+        end = query.continuation_token + query.limit
+        page, more = found[query.continuation_token : end], end < len(found)
+        body = {
+            "simulation_unit_test_set_runs": [self._encode(run, user, now) for run in page],
+            "has_more": more,
+            "continuation_token": end if more else None,
+            "filter_values": values,
+        }
+        return self._reply(200, body)
+
+    def _encode(self, run: Run, user: User, now: float) -> msgspec.Raw:
+        """A run as JSON, as `user` may see it; encoding a large one takes milliseconds."""
+        tests = Permission.GET_SET in user.permissions
+        full = Permission.GET_TEST in user.permissions
+        key, info = (run.id, tests, full), run.info(now)
+        known, raw = self._encoded.get(key, (None, msgspec.Raw()))
+        if known != info:
+            document = run_document(run, info, tests=tests, full=full)
+            raw = msgspec.Raw(msgspec.json.encode(document))
+            remember(self._encoded, key, (info, raw), _CACHED)
+        return raw
+
+    def _cancel(self, request: Request, organization_id: str, user: User) -> Reply:
+        run_id = _run_id(request)
+        user.require(Permission.CANCEL_RUN)
+        run, now = self._run(organization_id, run_id), self._clock.now()
+        if run.is_completed(now):
+            raise RefusalError(409, "The simulation unit test set run is not in progress.")
+        run.cancel(now)
+        return Reply(204, {"Server": "amigo-sandbox"})
+
+    def _artifacts(self, request: Request, organization_id: str, user: User) -> Reply:
+        run_id = _run_id(request)
+        user.require(Permission.GET_RUN, Permission.GET_STATE_MACHINE)
+        run = self._run(organization_id, run_id)
+        if not run.has_artifacts(self._clock.now()):
+            raise RefusalError(400, "The artifacts of this run are not available yet.")
+        url, expires_at = self._store.presign(run, "GET", self._rules.link_lifetime)
+        body = {"presigned_url": str(url), "url_expires_at": rfc3339(instant(expires_at))}
+        return self._reply(200, body)
+
+    def _run(self, organization_id: str, run_id: str) -> Run:
+        run = self._simulation.find_run(organization_id, run_id)
+        if run is None:
+            raise RefusalError(404, f"Simulation unit test set run {run_id} not found.")
+        return run
+
+    def _reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> Reply:
+        return Reply(
+            status,
+            {
+                "Content-Type": "application/json",
+                "Server": "amigo-sandbox",
+                "X-Request-Id": self._simulation.new_id(),
+                **(headers or {}),
+            },
+            msgspec.json.encode(body),
+        )
+
+
+def _allowed(path: str) -> str:
+    return ", ".join(endpoint.method for pattern, endpoint in _PATHS if pattern.fullmatch(path))
+
+
+# --- what is well formed ---
+
+
+def _invalid(
+    *loc: str | int, message: str = "Field required", value: object = None
+) -> dict[str, Any]:
+    """One entry of the list under ``detail`` of a 422, as FastAPI writes them."""
+    kind = "missing" if value is None else "value_error"
+    return {"type": kind, "loc": list(loc), "msg": message, "input": value}
+
+
+def _list_query(request: Request) -> ListQuery:
+    """The filters and the page that are asked for; a 422 that names all that is wrong."""
+    found: dict[str, Any] = {}
+    wrong: list[dict[str, Any]] = []
+    for name, kind, several in _PARAMETERS:
+        values = request.values(name)
+        if not values:
+            continue
+        if several and name != "sort_by" and len(set(values)) < len(values):
+            wrong.append(_invalid("query", name, message="Items should be unique", value=values))
+        try:
+            # Of what is no list FastAPI takes the last value.
+            found[name] = msgspec.convert(values if several else values[-1], kind, strict=False)
+        except msgspec.ValidationError as error:
+            at = [int(number) for number in re.findall(r"\$\[(\d+)\]", str(error))]
+            wrong.append(_invalid("query", name, *at, message=str(error), value=values))
+    if wrong:
+        raise RefusalError(422, wrong)
+    return ListQuery(**found)
+
+
+def _run_id(request: Request) -> str:
+    text = unquote(request.path.split("/")[5])
+    try:
+        return msgspec.convert(text, ObjectId)
+    except msgspec.ValidationError as error:
+        loc = ("path", "simulation_unit_test_set_run_id")
+        raise RefusalError(422, [_invalid(*loc, message=str(error), value=text)]) from None
+
+
+def _set_id(request: Request) -> str:
+    """The set that the body of a create names; a 422 if it names none."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = content_type == "application/json" or content_type.endswith("+json")
+    loc: list[str | int] = ["body"]
+    try:
+        body = request.body if is_json and request.body else b"null"
+        return msgspec.json.decode(body, type=CreateBody).simulation_unit_test_set_id
+    except msgspec.ValidationError as error:
+        message = str(error)
+        loc += [name for name in CreateBody.__struct_fields__ if name in message]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = str(error)
+        loc.append(0)
+    raise RefusalError(422, [_invalid(*loc, message=message, value="")])
+
+
+# --- what a list has ---
+
+
+def _matches(run: Run, query: ListQuery) -> bool:
+    """Whether what never changes of a run passes the filters."""
+    sets, after, before = (
+        query.simulation_unit_test_set_id,
+        query.created_after,
+        query.created_before,
+    )
+    return (
+        (not sets or run.set.id in sets)
+        and (not query.creator or ",".join(run.creator) in query.creator)
+        and (after is UNSET or run.created_at >= after)
+        and (before is UNSET or run.created_at <= before)
+    )
+
+
+def _stands(run: Run, query: ListQuery, now: float) -> bool:
+    """Whether what changes of a run passes the filters."""
+    wanted = (query.is_completed, query.failed_metrics, query.errored)
+    if wanted == (UNSET, UNSET, UNSET):
+        return True
+    info = run.info(now)
+    actual = (info.is_completed, info.failed_metrics, info.errored)
+    return all(want is UNSET or want == is_ for want, is_ in zip(wanted, actual, strict=True))
+
+
+def _filter_values(runs: Iterable[Run]) -> dict[str, Any]:
+    creators = dict.fromkeys(run.creator for run in runs)
+    return {
+        "creators": [{"org_id": one, "user_id": user_id} for one, user_id in creators],
+        "simulation_unit_test_set_ids": list(dict.fromkeys(run.set.id for run in runs)),
+        "tags": [],
+    }

@@ -1,0 +1,115 @@
+"""The rate limits of the sandbox: so many requests an endpoint, an organization and a window."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from typing import Final, Literal
+
+from amigo_async.wire.endpoints import ENDPOINTS, EndpointName
+
+WindowMode = Literal["fixed", "sliding"]
+HeaderStyle = Literal["decimal", "whole"]
+
+_STEP: Final[Mapping[HeaderStyle, Decimal]] = {"decimal": Decimal("0.001"), "whole": Decimal(1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The state of a quota after a request.
+
+    Attributes:
+        admitted: Whether the request may pass.
+        limit: Requests a window.
+        remaining: Requests left.
+        reset: When a fixed window ends, or the oldest request leaves a sliding one, in seconds
+            since the epoch.
+        wait: Seconds until `reset`.
+    """
+
+    admitted: bool
+    limit: int
+    remaining: int
+    reset: float
+    wait: float
+
+    def headers(self, style: HeaderStyle | None, retry_after: HeaderStyle | None) -> dict[str, str]:
+        """The rate limit headers of the response."""
+        headers = {}
+        if style is not None:
+            headers = {
+                "X-RateLimit-Limit": str(self.limit),
+                "X-RateLimit-Remaining": str(self.remaining),
+                "X-RateLimit-Reset": _rounded_up(self.reset, style),
+            }
+        if not self.admitted and retry_after is not None:
+            headers["Retry-After"] = _rounded_up(self.wait, retry_after)
+        return headers
+
+
+def _rounded_up(seconds: float, style: HeaderStyle) -> str:
+    """`seconds` as a header value; whoever obeys it must never come too early."""
+    return str(Decimal(seconds).quantize(_STEP[style], ROUND_CEILING))
+
+
+@dataclass(slots=True)
+class _Window:
+    """The requests of one organization and endpoint that count; refused ones do not."""
+
+    began: float = -math.inf
+    admitted: deque[float] = field(default_factory=deque)
+
+
+class Quotas:
+    """The quotas of all organizations and endpoints.
+
+    A fixed window begins with the first request after the previous one has ended. A sliding one
+    reaches back from every request.
+
+    Args:
+        limits: Requests a window by endpoint, None for no limit; those left out are as documented.
+        length: Seconds in a window.
+        mode: Whether windows are fixed or sliding.
+    """
+
+    def __init__(
+        self, limits: Mapping[EndpointName, int | None], length: float, mode: WindowMode
+    ) -> None:
+        documented = {endpoint.name: endpoint.limit for endpoint in ENDPOINTS}
+        if unknown := sorted(limits.keys() - documented.keys()):
+            raise ValueError(f"limits: no such endpoint: {', '.join(unknown)}")
+        self._limits: dict[EndpointName, int | None] = {**documented, **limits}
+        self._length = length
+        self._mode = mode
+        self._windows: dict[tuple[str, str], _Window] = {}
+        self._lock = threading.Lock()  # tests spend from their own thread
+
+    def admit(self, organization_id: str, endpoint: EndpointName, now: float) -> Standing | None:
+        """Count a request, or refuse it; None where there is no limit."""
+        limit = self._limits[endpoint]
+        if limit is None:
+            return None
+        with self._lock:
+            window = self._windows.setdefault((organization_id, endpoint), _Window())
+            self._expire(window, now)
+            admitted = len(window.admitted) < limit
+            if admitted:
+                if not window.admitted:
+                    window.began = now
+                window.admitted.append(now)
+            reset = max(now, window.began + self._length)
+            return Standing(admitted, limit, limit - len(window.admitted), reset, reset - now)
+
+    def _expire(self, window: _Window, now: float) -> None:
+        if self._mode == "fixed":
+            if now >= window.began + self._length:
+                window.admitted.clear()
+            return
+        while window.admitted and now >= window.admitted[0] + self._length:
+            window.admitted.popleft()
+        if window.admitted:
+            window.began = window.admitted[0]

@@ -1,0 +1,36 @@
+"""The endpoints of the API: the one table that client, sandbox and command take them from."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+EndpointName: TypeAlias = Literal["sign_in", "create", "list", "cancel", "artifacts"]
+
+_RUNS: Final = "/v1/{organization}/simulation/unit_test_set_run/"
+
+
+class Endpoint(Struct, frozen=True):
+    """One endpoint.
+
+    Attributes:
+        name: Its name in events and rate limits.
+        method: Its HTTP method.
+        path: Its path under the base URL, with ``{organization}`` and ``{run_id}`` to fill in.
+        limit: Requests a minute for a whole organization, as documented.
+    """
+
+    name: EndpointName
+    method: str
+    path: str
+    limit: int
+
+
+SIGN_IN: Final = Endpoint("sign_in", "POST", "/v1/{organization}/user/signin_with_api_key", 5)
+CREATE: Final = Endpoint("create", "POST", _RUNS, 20)
+LIST: Final = Endpoint("list", "GET", _RUNS, 50)
+CANCEL: Final = Endpoint("cancel", "DELETE", _RUNS + "{run_id}/", 10)
+ARTIFACTS: Final = Endpoint("artifacts", "GET", _RUNS + "{run_id}/artifacts/", 100)
+
+ENDPOINTS: Final = (SIGN_IN, CREATE, LIST, CANCEL, ARTIFACTS)
