@@ -504,6 +504,22 @@ def test_debug_shows_the_traceback(
     assert "hush-hush" not in said.err
 
 
+def test_a_traceback_shows_nothing_that_is_obeyed(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("x\n::error::y\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2")
+
+    monkeypatch.setattr("amigo_async.cli.listing.open_client", fail)
+    said = Said(capsys, "list", "--debug")
+    assert said.status == 3
+    lines = said.err.splitlines()
+    assert "    async with open_client() as client:" in lines
+    assert ": :error::y" in lines
+    assert "# #vso[a]\ufffd[2J https://h/k?***" in lines
+    assert "hunter2" not in said.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -191,6 +191,10 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
         "eyJ",
         "-eyJ",
         ".eyJaaaaaaaa.a",
+        "https://?***",
+        "Signature=",
+        "Bearer                  ",
+        '"id_token"  ',
         '"id_token":"',
     ],
 )

@@ -6,7 +6,7 @@ import functools
 import os
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, NamedTuple
 
 import click
@@ -71,6 +71,13 @@ def interrupts() -> Interrupts:
     return state.interrupts
 
 
+def _note_traceback(error: Exception) -> None:
+    """Write a traceback to stderr; the messages in it may be the service's."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        margin = line[: len(line) - len(line.lstrip(" "))]
+        note(f"{margin}{log_line(line)}")
+
+
 def tell(error: Exception, what: str | None = None) -> bool:
     """Write an error to stderr in one line; False if it cannot be written.
 
@@ -80,8 +87,7 @@ def tell(error: Exception, what: str | None = None) -> bool:
     """
     ctx = click.get_current_context(silent=True)
     if ctx is not None and isinstance(ctx.obj, State) and ctx.obj.debug:
-        with suppress(OSError):
-            traceback.print_exception(error)
+        _note_traceback(error)
     if isinstance(error, AmigoError):
         said = explain(error)
     elif isinstance(error, OSError):
