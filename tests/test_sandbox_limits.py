@@ -227,6 +227,7 @@ async def test_clock_can_be_set() -> None:
         assert caller.sandbox.now() == pytest.approx(time.time() - 100, abs=5)
         run = await caller.get(run_id)
         assert run["unit_test_run_results"] == [None, None, None]
+        assert caller.sandbox.runs[0].done == 0
         caller.sandbox.clock_skew = 100.0
         assert (await caller.get(run_id))["is_completed"]
 
