@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import io
 import math
-import os
 import pickle
 import time
 from collections import deque
@@ -35,6 +34,7 @@ import msgspec
 
 from amigo_async.errors import AmigoError, ArgumentError
 from amigo_async.events import Event
+from amigo_async.files import check_path
 from amigo_async.fleet import (
     Assignment,
     Connect,
@@ -125,7 +125,9 @@ async def run_fleet(
     """
     check_seconds("timeout", timeout)
     expires_at = None if timeout is None else time.time() + timeout
-    assignments = [Assignment(job, os.fspath(folder), put, expires_at) for job in check_jobs(jobs)]
+    assignments = [
+        Assignment(job, check_path("folder", folder), put, expires_at) for job in check_jobs(jobs)
+    ]
     for assignment in assignments:
         _check_secrets(assignment)
     fleet_id = f"amigo-fleet-{uuid4().hex}"

@@ -26,7 +26,7 @@
     └── ArtifactError                 an artifact cannot be had whole
         ├── ArtifactChangedError      the object changed during the download
         ├── ArtifactTruncatedError    fewer bytes than there are
-        └── ArtifactTimeoutError      the caller's deadline passed before it was fetched
+        └── ArtifactTimeoutError      not had before the deadline
 
 An error builds its message from its own fields. All of them survive pickling, and none of them
 carries a key, a token or the query of a presigned URL.
@@ -359,13 +359,15 @@ class ArtifactTruncatedError(ArtifactError):
 
 
 class ArtifactTimeoutError(ArtifactError, TimeoutError):
-    """The deadline of the caller passed before the artifact was fetched.
+    """The artifact was not had in time: the caller's deadline passed, or it is never generated.
 
     What was fetched by then is kept; the same call again goes on from there.
     """
 
-    def __init__(self, *, run_id: str) -> None:
-        super().__init__("the time was over before it was fetched", run_id=run_id)
+    def __init__(
+        self, reason: str = "the time was over before it was fetched", *, run_id: str
+    ) -> None:
+        super().__init__(reason, run_id=run_id)
 
 
 def may_pass(error: Exception) -> bool:

@@ -435,7 +435,7 @@ def _resumed(found: Received) -> None:
     from amigo_async.artifacts.digest import Digest  # noqa: PLC0415
 
     if found.info.checksum is not None:
-        _ = Digest(found.info.checksum).matches
+        _ = Digest(found.info.checksum.algorithm).checksum
     end = found.info.size
     assert end is None or end >= 0
     ranges.missing_spans(found.spans, 100)

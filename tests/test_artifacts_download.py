@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -67,7 +69,9 @@ async def test_an_empty_artifact(tmp_path: Path, connections: int) -> None:
     assert names(tmp_path) == [NAME]
 
 
-@pytest.mark.parametrize("destination", ["", "a\0b", b"bytes"])
+@pytest.mark.parametrize(
+    "destination", ["", "a\0b", b"bytes", 7, None, "\ud800", "x" * 256, "x/" * 2048]
+)
 async def test_a_destination_that_cannot_be_right(destination: Any) -> None:
     room = Room(store())
     with pytest.raises(ArgumentError, match="destination"):
@@ -305,10 +309,90 @@ async def test_an_existing_file_of_the_same_bytes_is_kept(tmp_path: Path) -> Non
     assert room.store.given == []
 
 
-async def test_an_existing_file_that_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "headers", [MULTIPART, {**MULTIPART, "content-length": None}], ids=["sized", "unsized"]
+)
+@pytest.mark.parametrize("there", [DATA, DATA[::-1], DATA[:-1], DATA + b"!", b""])
+async def test_without_a_checksum_of_the_store_an_existing_file_is_compared_by_its_bytes(
+    tmp_path: Path, headers: dict[str, str | None], there: bytes
+) -> None:
+    target = tmp_path / NAME
+    target.write_bytes(there)
+    room = Room(store(headers=headers))
+    if there == DATA:
+        assert await room.artifacts.download("r1", tmp_path) == target
+        assert room.events == [ArtifactSaved("r1", str(target), len(DATA))]
+    else:
+        with pytest.raises(ArtifactError, match="exists already, and is something else"):
+            await room.artifacts.download("r1", tmp_path)
+        # Another size is enough to know.
+        assert room.store.total == (len(DATA) if len(there) == len(DATA) else 0)
+    assert target.read_bytes() == there
+    assert names(tmp_path) == [NAME]
+
+
+async def test_a_checksum_that_comes_with_the_whole_alone_is_enough(tmp_path: Path) -> None:
+    digest = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
     (tmp_path / NAME).write_bytes(DATA)
-    with pytest.raises(ArtifactError, match="no checksum to compare"):
-        await Room(store(headers=MULTIPART)).artifacts.download("r1", tmp_path)
+    room = Room(store(headers={**MULTIPART, "x-amz-checksum-sha256": digest}))
+    await room.artifacts.download("r1", tmp_path)
+    assert room.store.ranges == ["bytes=0-0", None]
+    assert room.store.total == 0
+
+
+@pytest.mark.parametrize("target", ["link", "FIFO", "link to a FIFO"])
+async def test_what_stands_in_the_place_of_the_file_is_no_trap(tmp_path: Path, target: str) -> None:
+    path, room = tmp_path / NAME, Room(store())
+    other = tmp_path / "other"
+    match target:
+        case "FIFO":
+            os.mkfifo(path)
+        case "link to a FIFO":
+            os.mkfifo(other)
+            path.symlink_to(other)
+        case _:
+            other.write_bytes(b"mine")
+            path.symlink_to(other)
+    with pytest.raises(ArtifactError, match="exists already, and is something else"):
+        await room.artifacts.download("r1", tmp_path)
+    if target == "link":
+        assert other.read_bytes() == b"mine"
+        other.write_bytes(DATA)
+        assert await room.artifacts.download("r1", tmp_path) == path
+
+
+@pytest.mark.parametrize("suffix", [".part", ".part.jsonl", ".part.jsonl~"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "FIFO", "folder"])
+async def test_what_is_planted_beside_the_file_is_neither_followed_nor_waited_for(
+    tmp_path: Path, suffix: str, kind: str
+) -> None:
+    """In a folder that others may write to, while a download is interrupted."""
+    room = Room(store())
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    await stopped_at(room, folder, 700)
+    victim, path = tmp_path / "victim", folder / f"{NAME}{suffix}"
+    victim.write_text("precious")
+    path.unlink(missing_ok=True)
+    match kind:
+        case "link":
+            path.symlink_to(victim)
+        case "dangling link":
+            path.symlink_to(tmp_path / "nowhere")
+        case "FIFO":
+            os.mkfifo(path)
+        case _:
+            path.mkdir()
+    if suffix == ".part" or kind == "folder":
+        with pytest.raises(ArtifactError) as caught:
+            await room.artifacts.download("r1", folder)
+        assert str(path) in str(caught.value)
+    else:
+        saved = await room.artifacts.download("r1", folder)
+        assert saved.read_bytes() == DATA
+        assert not saved.is_symlink()
+    assert victim.read_text() == "precious"
+    assert names(tmp_path) == ["shared", "victim"]
 
 
 async def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
@@ -318,9 +402,38 @@ async def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> No
         (tmp_path / NAME).write_bytes(b"mine")
 
     room.listener = listen
-    with pytest.raises(ArtifactError, match=r"out put.zip.*: File exists"):
+    with pytest.raises(ArtifactError, match=r"out put.zip exists already, and is something else"):
         await room.artifacts.download("r1", tmp_path)
     assert (tmp_path / NAME).read_bytes() == b"mine"
+
+
+async def test_the_same_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    """As where another host downloads to a file system that has no locks."""
+    room = Room(store(headers=MULTIPART))
+
+    def listen(event: object) -> None:
+        (tmp_path / NAME).write_bytes(DATA)
+
+    room.listener = listen
+    assert (await room.artifacts.download("r1", tmp_path)).read_bytes() == DATA
+    assert names(tmp_path) == [NAME]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EIO])
+async def test_a_file_system_that_cannot_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unsupported(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", unsupported)
+    room = Room(store())
+    if number == errno.EIO:
+        with pytest.raises(ArtifactError, match="Input/output error"):
+            await room.artifacts.download("r1", tmp_path)
+        assert not (tmp_path / NAME).exists()
+    else:
+        assert (await room.artifacts.download("r1", tmp_path)).read_bytes() == DATA
 
 
 async def test_a_file_system_without_hard_links(
@@ -340,7 +453,7 @@ async def test_a_file_system_without_hard_links(
         path.write_bytes(b"mine")
 
     room.listener = listen
-    with pytest.raises(ArtifactError, match="File exists"):
+    with pytest.raises(ArtifactError, match="exists already, and is something else"):
         await room.artifacts.download("r1", tmp_path)
     assert path.read_bytes() == b"mine"
 

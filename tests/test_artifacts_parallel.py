@@ -8,6 +8,8 @@ import fcntl
 import itertools
 import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +116,9 @@ async def test_what_cannot_be_recognized_is_not_put_together_from_ranges(tmp_pat
 @pytest.mark.usefixtures("small")
 async def test_one_connection_that_fails_for_good_ends_the_others(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    script = [Step(), Step(gate=gate), Step(gate=gate), Step(status=404)]
+    script = [Step(), Step(gate=gate), Step(gate=gate), Step(status=410)]
     room = Room(store(*script))
-    with pytest.raises(ArtifactError, match="404"):
+    with pytest.raises(ArtifactError, match="410"):
         await room.artifacts.download("r1", tmp_path, connections=4)
     assert room.store.open_now == 0
     assert names(tmp_path) == [f"{NAME}.part", f"{NAME}.part.jsonl"]
@@ -132,22 +134,78 @@ async def test_several_connections_that_break_and_links_that_expire(tmp_path: Pa
     assert sorted(handed) == list(range(len(DATA)))
 
 
-@pytest.mark.parametrize("connections", [1, 2])
-async def test_a_second_download_to_the_same_target_is_refused(
-    tmp_path: Path, connections: int
-) -> None:
+@asynccontextmanager
+async def under_way(room: Room, folder: Path, **options: Any) -> AsyncIterator[None]:
+    """Another download, which has begun and gets no further meanwhile."""
     gate = asyncio.Event()
-    room = Room(store(Step(gate=gate), Step(gate=gate)))
-    other = Room(store())
+    room.store.script = [Step(gate=gate), Step(gate=gate)]
     async with anyio.create_task_group() as group:
-        group.start_soon(lambda: room.artifacts.download("r1", tmp_path, connections=connections))
+        group.start_soon(lambda: room.artifacts.download("r1", folder, **options))
         while not room.store.open_now:
             await anyio.sleep(0.01)
-        with pytest.raises(ArtifactError, match="is being downloaded already"):
-            await other.artifacts.download("r1", tmp_path)
+        yield
         gate.set()
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+@pytest.mark.parametrize("headers", [{}, MULTIPART])
+async def test_a_second_download_to_the_same_target_waits_for_the_first(
+    tmp_path: Path, connections: int, headers: dict[str, str]
+) -> None:
+    other = Room(store(headers=headers))
+    paths: list[Path] = []
+
+    async def second() -> None:
+        paths.append(await other.artifacts.download("r1", tmp_path))
+
+    first = Room(store(headers=headers))
+    async with (
+        anyio.create_task_group() as group,
+        under_way(first, tmp_path, connections=connections),
+    ):
+        group.start_soon(second)
+        await anyio.sleep(100)
+        assert other.store.asked == []
+    assert paths == [tmp_path / NAME]
+    assert names(tmp_path) == [NAME]
+    assert paths[0].read_bytes() == DATA
+    # Where there is no checksum to compare the file with, all of it is.
+    assert other.store.total == (0 if not headers else len(DATA))
+
+
+async def test_a_second_download_takes_over_where_the_first_gives_up(tmp_path: Path) -> None:
+    other = Room(store())
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            async with under_way(Room(store()), tmp_path):
+                group.start_soon(lambda: other.artifacts.download("r1", tmp_path))
+                await anyio.sleep(10)
+                scope.cancel()
+                await anyio.sleep(1)
     assert (tmp_path / NAME).read_bytes() == DATA
-    assert other.store.asked == []
+    assert other.store.total == len(DATA)
+
+
+async def test_one_that_gets_no_further_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    other = Room(store())
+    async with under_way(Room(store()), tmp_path):
+        began = anyio.current_time()
+        with pytest.raises(ArtifactError, match="is being downloaded already") as caught:
+            await other.artifacts.download("r1", tmp_path)
+        assert 300 <= anyio.current_time() - began <= 303
+        assert not caught.value.lasting
+        assert other.store.asked == []
+    assert (tmp_path / NAME).read_bytes() == DATA
+
+
+async def test_one_that_does_get_further_is_waited_for(tmp_path: Path) -> None:
+    other = Room(store())
+    async with anyio.create_task_group() as group, under_way(Room(store()), tmp_path):
+        group.start_soon(lambda: other.artifacts.download("r1", tmp_path))
+        for second in range(6):
+            await anyio.sleep(200)
+            os.utime(tmp_path / f"{NAME}.part", (second, second))
+    assert (tmp_path / NAME).read_bytes() == DATA
 
 
 def test_a_lock_is_on_the_file_that_has_the_name(
@@ -177,15 +235,29 @@ def test_a_lock_is_on_the_file_that_has_the_name(
     assert names(tmp_path) == ["y"]
 
 
-async def test_a_lock_that_the_file_system_does_not_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+async def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def unsupported(fd: int, flags: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    with pytest.raises(ArtifactError, match="No locks available"):
-        await Room(store()).artifacts.download("r1", tmp_path)
+    async with anyio.create_task_group() as group, under_way(Room(store()), tmp_path):
+        group.start_soon(lambda: Room(store()).artifacts.download("r1", tmp_path))
+        await anyio.sleep(1)
+    assert (tmp_path / NAME).read_bytes() == DATA
+
+
+def test_a_file_system_that_says_of_one_file_what_it_says_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some make up the numbers of files anew each time they are asked."""
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
+    file = part.PartialFile(tmp_path / "x", "r1")
+    file.open()
+    assert file.is_open
+    file.close()
 
 
 def test_a_target_that_appears_before_the_lock_is_left_alone(tmp_path: Path) -> None:

@@ -12,15 +12,17 @@ from amigo_async.artifacts.plan import (
     Changed,
     Complete,
     Failed,
+    Missing,
     Rangeless,
     Reading,
     Refused,
+    Unmatched,
     Unprovable,
     Verdict,
     judge,
     next_request,
 )
-from amigo_async.wire.objects import ObjectInfo
+from amigo_async.wire.objects import Checksum, ObjectInfo
 
 KNOWN = ObjectInfo(10, '"a"', "D1")
 WEAK = ObjectInfo(10, 'W/"a"', "D1")
@@ -37,6 +39,7 @@ UNSIZED_WEAK = ObjectInfo(None, 'W/"a"', "D1")
         (Reading(KNOWN, 3), {"Range": "bytes=3-", "If-Match": '"a"'}),
         (Reading(KNOWN, 3, 6), {"Range": "bytes=3-5", "If-Match": '"a"'}),
         (Reading(KNOWN, 3, 10), {"Range": "bytes=3-", "If-Match": '"a"'}),
+        (Reading(KNOWN, 3, by_date=True), {"Range": "bytes=3-", "If-Unmodified-Since": "D1"}),
         (Reading(WEAK, 3), {"Range": "bytes=3-", "If-Unmodified-Since": "D1"}),
         (Reading(UNSIZED, 0, ended=True), {"Range": "bytes=0-", "If-Match": '"a"'}),
     ],
@@ -76,6 +79,7 @@ def body(
     return Body(info=info, skip=skip, end=end, marked=marked, whole=whole)
 
 
+ANOTHER = "the store has another one now"
 PART = headers(content_range="bytes 3-9/10")
 
 CASES: list[tuple[str, Reading, int, dict[str, str], Verdict]] = [
@@ -259,12 +263,114 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Verdict]] = [
         {"content-range": "bytes */2"},
         Changed("its size went from 10 to 2 bytes"),
     ),
-    ("another one", Reading(KNOWN, 3), 412, {}, Changed("the store has another one now")),
+    ("another one, or the same with a weak ETag", Reading(KNOWN, 3), 412, {}, Unmatched()),
+    (
+        "another one, by the date",
+        Reading(KNOWN, 3, by_date=True),
+        412,
+        {},
+        Changed("the store has another one now"),
+    ),
+    (
+        "another one than the one without a date",
+        Reading(ObjectInfo(10, '"a"'), 3),
+        412,
+        {},
+        Changed("the store has another one now"),
+    ),
+    ("another one than the weak one", Reading(WEAK, 3), 412, {}, Changed(ANOTHER)),
+    (
+        "the same, its ETag weakened",
+        Reading(KNOWN, 3),
+        206,
+        headers(content_range="bytes 3-9/10", etag='W/"a"'),
+        body(KNOWN, 0, 10, whole=False),
+    ),
+    (
+        "the same, its ETag strong again",
+        Reading(WEAK, 3),
+        206,
+        headers(content_range="bytes 3-9/10"),
+        body(WEAK, 0, 10, whole=False),
+    ),
+    (
+        "a weakened ETag, of another date",
+        Reading(KNOWN, 3),
+        206,
+        headers(content_range="bytes 3-9/10", etag='W/"a"', last_modified="D2"),
+        Changed("its ETag is another one"),
+    ),
+    (
+        "a weakened ETag, of no date",
+        Reading(ObjectInfo(10, '"a"'), 3),
+        206,
+        headers(content_range="bytes 3-9/10", etag='W/"a"', last_modified=None),
+        Changed("its ETag is another one"),
+    ),
+    (
+        "a weakened ETag, of an unknown size",
+        Reading(UNSIZED, 3),
+        206,
+        headers(content_range="bytes 3-9/*", etag='W/"a"'),
+        Changed("its ETag is another one"),
+    ),
+    (
+        "another weak ETag",
+        Reading(KNOWN, 3),
+        206,
+        headers(content_range="bytes 3-9/10", etag='W/"b"'),
+        Changed("its ETag is another one"),
+    ),
+    (
+        "no ETag any more where the date was to tell",
+        Reading(KNOWN, 3, by_date=True),
+        206,
+        headers(content_range="bytes 3-9/10", etag=None),
+        Changed("the ETag it had is gone"),
+    ),
+    (
+        "nothing more, without a total, of the same date",
+        Reading(UNSIZED, 10, ended=True, by_date=True),
+        416,
+        {},
+        Again("the store has no byte 10, which there must be"),
+    ),
+    (
+        "more that is said of the same object: the first word counts",
+        Reading(ObjectInfo(10, '"a"', "D1", "text/a", Checksum("crc32", "00000001"))),
+        200,
+        headers(
+            content_length=10,
+            content_type="text/b",
+            x_amz_checksum_crc32="AAAAAg==",
+        ),
+        body(
+            ObjectInfo(10, '"a"', "D1", "text/a", Checksum("crc32", "00000001")),
+            0,
+            10,
+            whole=True,
+        ),
+    ),
+    (
+        "what was not said before",
+        Reading(ObjectInfo(10)),
+        200,
+        headers(content_length=10, content_type="text/b", x_amz_checksum_crc32="AAAAAg=="),
+        body(
+            ObjectInfo(10, '"a"', "D1", "text/b", Checksum("crc32", "00000002")),
+            0,
+            10,
+            whole=True,
+        ),
+    ),
     ("412 to no condition", Reading(), 412, {}, Failed("the store answered 412")),
     ("expired", Reading(), 403, {}, Refused("the store answered 403")),
     ("not signed", Reading(), 401, {}, Refused("the store answered 401")),
     ("credentials expired", Reading(KNOWN, 3), 400, {}, Refused("the store answered 400")),
-    ("gone", Reading(), 404, {}, Failed("the store answered 404")),
+    ("not there, or not yet", Reading(), 404, {}, Missing("the store answered 404")),
+    ("not there any more", Reading(KNOWN, 3), 404, {}, Missing("the store answered 404")),
+    ("gone", Reading(), 410, {}, Failed("the store answered 410")),
+    ("elsewhere", Reading(), 301, {}, Failed("the store answered 301")),
     ("not modified", Reading(), 304, {}, Failed("the store answered 304")),
     ("too many", Reading(), 429, {"retry-after": "7"}, Again("the store answered 429", 7.0)),
     ("slow down", Reading(), 503, {"retry-after": "1.5"}, Again("the store answered 503", 1.5)),

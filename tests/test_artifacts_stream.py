@@ -128,6 +128,72 @@ async def test_a_changed_object_is_an_error(step: Step) -> None:
     assert store.open_now == 0
 
 
+NOT_THERE = Step(status=404, body=b"<Code>NoSuchKey</Code>")
+
+
+async def test_an_object_that_comes_later_than_its_link_is_waited_for() -> None:
+    room = Room(FakeStore(DATA, [NOT_THERE] * 6))
+    assert await room.bytes() == DATA
+    assert room.links == 1  # the link is right, it is the object that is late
+    room = Room(FakeStore(DATA, [Step(cut=10), *[NOT_THERE] * 6]))
+    assert await room.bytes() == DATA
+
+
+async def test_an_object_that_does_not_come_is_told_within_a_while() -> None:
+    room = Room(FakeStore(DATA, forever=NOT_THERE))
+    began = anyio.current_time()
+    with pytest.raises(ArtifactError, match=r"answered 404 NoSuchKey$"):
+        await room.bytes()
+    assert 13 <= anyio.current_time() - began <= 16
+    assert 10 <= len(room.store.asked) <= 32
+
+
+async def test_a_deadline_is_told_of_an_object_that_is_not_there_before_it_passes() -> None:
+    room = Room(FakeStore(DATA, forever=NOT_THERE))
+    with anyio.fail_after(4), pytest.raises(ArtifactError, match=r"answered 404 NoSuchKey$"):
+        await room.bytes()
+
+
+async def test_each_time_it_is_missing_it_is_waited_for_anew() -> None:
+    steps = [step for _ in range(4) for step in (*[NOT_THERE] * 8, Step(cut=1))]
+    room = Room(FakeStore(DATA, steps))
+    assert await room.bytes() == DATA
+
+
+WEAK = {"etag": 'W/"e"'}
+STRONG = {"etag": '"e"'}
+
+
+async def test_an_etag_that_becomes_weak_is_of_the_same_object() -> None:
+    """As an edge of a CDN weakens it, one that looks at conditions and one that does not."""
+    careless = [Step(cut=10, headers=STRONG), Step(offset=10, cut=10, headers=WEAK)]
+    room = Room(FakeStore(DATA, careless, forever=Step(headers=STRONG), headers=STRONG))
+    assert await room.bytes() == DATA
+    # The first word counts: it is the strong one that the rest is asked for with.
+    assert [asked.if_match for asked in room.store.asked] == [None, '"e"', '"e"']
+    careful = [Step(cut=10, headers=STRONG), Step(status=412)]
+    room = Room(FakeStore(DATA, careful, forever=Step(headers=WEAK), headers=WEAK))
+    assert await room.bytes() == DATA
+    dates = [asked.if_unmodified_since for asked in room.store.asked]
+    assert dates == [None, None, "Fri, 02 Jan 2026 03:04:05 GMT"]
+    assert room.store.asked[-1].range == "bytes=10-"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"etag": 'W/"f"'},
+        {**WEAK, "last-modified": "Fri, 02 Jan 2026 03:04:06 GMT"},
+        {**WEAK, "last-modified": None},
+    ],
+)
+async def test_a_weak_etag_alone_is_no_proof(other: dict[str, str | None]) -> None:
+    first = {**STRONG, "last-modified": "Fri, 02 Jan 2026 03:04:05 GMT"}
+    room = Room(FakeStore(DATA, [Step(cut=10, headers=first)], headers=other))
+    with pytest.raises(ArtifactChangedError):
+        await room.bytes()
+
+
 UNRECOGNIZED = "neither an ETag nor a date"
 HOPELESS: list[tuple[str, FakeStore, type[ArtifactError], str, int]] = [
     ("always refused", FakeStore(DATA, forever=Step(refuse=True)), ArtifactError,
@@ -140,8 +206,10 @@ HOPELESS: list[tuple[str, FakeStore, type[ArtifactError], str, int]] = [
      ArtifactTruncatedError, "gave up after 10 of 40 bytes: the body ended before its time", 5),
     ("always the wrong offset", FakeStore(DATA, [Step(cut=10)], forever=Step(offset=12)),
      ArtifactTruncatedError, "asked for bytes from 10, the store answered from 12", 5),
-    ("not there", FakeStore(DATA, forever=Step(status=404, body=b"<Code>NoSuchKey</Code>")),
-     ArtifactError, "answered 404 NoSuchKey$", 1),
+    ("gone", FakeStore(DATA, forever=Step(status=410, body=b"<Code>Gone</Code>")),
+     ArtifactError, "answered 410 Gone$", 1),
+    ("elsewhere", FakeStore(DATA, forever=Step(status=301, body=b"<Code>PermanentRedirect</Code>")),
+     ArtifactError, "answered 301 PermanentRedirect$", 1),
     ("refuses every link", FakeStore(DATA, forever=Step(status=403, body=b"<Code>Bad</Code>")),
      ArtifactError, "answered 403 Bad, and the same to a fresh link", 2),
     ("refuses, with a strange document", FakeStore(DATA, forever=Step(status=403, body=b"<html>")),

@@ -230,11 +230,9 @@ def test_which_urls_may_be_asked(url: str, allow_http: bool, ok: bool) -> None:
         ("https://a.example/k?secret", "HTTP://a.example/k", None),
         ("https://a.example/k?secret", "ftp://a.example/k", None),
         ("https://a.example/k?secret", "https://[::1/k", None),
-        ("https://a.example/k?secret", "", None),
-        ("https://a.example/k?secret", None, None),
     ],
 )
-def test_where_a_redirect_may_lead(url: str, location: str | None, expected: str | None) -> None:
+def test_where_a_redirect_may_lead(url: str, location: str, expected: str | None) -> None:
     if expected is not None:
         target = redirect_target(url, location, allow_http=True)
         assert target == expected

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import ANY
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from amigo_async import (
     AmigoClient,
     ArgumentError,
     ArtifactError,
+    ArtifactTimeoutError,
     BatchResult,
     ConflictError,
     DeadlineError,
@@ -33,7 +41,7 @@ from amigo_async.events import (
     RunStarted,
     SignedIn,
 )
-from amigo_async.testing import Fault, Sandbox, SetPlan
+from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.testing.simulation import Outcome
 
 pytestmark = pytest.mark.anyio
@@ -129,7 +137,8 @@ async def test_every_set_has_an_outcome_whatever_becomes_of_it(
     assert failed.run is not None
     assert failed.run.metrics_that_failed
     assert bare.verdict == "passed"
-    assert isinstance(bare.error, WaitTimeoutError)
+    assert isinstance(bare.error, ArtifactTimeoutError)
+    assert "did not generate it within 600 s" in str(bare.error)
     assert not result.passed
 
 
@@ -339,7 +348,8 @@ async def test_a_deadline_that_keeps_artifacts_from_being_fetched_is_told(
     result = await client.run_many([sandbox.add_set(late)], artifacts_dir=tmp_path, timeout=60.0)
     (outcome,) = result.outcomes
     assert outcome.verdict == "passed"
-    assert isinstance(outcome.error, ArtifactError)
+    assert isinstance(outcome.error, ArtifactTimeoutError)
+    assert "before it was generated" in str(outcome.error)
     assert not result.passed
 
 
@@ -481,6 +491,188 @@ async def test_an_artifact_that_is_gone_is_fetched_again(
     outcome.artifacts.unlink()
     assert whole(await client.run_many(set_ids, **again), sandbox)
     assert len(sandbox.runs) == 1
+
+
+@asynccontextmanager
+async def saved(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> AsyncIterator[tuple[Sandbox, AmigoClient, dict[str, Any], Path]]:
+    """A batch of one set that is over, with the call that resumes it, and its artifact."""
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        plan = SetPlan(seconds=5.0, artifact=ArtifactPlan(size=30_000, etag=etag))
+        again: dict[str, Any] = {
+            "unit_test_set_ids": [sandbox.add_set(plan)],
+            "artifacts_dir": tmp_path / "one",
+            "journal": tmp_path / "batch.jsonl",
+        }
+        result = await client.run_many(**again)
+        assert whole(result, sandbox)
+        path = result.outcomes[0].artifacts
+        assert path is not None
+        sandbox.forget_requests()
+        yield sandbox, client, again, path
+
+
+ETAGS = pytest.mark.parametrize("etag", ["md5", "multipart"])
+
+
+def without_saved(journal: Path) -> None:
+    """As a process leaves it that was killed after the publishing and before the noting."""
+    lines = journal.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"what":"saved"' not in line]
+    assert len(kept) == len(lines) - 1
+    journal.write_bytes(b"".join(kept))
+
+
+@ETAGS
+async def test_an_artifact_that_was_published_and_not_noted_is_kept(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> None:
+    async with saved(tmp_path, etag) as (sandbox, client, again, path):
+        without_saved(again["journal"])
+        before = path.stat()
+        result = await client.run_many(**again)
+        assert result.passed
+        assert whole(result, sandbox)
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        sandbox.forget_requests()
+        assert (await client.run_many(**again)).passed
+        assert sandbox.requests == []  # it is noted now
+
+
+@ETAGS
+@pytest.mark.parametrize("left", [0, 1, 29_999])
+async def test_an_artifact_that_was_cut_short_is_whole_again(
+    tmp_path: Path, etag: Literal["md5", "multipart"], left: int
+) -> None:
+    async with saved(tmp_path, etag) as (sandbox, client, again, path):
+        os.truncate(path, left)
+        result = await client.run_many(**again)
+        assert result.passed
+        assert result.outcomes[0].artifacts == path
+        assert whole(result, sandbox)
+        aside = [other for other in path.parent.iterdir() if other != path]
+        assert [other.stat().st_size for other in aside] == ([left] if left else [])
+
+
+async def test_what_somebody_has_made_of_an_artifact_is_set_aside(tmp_path: Path) -> None:
+    async with saved(tmp_path, "multipart") as (sandbox, client, again, path):
+        for text in ("mine", "mine too"):
+            path.write_bytes(text.encode().ljust(30_000))
+            result = await client.run_many(**again)
+            assert result.passed
+            assert whole(result, sandbox)
+        texts = [other.read_text().strip() for other in sorted(path.parent.iterdir())[1:]]
+        assert texts == ["mine", "mine too"]
+
+
+@ETAGS
+async def test_artifacts_are_where_they_are_asked_for(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> None:
+    async with saved(tmp_path, etag) as (sandbox, client, again, path):
+        elsewhere = {**again, "artifacts_dir": tmp_path / "two"}
+        result = await client.run_many(**elsewhere)
+        assert result.passed
+        assert whole(result, sandbox)
+        found = result.outcomes[0].artifacts
+        assert found == tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.exists()
+        sandbox.forget_requests()
+        assert await client.run_many(**elsewhere) == replace(result, began_at=ANY)
+        assert sandbox.requests == []
+
+
+async def test_artifacts_that_were_moved_are_not_fetched_again(tmp_path: Path) -> None:
+    async with saved(tmp_path, "multipart") as (sandbox, client, again, path):
+        (tmp_path / "one").rename(tmp_path / "two")
+        result = await client.run_many(**{**again, "artifacts_dir": tmp_path / "two"})
+        assert whole(result, sandbox)
+        assert result.outcomes[0].artifacts == tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert sandbox.requests == []
+
+
+async def test_without_artifacts_asked_for_they_are_named_where_they_are(tmp_path: Path) -> None:
+    async with saved(tmp_path, "multipart") as (_, client, again, path):
+        del again["artifacts_dir"]
+        assert (await client.run_many(**again)).outcomes[0].artifacts == path
+        path.unlink()
+        assert (await client.run_many(**again)).outcomes[0].artifacts is None
+
+
+async def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Its lines do not say what was saved: the store is asked once."""
+    async with saved(tmp_path, "md5") as (sandbox, client, again, _):
+        lines = [json.loads(line) for line in again["journal"].read_text().splitlines()]
+        for line in lines:
+            if line["what"] == "saved":
+                del line["size"], line["checksum"]
+        again["journal"].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        assert whole(await client.run_many(**again), sandbox)
+        sandbox.forget_requests()
+        assert whole(await client.run_many(**again), sandbox)
+        assert sandbox.requests == []
+
+
+async def test_a_folder_that_nothing_can_be_made_in_is_told_before_a_run_is_started(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write where the mode forbids it, so the system's answer is made up."""
+    mkdir = os.mkdir
+
+    def read_only(path: str, mode: int = 0o777) -> None:
+        if Path(path).parent == tmp_path / "one":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        mkdir(path, mode)
+
+    again: dict[str, Any] = {
+        "unit_test_set_ids": sandbox.add_sets(1, SHORT),
+        "artifacts_dir": tmp_path / "one",
+        "journal": tmp_path / "batch.jsonl",
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", read_only)
+        with pytest.raises(ArgumentError, match=r"artifacts_dir .*one cannot be written to: Read"):
+            await client.run_many(**again)
+    assert sandbox.requests == []
+    assert (await client.run_many(**again)).passed
+    monkeypatch.setattr(os, "mkdir", read_only)
+    assert (await client.run_many(**again)).passed  # all is there, and nothing is to be made
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [r.id for r in sandbox.runs]
+
+
+@ETAGS
+async def test_two_batches_of_the_same_sets_share_a_folder(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> None:
+    """As a task that is delivered twice."""
+    plan = SetPlan(seconds=5.0, artifact=ArtifactPlan(size=3_000_000, etag=etag))
+    async with Sandbox() as sandbox, sandbox.client() as one, sandbox.client() as other:
+        set_ids = sandbox.add_sets(3, plan)
+        results: list[BatchResult] = []
+
+        async def run(client: AmigoClient) -> None:
+            results.append(
+                await client.run_many(set_ids, on_conflict="attach", artifacts_dir=tmp_path)
+            )
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, one)
+            group.start_soon(run, other)
+        assert [result.passed for result in results] == [True, True]
+        assert all(whole(result, sandbox) for result in results)
+        assert len(sandbox.runs) == 3
+        assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"artifacts.zip"}
+
+
+@pytest.mark.parametrize("argument", ["artifacts_dir", "journal"])
+@pytest.mark.parametrize("path", ["", "a\0b", b"bytes", 3, "\ud800", "x" * 256, "x/" * 2048])
+async def test_a_path_that_cannot_be_one_is_told_before_anything_is_done(
+    client: AmigoClient, sandbox: Sandbox, argument: str, path: Any
+) -> None:
+    with pytest.raises(ArgumentError, match=f"^{argument} "):
+        await client.run_many(sandbox.add_sets(1, SHORT), **{argument: path})
+    assert sandbox.requests == []
 
 
 async def test_two_batches_cannot_use_one_journal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -149,6 +150,41 @@ def test_no_content_makes_it_raise_anything_else(content: bytes) -> None:
 async def test_a_place_where_no_file_can_be_is_a_clear_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(JournalError, match="cannot be opened"):
         await records(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "FIFO", "device"])
+async def test_nothing_but_a_file_is_a_journal(tmp_path: Path, kind: str) -> None:
+    path, victim = tmp_path / "batch.jsonl", tmp_path / "victim"
+    victim.touch()
+    match kind:
+        case "link":
+            path.symlink_to(victim)
+        case "dangling link":
+            path.symlink_to(tmp_path / "nowhere")
+        case "FIFO":
+            os.mkfifo(path)
+        case _:
+            path = Path("/dev/null")
+    with pytest.raises(JournalError, match=r"cannot be opened: It is (a symbolic link|not a reg)"):
+        await records(path)
+    assert victim.read_bytes() == b""
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+async def test_without_locks_of_the_file_system_a_journal_is_kept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    path = tmp_path / "batch.jsonl"
+    async with opened(path) as journal:
+        await journal.write(INTENT)
+        with pytest.raises(JournalError, match="in use"):
+            await records(path)
+    assert await records(path) == {SET: Record(intent=INTENT)}
 
 
 async def test_a_full_disk_leaves_whole_lines_and_the_next_write_goes_on(

@@ -287,7 +287,7 @@ ROOMS = [
     ["version", "redact", "shield"],
     ["escaping"],
     ["errors", "models", "events", "clock"],
-    ["decoding"],
+    ["decoding", "files"],
     ["wire"],
     ["auth", "limits"],
     ["config", "sharing"],

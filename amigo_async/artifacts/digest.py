@@ -6,10 +6,12 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from amigo_async.wire.objects import Checksum
 
+# What is computed where the store says nothing.
+ALGORITHM: Final = "sha256"
 # Bytes hashed in one go: some milliseconds, so that a cancellation need not wait.
 _STEP = 16 * 1024 * 1024
 _BLOCK = 1024 * 1024
@@ -33,19 +35,20 @@ class _Crc32:
 
 
 class Digest:
-    """A checksum to be reached. Its methods block: call them in a thread.
+    """A checksum that is computed. Its methods block: call them in a thread.
 
     Args:
-        expected: The checksum the store offers.
+        algorithm: One of `ALGORITHMS`.
+
+    Attributes:
+        position: How many bytes have been counted, from the first one.
     """
 
-    def __init__(self, expected: Checksum) -> None:
-        self.expected = expected
+    def __init__(self, algorithm: str) -> None:
         self.position = 0
+        self._algorithm = algorithm
         self._hash: _Hash = (
-            _Crc32()
-            if expected.algorithm == "crc32"
-            else hashlib.new(expected.algorithm, usedforsecurity=False)
+            _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
         )
 
     def feed(self, offset: int, chunks: Iterable[bytes]) -> None:
@@ -65,6 +68,6 @@ class Digest:
         return True
 
     @property
-    def matches(self) -> bool:
-        """Whether what was counted has the expected checksum."""
-        return self._hash.hexdigest() == self.expected.value
+    def checksum(self) -> Checksum:
+        """The checksum of what was counted."""
+        return Checksum(self._algorithm, self._hash.hexdigest())

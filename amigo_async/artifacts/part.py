@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import itertools
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from amigo_async.artifacts.digest import Digest
+from amigo_async.artifacts.digest import ALGORITHM, Digest
 from amigo_async.artifacts.record import Received, Record
+from amigo_async.files import UNSUPPORTED, close_locked, open_locked
 from amigo_async.wire.objects import ObjectInfo
 from amigo_async.wire.ranges import Span, add_span
 
@@ -26,13 +27,9 @@ MAX_CHUNKS: Final = 1024
 # Bytes for which room is taken in one go: where that is slow, as in memory, writes come between.
 _STEP: Final = 32 * 1024 * 1024
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-# What file systems without hard links, or without preallocation, answer.
-_UNSUPPORTED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-
-
-class BusyError(Exception):
-    """Somebody else, in this process or another, is downloading to the same target."""
+# After so many tries the file is taken that has the name: not every file system says of one file
+# the same twice.
+_TRIES: Final = 20
 
 
 class PartialFile:
@@ -41,17 +38,19 @@ class PartialFile:
     Args:
         target: The final name.
         run_id: The run; what is left of another run's download is not used.
+        sums: Whether a checksum is computed also where the store offers none to compare with.
 
     Attributes:
         info: What is known of the object; None as long as nothing has been received.
         received: The ranges that are there.
-        digest: The checksum to be reached; None where the store offers none.
+        digest: The checksum of what was received in order; None where none is computed.
     """
 
-    def __init__(self, target: Path, run_id: str) -> None:
+    def __init__(self, target: Path, run_id: str, *, sums: bool = False) -> None:
         self.info: ObjectInfo | None = None
         self.received: list[Span] = []
         self.digest: Digest | None = None
+        self._sums = sums
         self._target = target
         self._path, record_path = partial_names(target)
         self._record = Record(record_path, run_id)
@@ -81,8 +80,9 @@ class PartialFile:
         """Lock the partial file, and take up what is there already.
 
         Raises:
-            BusyError: If somebody else holds it.
             FileExistsError: If there is a file of the final name.
+            LockedError: If somebody else, in this process or another, is downloading to the
+                same target.
             OSError: If it cannot be written.
         """
         self._fd, size = _lock_file(self._path)
@@ -111,7 +111,11 @@ class PartialFile:
     def know(self, info: ObjectInfo | None, received: Sequence[Span] = ()) -> None:
         """Note what is known of the object, and what is there of it. Does not block."""
         self.info, self.received = info, list(received)
-        self.digest = Digest(info.checksum) if info and info.checksum else None
+        self.digest = None
+        if info and info.checksum:
+            self.digest = Digest(info.checksum.algorithm)
+        elif info and self._sums:
+            self.digest = Digest(ALGORITHM)
 
     def learn(self, info: ObjectInfo | None) -> None:
         """Note what was learned of the object while it came: the size of one that did not say."""
@@ -169,14 +173,19 @@ class PartialFile:
             OSError: If it cannot be written to the disk.
         """
         os.ftruncate(self._fd, size)
-        os.fsync(self._fd)
+        _sync(self._fd)
         try:
             # Unlike a rename, a second name is refused where there is a file of that name.
             os.link(self._path, self._target)
         except FileExistsError:
             raise
+        except FileNotFoundError:
+            # Where there are no locks, somebody else may have published it under our hands.
+            if os.path.lexists(self._target):
+                raise _exists(self._target) from None
+            raise
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
+            if error.errno not in UNSUPPORTED:
                 raise
             if os.path.lexists(self._target):
                 raise _exists(self._target) from None
@@ -197,7 +206,7 @@ class PartialFile:
                 self._leave()
         finally:
             self._record.close()
-            os.close(self._fd)
+            close_locked(self._fd)
             self._fd = -1
 
     def _leave(self) -> None:
@@ -252,7 +261,7 @@ def _allocate(fd: int, offset: int, size: int) -> None:
     try:
         os.posix_fallocate(fd, offset, size)
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in UNSUPPORTED:
             raise
 
 
@@ -263,7 +272,8 @@ def _start_flush(fd: int, start: int, stop: int) -> None:
     are not dropped.
     """
     if hasattr(os, "posix_fadvise"):  # pragma: no branch # macOS has none
-        os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):  # it is advice
+            os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_DONTNEED)
 
 
 def _exists(target: Path) -> FileExistsError:
@@ -276,20 +286,17 @@ def _lock_file(path: Path) -> tuple[int, int]:
     Returns:
         The open file, and its size.
     """
-    while True:
-        fd = os.open(path, _FLAGS, 0o666)
+    for tries in itertools.count(1):
+        fd = open_locked(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = os.fstat(fd)
-            if _is_current(held, path):
+            if _is_current(held, path) or tries == _TRIES:
                 return fd, held.st_size
-        except BlockingIOError:
-            os.close(fd)
-            raise BusyError from None
         except OSError:
-            os.close(fd)
+            close_locked(fd)
             raise
-        os.close(fd)
+        close_locked(fd)
+    raise AssertionError  # unreachable
 
 
 def _is_current(held: os.stat_result, path: Path) -> bool:
@@ -305,12 +312,21 @@ def _is_current(held: os.stat_result, path: Path) -> bool:
         return False
     if held.st_nlink > 1:
         path.unlink()
-    return held.st_nlink == 1
+    return held.st_nlink <= 1
+
+
+def _sync(fd: int) -> None:
+    """Wait until the file is on the disk, where the file system can tell."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # some file systems cannot, and need not
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             os.fsync(fd)
         finally:

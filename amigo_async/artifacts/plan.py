@@ -25,12 +25,15 @@ class Reading(Struct, frozen=True):
         stop: The first byte not wanted; None for all there is.
         ended: Whether a body of unknown length has ended in a way that proves nothing, so that
             the end has to be asked for.
+        by_date: Whether the store has nothing with the strong ETag any more, so that the date
+            has to tell whether it has only weakened it.
     """
 
     info: ObjectInfo | None = None
     offset: int = 0
     stop: int | None = None
     ended: bool = False
+    by_date: bool = False
 
     @property
     def end(self) -> int | None:
@@ -93,6 +96,16 @@ class Again(Struct, frozen=True):
     after: float | None = None
 
 
+class Missing(Struct, frozen=True):
+    """The store does not have the object, or not yet: a replica or a cache may be behind."""
+
+    reason: str
+
+
+class Unmatched(Struct, frozen=True):
+    """The store has nothing with this strong ETag: go by the date, and see what it has."""
+
+
 class Changed(Struct, frozen=True):
     """The object is not the one the reading began with."""
 
@@ -111,7 +124,18 @@ class Failed(Struct, frozen=True):
     reason: str
 
 
-Verdict: TypeAlias = Body | Complete | Refused | Rangeless | Again | Changed | Unprovable | Failed
+Verdict: TypeAlias = (
+    Body
+    | Complete
+    | Refused
+    | Rangeless
+    | Again
+    | Missing
+    | Unmatched
+    | Changed
+    | Unprovable
+    | Failed
+)
 
 
 # 400 is what S3 answers where the credentials behind a signature have expired.
@@ -121,9 +145,10 @@ _PASSING = frozenset({408, 425, 429})
 
 def next_request(reading: Reading) -> dict[str, str]:
     """The headers that ask for what is still wanted, of the same object."""
-    headers = {} if reading.info is None else conditions(reading.info)
+    info = reading.info
+    headers = {} if info is None else conditions(info, by_date=reading.by_date)
     if reading.ranged:
-        size = None if reading.info is None else reading.info.size
+        size = None if info is None else info.size
         stop = None if reading.stop is None or reading.stop == size else reading.stop
         headers["Range"] = range_header(reading.offset, stop)
     return headers
@@ -141,8 +166,8 @@ def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Verdict:
     if reads is not None:
         return reads(reading, headers)
     reason = f"the store answered {status}"
-    if status == 412 and reading.info is not None:
-        return Changed("the store has another one now")
+    if status == 404:
+        return Missing(reason)
     if status in _REFUSALS:
         return Refused(reason)
     if status in _PASSING or status >= 500:
@@ -190,10 +215,10 @@ def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
         return Rangeless() if reading.ranged else Failed("the store answered 416")
     content_range = read_content_range(headers.get("content-range"))
     total = content_range.total if content_range else None
-    if changed := _changed(reading, ObjectInfo(size=total)):
-        return changed
+    if reason := difference(info, ObjectInfo(size=total)):
+        return Changed(reason)
     if info.size is None:
-        if total is None and info.strong_etag is not None:
+        if total is None and info.strong_etag is not None and not reading.by_date:
             # The object is the same (If-Match went along), and was read up to here.
             total = reading.offset
         if total == reading.offset:
@@ -203,8 +228,22 @@ def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
     return Again(f"the store has no byte {reading.offset}, which there must be")
 
 
+def _precondition_failed(reading: Reading, _: Mapping[str, str]) -> Verdict:
+    """412: what is known of the object does not hold, or only its ETag has become weak."""
+    info = reading.info
+    if info is None:
+        return Failed("the store answered 412")
+    if info.strong_etag is not None and info.last_modified is not None and not reading.by_date:
+        return Unmatched()
+    return Changed("the store has another one now")
+
+
 def _changed(reading: Reading, new: ObjectInfo) -> Changed | None:
-    reason = None if reading.info is None else difference(reading.info, new)
+    if reading.info is None:
+        return None
+    reason = difference(reading.info, new)
+    if reason is None and reading.by_date and new.etag is None:
+        reason = "the ETag it had is gone"
     return None if reason is None else Changed(reason)
 
 
@@ -221,4 +260,4 @@ def merged(old: ObjectInfo | None, new: ObjectInfo) -> ObjectInfo:
     )
 
 
-_READS = {200: _whole, 206: _part, 416: _unsatisfiable}
+_READS = {200: _whole, 206: _part, 412: _precondition_failed, 416: _unsatisfiable}

@@ -12,9 +12,11 @@ from amigo_async.artifacts.plan import (
     Changed,
     Complete,
     Failed,
+    Missing,
     Rangeless,
     Reading,
     Refused,
+    Unmatched,
     Unprovable,
     Verdict,
     merged,
@@ -24,6 +26,7 @@ from amigo_async.artifacts.source import Patience, Source
 from amigo_async.errors import (
     AmigoError,
     ArtifactChangedError,
+    ArtifactError,
     ArtifactTruncatedError,
     TransportError,
 )
@@ -149,12 +152,22 @@ class Reader:
                     raise self._source.error(f"{reason}{code}, and the same to a fresh link")
                 self._refused = True
                 self._source.refuse(link)
+            case Missing(reason):
+                if not await self._patience.wait_for_object():
+                    raise self._source.error(reason + code)
+            case Unmatched():
+                self._reading = replace(self._reading, by_date=True)
+            case Changed() | Unprovable() | Failed():
+                raise self._final(verdict, code)
+
+    def _final(self, verdict: Changed | Unprovable | Failed, code: str) -> ArtifactError:
+        """The error of a verdict that nothing can be done about."""
+        match verdict:
             case Changed(reason):
-                raise self._source.error(f"it changed: {reason}", ArtifactChangedError)
+                return self._source.error(f"it changed: {reason}", ArtifactChangedError)
             case Unprovable(reason):
-                raise self._source.error(reason, ArtifactTruncatedError)
-            case Failed(reason):
-                raise self._source.error(reason + code)
+                return self._source.error(reason, ArtifactTruncatedError)
+        return self._source.error(verdict.reason + code)
 
     async def _receive(self, response: StoreResponse) -> bytes:
         """The next new bytes of the body; nothing where it ended, or gave only old ones."""

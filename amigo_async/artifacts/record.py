@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from amigo_async.files import open_regular
 from amigo_async.wire.objects import ALGORITHMS, ObjectInfo, repeatable
 from amigo_async.wire.ranges import Span, join_spans
 
@@ -62,7 +63,7 @@ class Record:
             size: The size of the partial file, which must hold what the record says.
         """
         try:
-            with self.path.open("rb") as file:
+            with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
                 first, *lines = file.read(_LONGEST).split(b"\n")
             head = msgspec.json.decode(first, type=_Head)
         except (OSError, ValueError, RecursionError):
@@ -79,8 +80,10 @@ class Record:
         self.close()
         head = _Head(self._run_id, self._boot_id, received.info)
         fresh = self.path.with_name(f"{self.path.name}~")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-        self._fd = fd
+        # One that a killed process left is not opened: somebody may have put a link in its place.
+        fresh.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._fd = fd = open_regular(fresh, flags)
         os.write(fd, b"".join(_encode(line) + b"\n" for line in (head, *received.spans)))
         fresh.replace(self.path)
 

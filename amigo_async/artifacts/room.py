@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from amigo_async.artifacts.download import Download
@@ -16,6 +17,7 @@ from amigo_async.artifacts.seam import Emit, FetchLink, Open, Policy, Seam, Serv
 from amigo_async.artifacts.source import Source
 from amigo_async.artifacts.stream import ArtifactStream
 from amigo_async.errors import ArgumentError
+from amigo_async.files import check_path
 
 
 class Artifacts:
@@ -31,6 +33,9 @@ class Artifacts:
         server_now: The time on the server's clock.
         emit: Where the events go.
         policy: How patient to be.
+
+    Attributes:
+        source: Makes the `Source` of a run's artifact. For batches; not part of the public API.
     """
 
     def __init__(
@@ -42,8 +47,8 @@ class Artifacts:
         emit: Emit,
         policy: Policy | None = None,
     ) -> None:
-        self._seam = Seam(open, link, server_now, emit)
-        self._policy = policy or Policy()
+        seam = Seam(open, link, server_now, emit)
+        self.source = partial(Source, seam=seam, policy=policy or Policy())
 
     @asynccontextmanager
     async def stream(self, run_id: str) -> AsyncIterator[ArtifactStream]:
@@ -62,10 +67,11 @@ class Artifacts:
             ArtifactError: If the store will not give the artifact.
             TransportError: If the API does not answer.
         """
-        reader = Reader(Source(run_id, self._seam, self._policy), Reading())
+        source = self.source(run_id)
+        reader = Reader(source, Reading())
         try:
             info = await reader.start()
-            meter = Meter(run_id, self._seam.emit)
+            meter = Meter(run_id, source.emit)
             meter.total = info.size
             stream = ArtifactStream(reader, info, meter)
             try:
@@ -85,8 +91,13 @@ class Artifacts:
         goes on from there. The size is always verified, and the checksum where the store offers
         one (an MD5 as ETag, ``x-amz-checksum-sha256``, ``-sha1`` or ``-crc32``).
 
-        A file that is there already is left as it is: if it is this very artifact, as its size
-        and the store's checksum tell, its path is returned, otherwise an error is raised.
+        A file that is there already is left as it is: if it is this very artifact its path is
+        returned, otherwise an error is raised. Its size and the store's checksum tell; where the
+        store offers no checksum, the artifact is fetched again to be compared with the file.
+
+        Another download to the same file, in this or another process, is waited for; it ends
+        with the same file. Where the file system knows no locks, only those of one process are
+        told apart.
 
         Args:
             run_id: The run.
@@ -104,15 +115,14 @@ class Artifacts:
             ArtifactsNotReadyError: If the run has no artifacts (yet).
             APIError: What else the API answers to the request for a link.
             ArtifactError: If the store will not give the artifact, the file cannot be written,
-                exists and is something else, or is being downloaded already. Of it,
+                exists and is something else, or is being downloaded already by somebody who
+                gets no further for five minutes. Of it,
                 `ArtifactChangedError` if the object changed meanwhile, and
                 `ArtifactTruncatedError` if the store stops short of its end.
             TransportError: If the API does not answer.
         """
-        path = os.fspath(destination)
-        if not isinstance(path, str) or not path or "\0" in path:
-            raise ArgumentError("destination: give the name of a folder or a file")
+        path = check_path("destination", destination)
         if not 1 <= connections <= MAX_CONNECTIONS:
             raise ArgumentError(f"connections: give a number from 1 to {MAX_CONNECTIONS}")
-        source = Source(run_id, self._seam, self._policy)
-        return await Download(source, path, connections, self._seam.emit).run()
+        saved = await Download(self.source(run_id), path, connections).run()
+        return Path(saved.path)

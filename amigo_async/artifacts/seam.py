@@ -58,12 +58,18 @@ class Policy(Struct, frozen=True):
         base_pause: Seconds; the ceiling of the first pause.
         longest_pause: Seconds; the ceiling of every pause, also of one the store asks for.
         link_margin: Seconds before its expiry from which on a link is not used any more.
+        missing_patience: Seconds for which a 404 of the store is borne: the service has just
+            given the link, so a replica or a cache may be behind.
+        busy_patience: Seconds for which another download to the same file is waited for without
+            anything new in it.
     """
 
     attempts: int = 5
     base_pause: float = 0.5
     longest_pause: float = 15.0
     link_margin: float = 5.0
+    missing_patience: float = 15.0
+    busy_patience: float = 300.0
 
 
 class Seam(Struct, frozen=True):

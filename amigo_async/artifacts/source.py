@@ -21,6 +21,8 @@ from amigo_async.wire.links import UnsafeLinkError
 
 _CODE = rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>"
 _LONGEST_ERROR = 16 * 1024
+# Seconds, up to one more at random, between two requests for an object that is not there yet.
+_MISSING_PAUSE = 0.5
 
 
 class Source:
@@ -35,6 +37,7 @@ class Source:
     def __init__(self, run_id: str, seam: Seam, policy: Policy) -> None:
         self.run_id = run_id
         self.policy = policy
+        self.emit = seam.emit
         self._seam = seam
         self._link: ArtifactsLink | None = None
         self._lock = asyncio.Lock()
@@ -75,7 +78,7 @@ class Source:
         except UnsafeLinkError as error:
             raise self.error(str(error)) from error
         verdict = judge(reading, response.status, response.headers)
-        code = await _error_code(response) if response.status >= 400 else ""
+        code = await _error_code(response) if response.status >= 300 else ""
         return verdict, response, code
 
     def error(
@@ -96,11 +99,30 @@ class Patience:
         self._policy = policy
         self._ceilings: Generator[float, Any, None] | None = None
         self._left = policy.attempts
+        self._missing_since: float | None = None
 
     def progress(self) -> None:
         """Something was received: begin to count anew."""
         self._ceilings = None
         self._left = self._policy.attempts
+        self._missing_since = None
+
+    async def wait_for_object(self) -> bool:
+        """Wait before the store is asked again for an object that it did not have.
+
+        Returns:
+            False, at once, where it has been missing for too long, or the wait would not end
+            before the deadline of the surrounding scopes.
+        """
+        now = anyio.current_time()
+        if self._missing_since is None:
+            self._missing_since = now
+        end = self._missing_since + self._policy.missing_patience
+        delay = backoff.random_jitter(_MISSING_PAUSE)
+        if now + delay > min(end, anyio.current_effective_deadline()):
+            return False
+        await anyio.sleep(delay)
+        return True
 
     async def pause(self, after: float | None = None) -> bool:
         """Wait before the next attempt, `after` seconds where given.

@@ -30,7 +30,7 @@ from amigo_async.batch.journal import (
 from amigo_async.batch.leaving import cancel_all, cancel_bound
 from amigo_async.batch.listening import Listening
 from amigo_async.batch.member import Member
-from amigo_async.batch.options import Options, make_folder
+from amigo_async.batch.options import Options, check_folder, make_folder
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.clock import ServerClock
 from amigo_async.errors import (
@@ -45,6 +45,7 @@ from amigo_async.models import CreatedRun, Run
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.shield import finish
 from amigo_async.starts import Starts
+from amigo_async.wire.names import safe_segment
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup  # loads more than the rest of this module
@@ -101,6 +102,8 @@ class Batch:
             await finish(asyncio.to_thread(make_folder, self._options))
             records = await self._open_journal(stack)
             self._members = self._make_members(records)
+            if any(member.artifacts is None for member in self._members.values()):
+                await finish(asyncio.to_thread(check_folder, self._options))
             if self._options.on_event is not None:
                 listening = Listening(self._options.on_event, self._members)
                 await stack.enter_async_context(listening.open(self._rooms.events))
@@ -178,7 +181,10 @@ class Batch:
                 last_runs={} if member.run is None else {member.unfinished_run: member.run},
             )
         if member.run_id is not None and self._wants_artifacts(member):
-            return ArtifactTimeoutError(run_id=member.run_id)
+            generated = member.run is not None and member.run.artifacts_generated
+            done = "fetched" if generated else "generated"
+            reason = f"the time was over before it was {done}"
+            return ArtifactTimeoutError(reason, run_id=member.run_id)
         return None
 
     def _wants_artifacts(self, member: Member) -> bool:
@@ -276,24 +282,43 @@ class Batch:
 
     async def _collect(self, member: Member, run: Run) -> None:
         """Fetch the artifacts of a run that is over, once they are there."""
-        if member.artifacts is not None and not await asyncio.to_thread(member.artifacts.exists):
-            member.artifacts = None  # the journal has it, the disk has not
-        folder = self._options.artifacts_dir
-        if folder is None or not self._wants_artifacts(member):
+        before = member.record.saved
+        if self._options.artifacts_dir is None:
+            if before is not None and not await asyncio.to_thread(os.path.exists, before.path):
+                member.artifacts = None  # the journal has it, the disk has not
+            return
+        member.artifacts = None  # what the journal says of it is still to be seen
+        if not self._wants_artifacts(member):
             return
         if not run.artifacts_generated:
-            member.run = await wait_for_completion(
+            member.run = await self._generated(run.id)
+        # A folder for each run: the store may call all of their artifacts the same.
+        folder = Path(self._options.artifacts_dir) / safe_segment(run.id)
+        known = None if before is None else before.file
+        file = await self._downloads.fetch(run.id, folder, known)
+        if before is not None and before.file == file:
+            member.saved(Path(file.path), before.at)
+        else:
+            at = self._rooms.clock.utcnow()
+            member.saved(Path(file.path), at)
+            line = Saved(member.set_id, file.path, at, file.size, file.checksum)
+            await self._try_to_note(member, line)
+
+    async def _generated(self, run_id: str) -> Run:
+        """Wait until the artifacts of a run that is over are there."""
+        began = anyio.current_time()
+        try:
+            return await wait_for_completion(
                 self._rooms.poller,
-                run.id,
+                run_id,
                 timeout=ARTIFACTS_PATIENCE,
                 poll_interval=self._options.poll_interval,
                 require_artifacts=True,
             )
-        # A folder for each run: the store may call all of their artifacts the same.
-        artifacts = await self._downloads.fetch(run.id, f"{Path(folder) / run.id}/")
-        at = self._rooms.clock.utcnow()
-        member.saved(artifacts, at)
-        await self._try_to_note(member, Saved(member.set_id, os.fspath(artifacts), at))
+        except WaitTimeoutError as error:
+            waited = anyio.current_time() - began
+            reason = f"the service did not generate it within {waited:.3g} s of the run's end"
+            raise ArtifactTimeoutError(reason, run_id=run_id) from error
 
     def _react(self, failed: Member) -> None:
         """A set failed, or is seen to be failing: do about the others as asked."""

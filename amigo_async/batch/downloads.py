@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 import backoff
 
-from amigo_async.artifacts import Artifacts
+from amigo_async.artifacts import Artifacts, SavedFile, save
 from amigo_async.errors import AmigoError, may_pass
 from amigo_async.polling import PATIENCE
 
@@ -32,10 +32,15 @@ class Downloads:
         self._slots = anyio.Semaphore(_SIDE_BY_SIDE)
         self._failing_since = math.inf  # all of them, without a single success
 
-    async def fetch(self, run_id: str, target: str) -> Path:
-        """Download an artifact; what may pass is borne as long as a poll would bear it.
+    async def fetch(self, run_id: str, folder: Path, before: SavedFile | None = None) -> SavedFile:
+        """Have an artifact; what may pass is borne as long as a poll would bear it.
 
         Where nothing at all can be had, that time is the batch's, not that of each artifact.
+
+        Args:
+            run_id: The run.
+            folder: The folder of its own.
+            before: What the journal says was saved; see `save`.
 
         Raises:
             AmigoError: What does not pass, or has not passed in time.
@@ -44,7 +49,7 @@ class Downloads:
         while True:
             try:
                 async with self._slots:
-                    path = await self._artifacts.download(run_id, target)
+                    saved = await save(self._artifacts.source(run_id), folder, before)
             except AmigoError as error:
                 now = anyio.current_time()
                 self._failing_since = min(self._failing_since, now)
@@ -53,5 +58,5 @@ class Downloads:
                     raise
             else:
                 self._failing_since = math.inf
-                return path
+                return saved
             await anyio.sleep(backoff.full_jitter(_PAUSE))

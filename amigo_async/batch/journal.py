@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,11 +20,14 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from amigo_async.artifacts import SavedFile
 from amigo_async.batch.outcomes import Verdict
 from amigo_async.errors import JournalError
 from amigo_async.escaping import encode_json
+from amigo_async.files import LockedError, close_locked, open_locked
 from amigo_async.models import Run
 from amigo_async.shield import finish
+from amigo_async.wire.objects import Checksum
 
 _VERSION: Final = 1
 _BEGINNING: Final = b'{"what":"journal",'
@@ -65,11 +67,20 @@ class Finished(Struct, frozen=True, tag="finished", tag_field="what"):
 
 
 class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
-    """The artifacts of the run are on disk."""
+    """The artifacts of the run are on disk; size and checksum tell whether they still are."""
 
     unit_test_set_id: str
     path: str
     at: datetime
+    size: int | None = None
+    checksum: Checksum | None = None
+
+    @property
+    def file(self) -> SavedFile | None:
+        """The file; None where an older version did not note what it was."""
+        if self.size is None or self.checksum is None:
+            return None
+        return SavedFile(self.path, self.size, self.checksum)
 
 
 Line = Opened | Intent | Started | Finished | Saved
@@ -114,10 +125,16 @@ class Journal:
 
     def open(self) -> None:
         """Open the file, lock and read it; blocks."""
-        with self._errors("opened"):
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o644)
-        _lock(self._descriptor, self._path)
+        try:
+            with self._errors("opened"):
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+                self._descriptor = open_locked(self._path, flags, 0o644)
+        except LockedError as error:
+            raise JournalError(
+                "is in use by another batch; give each batch a journal of its own",
+                path=self._path,
+                in_use=True,
+            ) from error
         with self._errors("read"):
             content = _whole_lines(self._descriptor, self._path)
             if not content:
@@ -127,7 +144,7 @@ class Journal:
     def close(self) -> None:
         """Close the file, which lets others open it; blocks."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            close_locked(self._descriptor)
             self._descriptor = None
 
     async def write(self, line: Line) -> None:
@@ -179,26 +196,14 @@ async def open_journal(
         await finish(asyncio.to_thread(journal.close))
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise JournalError(
-            "is in use by another batch; give each batch a journal of its own",
-            path=path,
-            in_use=True,
-        ) from error
-    except OSError as error:
-        raise JournalError(f"cannot be locked: {error.strerror}", path=path) from error
-
-
 def _whole_lines(descriptor: int, path: Path) -> bytes:
     """Read all lines, and cut off a last one that was not written to its end.
 
     Raises:
         JournalError: If it is another file, which is left as it is.
     """
-    with os.fdopen(os.dup(descriptor), "rb") as file:
+    # Not by a duplicate: a process that forks meanwhile would hand on the lock with it.
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
         file.seek(0)
         content = file.read(len(_BEGINNING))
         if not _BEGINNING.startswith(content):

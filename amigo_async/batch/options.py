@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from amigo_async.batch.listening import OnEvent
 from amigo_async.errors import ArgumentError
+from amigo_async.files import check_path
 from amigo_async.gate import Gate
 from amigo_async.polling import check_seconds
 from amigo_async.starts import OnConflict, check_choice
@@ -40,6 +42,9 @@ def check_options(options: Options) -> Options:
     Raises:
         ArgumentError: If they cannot; the message names the argument and the remedy.
     """
+    for name in ("artifacts_dir", "journal"):
+        if getattr(options, name) is not None:
+            check_path(name, getattr(options, name))
     check_seconds("timeout", options.timeout)
     check_seconds("poll_interval", options.poll_interval)
     check_choice("on_conflict", options.on_conflict, get_args(OnConflict))
@@ -63,6 +68,25 @@ def make_folder(options: Options) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArgumentError(f"artifacts_dir {folder} cannot be made: {error.strerror}") from error
+
+
+def check_folder(options: Options) -> None:
+    """See that the folder for artifacts can take any; blocks.
+
+    Raises:
+        ArgumentError: If nothing can be made in it.
+    """
+    folder = options.artifacts_dir
+    if folder is None:
+        return
+    try:
+        # Asked of the folder itself: permission bits say little of mounts, quotas and root.
+        with tempfile.TemporaryDirectory(prefix=".amigo-", dir=folder, ignore_cleanup_errors=True):
+            pass
+    except OSError as error:
+        raise ArgumentError(
+            f"artifacts_dir {folder} cannot be written to: {error.strerror}"
+        ) from error
 
 
 def check_sets(set_ids: Iterable[str]) -> tuple[str, ...]:

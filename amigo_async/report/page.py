@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from amigo_async.batch.outcomes import BatchResult
+from amigo_async.files import check_path
 from amigo_async.gate import Gate
 from amigo_async.report.headline import headline
 from amigo_async.report.matrix import matrices
@@ -49,8 +50,11 @@ def html(
             None for the links to be as the paths are.
 
     Raises:
+        ArgumentError: If `folder` cannot be the name of one.
         ConfigurationError: If the extra ``report`` is not installed.
     """
+    if folder is not None:
+        check_path("folder", folder)
     sets = view(result, gate)
     return page_template("page.html").render(
         title=title,

@@ -117,12 +117,13 @@ class Store:
         for _ in range(MAX_REDIRECTS + 1):
             body = await self._get(target, headers)
             try:
-                if body.status not in _REDIRECTS:
+                location = SecretUrl(body.headers.get("location", ""))
+                # One that leads nowhere is an answer: S3 says so of a bucket in another region.
+                if body.status not in _REDIRECTS or not location:
                     yield body
                     return
             finally:
                 body.close()  # rather than read to its end
-            location = SecretUrl(body.headers.get("location", ""))
             target = redirect_target(target, location, allow_http=self._allow_http)
         raise UnsafeLinkError("the store redirects without end")
 

@@ -58,7 +58,7 @@ def is_host(host: str) -> bool:
     return bool(re.fullmatch(_HOST, host)) and all(0 < len(label) < 64 for label in labels)
 
 
-def redirect_target(url: str, location: str | None, *, allow_http: bool) -> SecretUrl:
+def redirect_target(url: str, location: str, *, allow_http: bool) -> SecretUrl:
     """Where a redirect leads.
 
     The new URL is used as the store gave it: nothing of the old query is carried over.
@@ -69,10 +69,8 @@ def redirect_target(url: str, location: str | None, *, allow_http: bool) -> Secr
         allow_http: Whether plain http may lead to plain http.
 
     Raises:
-        UnsafeLinkError: If it leads nowhere, from https to http, or where `check_link` refuses.
+        UnsafeLinkError: If it leads from https to http, or where `check_link` refuses.
     """
-    if not location:
-        raise UnsafeLinkError("the store redirects to nowhere")
     target = _joined(url, location)
     if target is None:
         raise UnsafeLinkError("the store's URL cannot be read")

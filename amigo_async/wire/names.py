@@ -32,6 +32,11 @@ def safe_name(url: str, fallback: str) -> str:
     return _clean(key.rsplit("/", 1)[-1]) or _clean(fallback) or "artifacts"
 
 
+def safe_segment(text: str) -> str:
+    """`text`, such as an id, as the name of a file or folder; ids of the usual kind stay as is."""
+    return _clean(text) or "_"
+
+
 def _clean(name: str) -> str:
     if not (name.isascii() and name.isprintable()):
         name = unicodedata.normalize("NFC", name)

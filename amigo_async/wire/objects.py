@@ -97,12 +97,16 @@ def is_chunked(headers: Mapping[str, str]) -> bool:
     return "chunked" in headers.get("transfer-encoding", "").lower()
 
 
-def conditions(info: ObjectInfo) -> dict[str, str]:
+def conditions(info: ObjectInfo, *, by_date: bool = False) -> dict[str, str]:
     """Headers that make a store refuse (412) where the object is not the one of `info`.
 
     ``If-Match`` compares strongly, so a weak ETag never matches; then the date has to do.
+
+    Args:
+        info: What is known of the object.
+        by_date: Whether to go by the date although there is a strong ETag.
     """
-    if info.strong_etag is not None:
+    if info.strong_etag is not None and not by_date:
         return {"If-Match": info.strong_etag}
     if info.last_modified is not None:
         return {"If-Unmodified-Since": info.last_modified}
@@ -114,13 +118,23 @@ def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
     if None not in (old.size, new.size) and old.size != new.size:
         return f"its size went from {old.size} to {new.size} bytes"
     if None not in (old.etag, new.etag):
-        if old.etag != new.etag:
+        if old.etag != new.etag and not _weakened(old, new):
             return "its ETag is another one"
         if old.strong_etag is not None:
             return None
     if None not in (old.last_modified, new.last_modified):
         return None if old.last_modified == new.last_modified else "it was modified"
     return None
+
+
+def _weakened(old: ObjectInfo, new: ObjectInfo) -> bool:
+    """Whether one ETag is the weak form of the other, and all else agrees.
+
+    An edge of a CDN, or a proxy that compresses for others, weakens the ETag of what it keeps.
+    """
+    values = {(info.etag or "").removeprefix("W/") for info in (old, new)}
+    agreed = (old.size, old.last_modified) == (new.size, new.last_modified)
+    return len(values) == 1 and agreed and None not in (old.size, old.last_modified)
 
 
 def repeatable(value: str | None) -> str | None:
