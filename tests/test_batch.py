@@ -607,7 +607,9 @@ async def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
         for line in lines:
             if line["what"] == "saved":
                 del line["size"], line["checksum"]
-        again["journal"].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        again["journal"].write_text(
+            "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        )
         assert whole(await client.run_many(**again), sandbox)
         sandbox.forget_requests()
         assert whole(await client.run_many(**again), sandbox)
