@@ -38,7 +38,7 @@ from amigo_async.runs import Runs
 from amigo_async.session.bodies import MAX_RESPONSE_BYTES
 from amigo_async.session.retry import ATTEMPTS
 from amigo_async.sharing import Sharing
-from amigo_async.starts import OnConflict
+from amigo_async.starting import OnConflict
 from amigo_async.wiring import Settings, Wiring
 
 
@@ -246,7 +246,8 @@ class AmigoClient:
             on_failure: What to do when a set fails, or is seen to be failing: ``"continue"``,
                 ``"stop"`` (start no more) or ``"cancel_rest"`` (and cancel what runs).
             on_exit: What becomes of runs in progress when the call is cancelled or out of time:
-                ``"leave"`` or ``"cancel"``.
+                ``"leave"`` or ``"cancel"``. A run that was found and not started here (its outcome
+                is `attached`) may be another's and is never cancelled, nor by `on_failure`.
             journal: A file in which each step is noted, so that the same call with the same
                 file carries on wherever it was stopped, be it by a kill. None for none.
             on_event: Called with each event of this batch; may be a coroutine function. What it

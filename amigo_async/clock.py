@@ -58,6 +58,11 @@ class ServerClock:
             return time.time()
         return (self.loop_time() if at is None else at) + self._most
 
+    @property
+    def is_told(self) -> bool:
+        """Whether a response has told the server's time."""
+        return self._least != -math.inf
+
     def earliest(self, at: float | None = None) -> float:
         """The earliest time it can be on the server, as seconds since the epoch.
 

@@ -309,16 +309,33 @@ class AmbiguousStartError(AmigoError):
 
     Attributes:
         unit_test_set_id: The set.
-        since: The run, if there is one, was created at this time or later.
+        since: When the create left whose answer was lost, by the service's clock; None if the
+            service does not tell the time.
+        candidates: The ids of the runs that may be the one in question, the earliest first; empty
+            if none is listed. Wait for the right one with ``wait_for_completion``.
     """
 
-    def __init__(self, reason: str, *, unit_test_set_id: str, since: datetime) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        unit_test_set_id: str,
+        since: datetime | None = None,
+        candidates: Sequence[str] = (),
+    ) -> None:
+        at = "" if since is None else f" at {since.isoformat()}"
+        shown = ", ".join(candidates[:5]) + (", ..." if len(candidates) > 5 else "")
+        remedy = (
+            f"Find out which of these it is: {shown}"
+            if candidates
+            else "Look with runs.list(simulation_unit_test_set_id=...) before starting again"
+        )
         super().__init__(
-            f"a run of set {unit_test_set_id} may have been started since {since.isoformat()}: "
-            f"{reason}. Look with runs.list(simulation_unit_test_set_id=...) before starting again"
+            f"a run of set {unit_test_set_id} may have been started{at}: {reason}. {remedy}"
         )
         self.unit_test_set_id = unit_test_set_id
         self.since = since
+        self.candidates = tuple(candidates)
 
 
 class JournalError(AmigoError):

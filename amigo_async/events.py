@@ -75,7 +75,8 @@ class RunStarted(Event, frozen=True):
     Attributes:
         unit_test_set_id: The set.
         run_id: The run.
-        attached: Whether the run was there before.
+        attached: Whether the run was found, and may be another's: it was there before, or the
+            answer to its create was lost.
     """
 
     unit_test_set_id: str
@@ -127,6 +128,37 @@ class StartUnresolved(Event, frozen=True):
 
     unit_test_set_id: str
     reason: str
+
+
+class SecondRunFound(Event, frozen=True):
+    """A run turned up that was started besides another one.
+
+    The answer to its create was lost, and it was over when the create was sent again; no list had
+    shown it for half a minute.
+
+    Attributes:
+        unit_test_set_id: The set.
+        run_id: The run whose result is given.
+        second_run_id: The run that turned up.
+    """
+
+    unit_test_set_id: str
+    run_id: str
+    second_run_id: str
+
+
+class RunLeft(Event, frozen=True):
+    """A batch was left with ``on_exit="cancel"``, and a run goes on that it does not cancel.
+
+    The run was found, not started, so somebody else may count on it.
+
+    Attributes:
+        unit_test_set_id: The set.
+        run_id: The run.
+    """
+
+    unit_test_set_id: str
+    run_id: str
 
 
 class ArtifactProgress(Event, frozen=True):
@@ -202,6 +234,14 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     StartUnresolved: (
         logging.WARNING,
         "whether a run of set %(unit_test_set_id)s was started is not known: %(reason)s",
+    ),
+    SecondRunFound: (
+        logging.WARNING,
+        "besides run %(run_id)s of set %(unit_test_set_id)s, run %(second_run_id)s turned up",
+    ),
+    RunLeft: (
+        logging.WARNING,
+        "run %(run_id)s of set %(unit_test_set_id)s goes on: it may be another's",
     ),
     ArtifactProgress: (
         logging.DEBUG,

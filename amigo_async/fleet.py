@@ -37,7 +37,7 @@ from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError, JournalError
 from amigo_async.events import ArtifactProgress, Event
 from amigo_async.gate import Gate
-from amigo_async.starts import OnConflict
+from amigo_async.starting import OnConflict
 from amigo_async.wire.requests import organization_segment
 
 Connect: TypeAlias = Callable[[str], AmigoClient]

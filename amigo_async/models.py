@@ -62,7 +62,9 @@ class CreatedRun(Struct, frozen=True):
 
     Attributes:
         simulation_unit_test_set_run_id: The id of the run.
-        attached: True where the run was there before the call (``on_conflict="attach"``).
+        attached: True where the run was found, and may be another's: it was there before the call
+            (``on_conflict="attach"``), or the answer to its create was lost. False where the
+            service said that this call started it.
     """
 
     simulation_unit_test_set_run_id: str

@@ -9,7 +9,7 @@ from typing import Unpack
 from amigo_async.calls import Calls
 from amigo_async.errors import ArgumentError, DecodeError, NotFoundError
 from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
-from amigo_async.starts import OnConflict, Starts
+from amigo_async.starting import OnConflict, Starts
 from amigo_async.wire.requests import OneOrMany, RunFilters
 
 
@@ -25,22 +25,27 @@ class Runs:
     ) -> CreatedRun:
         """Start a run of a set, once, whatever happens to the answer.
 
-        If the answer is lost, the run it may have started is looked for and taken; otherwise the
-        request is sent again. If the call is cancelled while its request is on the wire, its
-        answer is still awaited for a few seconds, and the id is told by a `RunStarted` event.
+        If the answer is lost, the user's unfinished run of the set is taken, with `attached`, as
+        it may be another's. If none is listed within half a minute, the request is sent again,
+        unless a run of the last minutes is over that may be the one. If the call is cancelled
+        while its request is on the wire, its answer is still awaited for a few seconds, and the
+        id is told by a `RunStarted` event.
 
         Args:
             unit_test_set_id: The set, 24 characters of 0-9 and a-f.
             on_conflict: What to do if the user has an unfinished run of this set: ``"raise"``,
                 ``"attach"`` (take that run), ``"wait"`` (let it finish, then start) or
-                ``"restart"`` (cancel it, see it end, then start).
+                ``"restart"`` (cancel it, see it end, then start). While the service says that
+                there is one and no list shows it, ``"wait"`` tries again every ten seconds, and
+                the other two do so for half a minute.
 
         Raises:
             ArgumentError: If an argument cannot be right; nothing was sent.
             ConflictError: If the user has an unfinished run of this set, with its id in
                 `existing_run_id` where it could be found. Other than with ``"raise"``, only if
                 runs keep coming in the way.
-            AmbiguousStartError: If a run may have been started, and it cannot be found out.
+            AmbiguousStartError: If a run may have been started, and it cannot be found out; its
+                `candidates` are the runs that may be it.
             DeadlineError: If the budget has no room before the deadline.
             APIError: If the service says no for another reason.
             TransportError: If the service could not be reached; no run was started.

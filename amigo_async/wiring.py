@@ -15,7 +15,7 @@ from amigo_async.events import Events, Listener
 from amigo_async.polling import Poller, wait_for_completion
 from amigo_async.session import Connections, Sender, Session, Store
 from amigo_async.sharing import Sharing
-from amigo_async.starts import Starts
+from amigo_async.starting import Starts, given_by
 
 
 class Settings(Struct, frozen=True):
@@ -61,12 +61,14 @@ class Wiring:
             settings.poll_interval,
             check=self.connections.check,
         )
+        self.creator = creator_of(config.auth, config.organization_id)
         self.starts = Starts(
             self.calls,
             ended=lambda run_id: wait_for_completion(self.poller, run_id),
-            creator=creator_of(config.auth, config.organization_id),
+            creator=self.creator,
             clock=self.session.clock,
             emit=self.events.emit,
+            given=given_by(config.base_url, config.organization_id),
         )
         self.artifacts = self._wire_artifacts()
 
@@ -75,6 +77,7 @@ class Wiring:
         return Rooms(
             self.config.base_url,
             self.config.organization_id,
+            None if self.creator is None else self.creator.user_id,
             self.starts,
             self.poller,
             self.calls.cancel,

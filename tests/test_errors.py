@@ -99,12 +99,14 @@ CASES: dict[type[errors.AmigoError], Case] = {
         },
     ),
     errors.AmbiguousStartError: (
-        lambda: errors.AmbiguousStartError("lost", unit_test_set_id="a" * 24, since=SINCE),
-        (
-            f"a run of set {'a' * 24} may have been started since 2026-01-02T03:04:05+00:00: "
-            "lost. Look with runs.list(simulation_unit_test_set_id=...) before starting again"
+        lambda: errors.AmbiguousStartError(
+            "lost", unit_test_set_id="a" * 24, since=SINCE, candidates=["r1", "r2"]
         ),
-        {"unit_test_set_id": "a" * 24, "since": SINCE},
+        (
+            f"a run of set {'a' * 24} may have been started at 2026-01-02T03:04:05+00:00: "
+            "lost. Find out which of these it is: r1, r2"
+        ),
+        {"unit_test_set_id": "a" * 24, "since": SINCE, "candidates": ("r1", "r2")},
     ),
     errors.JournalError: (
         lambda: errors.JournalError("is in use", path=PurePosixPath("a/b.jsonl")),

@@ -9,6 +9,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,28 +21,32 @@ from amigo_async.batch.journal import (
     Journal,
     Opened,
     Record,
+    Refused,
     Saved,
     Started,
     open_journal,
     parse,
 )
 from amigo_async.errors import JournalError
+from amigo_async.starting import Fence
 from tests import report_samples as samples
 from tests.fake_runs import run_id, some_run
 
 pytestmark = pytest.mark.anyio
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-OURS = Opened("https://api.example", "acme")
+OURS = Opened("https://api.example", "acme", "user-1")
 SET = run_id(7)
-INTENT = Intent(SET, AT)
+INTENT = Intent(SET, AT, Fence((run_id(3),), AT))
+REFUSED = Refused(SET, AT)
 STARTED = Started(SET, run_id(1), AT, attached=True)
 FINISHED = Finished(SET, "failed", some_run(run_id(1), is_completed=True, failed_metrics=True), AT)
 SAVED = Saved(SET, "/somewhere/a.zip", AT)
 
 
-def opened(path: Path, organization_id: str = "acme") -> AbstractAsyncContextManager[Journal]:
-    return open_journal(path, base_url="https://api.example", organization_id=organization_id)
+def opened(path: Path, **whose: Any) -> AbstractAsyncContextManager[Journal]:
+    ours = {"base_url": "https://api.example", "organization_id": "acme", "user_id": "user-1"}
+    return open_journal(path, **{**ours, **whose})
 
 
 async def records(path: Path) -> dict[str, Record]:
@@ -49,7 +54,7 @@ async def records(path: Path) -> dict[str, Record]:
         return dict(journal.records)
 
 
-async def write(path: Path, *lines: Intent | Started | Finished | Saved) -> None:
+async def write(path: Path, *lines: Intent | Refused | Started | Finished | Saved) -> None:
     async with opened(path) as journal:
         for line in lines:
             await journal.write(line)
@@ -69,9 +74,13 @@ async def test_it_is_json_lines_that_begin_with_whose_they_are(tmp_path: Path) -
     await write(path, INTENT)
     first, second = path.read_text().splitlines()
     assert first == (
-        '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}'
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme",'
+        '"user_id":"user-1","version":2}'
     )
-    assert second == (f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z"}}')
+    assert second == (
+        f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z",'
+        f'"fence":{{"ids":["{run_id(3)}"],"after":"2026-01-02T03:04:05Z"}}}}'
+    )
 
 
 async def test_cut_off_anywhere_it_says_what_was_written_to_its_end(tmp_path: Path) -> None:
@@ -113,13 +122,63 @@ async def test_a_second_batch_is_refused_while_the_first_has_it(tmp_path: Path) 
     assert await records(path) == {}
 
 
-async def test_a_journal_of_another_organization_is_refused(tmp_path: Path) -> None:
+async def test_an_intent_that_was_refused_is_void(tmp_path: Path) -> None:
+    later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT, REFUSED)
+    assert await records(path) == {SET: Record()}
+    await write(path, later)
+    assert await records(path) == {SET: Record(intent=later)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"organization_id": "other"},
+        {"base_url": "https://api-eu.example"},
+        {"user_id": "user-2"},
+    ],
+)
+async def test_a_journal_of_another_is_refused(tmp_path: Path, other: dict[str, str]) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
-    with pytest.raises(JournalError, match="organization acme") as caught:
-        async with opened(path, "other"):
+    before = path.read_bytes()
+    whose = r"user user-1 of organization acme at https://api\.example; .* or give another file"
+    with pytest.raises(JournalError, match=whose) as caught:
+        async with opened(path, **other):
             pass
     assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+
+
+async def test_a_user_that_is_not_known_may_be_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    async with opened(path, user_id=None) as journal:
+        assert SET in journal.records
+
+
+async def test_a_journal_of_an_older_release_is_carried_on(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}\n'
+        f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z"}}\n'
+    )
+    assert await records(path) == {SET: Record(intent=Intent(SET, AT))}
+    await write(path, STARTED)
+    assert await records(path) == {SET: Record(started=STARTED)}
+    with pytest.raises(JournalError, match="organization acme"):
+        async with opened(path, organization_id="other"):
+            pass
+
+
+async def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":3}\n'
+    )
+    with pytest.raises(JournalError, match="newer release"):
+        await records(path)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,10 @@ from amigo_async.events import (
     LimitHeld,
     RequestRetried,
     RunFinished,
+    RunLeft,
     RunProgressed,
     RunStarted,
+    SecondRunFound,
     SharingLost,
     SharingRestored,
     SignedIn,
@@ -62,6 +64,12 @@ SAID: list[tuple[Event, int, str]] = [
         logging.WARNING,
         "whether a run of set s was started is not known: 100% unknown",
     ),
+    (
+        SecondRunFound("s", "r", "r2"),
+        logging.WARNING,
+        "besides run r of set s, run r2 turned up",
+    ),
+    (RunLeft("s", "r"), logging.WARNING, "run r of set s goes on: it may be another's"),
     (ArtifactProgress("r", 5, 9), logging.DEBUG, "artifact of run r: 5 of 9 bytes"),
     (ArtifactProgress("r", 5, None), logging.DEBUG, "artifact of run r: 5 of ? bytes"),
     (

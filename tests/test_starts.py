@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Unpack
 
 import anyio
@@ -13,7 +13,6 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from amigo_async.attempt import GRACE
 from amigo_async.clock import ServerClock
 from amigo_async.decoding import decode_created_run
 from amigo_async.errors import (
@@ -32,7 +31,8 @@ from amigo_async.errors import (
 from amigo_async.events import Event, RunStarted, StartUnresolved
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
 from amigo_async.session import Guard
-from amigo_async.starts import Starts
+from amigo_async.starting import Fence, Intention, Starts
+from amigo_async.starting.attempt import GRACE
 from amigo_async.wire.requests import RunFilters
 from amigo_async.wire.responses import Response
 from tests.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
@@ -46,8 +46,12 @@ class FakeCalls:
     """A service that keeps the rule of one unfinished run, and loses answers as told.
 
     Attributes:
-        plan: What becomes of each create: a key of `_LOSSES`, or "ok".
+        plan: What becomes of each create: one of `LOSSES`, or "ok".
         latency: Seconds on the wire, half of them before the work is done.
+        lists: When each list was asked for.
+        lag: Seconds after which a run is listed.
+        hidden: Runs that are not listed.
+        skew: How far the clock that tells when runs were created is off.
     """
 
     def __init__(self, *plan: str, ends_after: float = 1e9) -> None:
@@ -60,6 +64,11 @@ class FakeCalls:
         self.list_errors: list[AmigoError] = []
         self.before_list: Callable[[], object] = lambda: None
         self.clock = ServerClock()
+        self.lists: list[float] = []
+        self.lag = 0.0
+        self.hidden: set[str] = set()
+        self.skew = timedelta()
+        self.really: dict[str, datetime] = {}
         self._numbers = itertools.count(1)
 
     def now(self) -> float:
@@ -75,7 +84,8 @@ class FakeCalls:
 
     def unfinished(self, set_id: str, creator: UserInfo = CREATOR) -> Run | None:
         for at, known in enumerate(self.runs):
-            over = (self.server_now() - known.created_at).total_seconds() >= self.ends_after
+            age = self.server_now() - self.really[known.id]
+            over = age.total_seconds() >= self.ends_after
             if over and not known.is_completed:
                 self.runs[at] = replace(known, is_completed=True)
         return next(
@@ -93,9 +103,10 @@ class FakeCalls:
         started = some_run(
             run_id(next(self._numbers)),
             simulation_unit_test_set_id=set_id,
-            created_at=self.server_now(),
+            created_at=self.server_now() + self.skew,
             creator=creator,
         )
+        self.really[started.id] = self.server_now()
         self.runs.append(started)
         return started
 
@@ -142,17 +153,24 @@ class FakeCalls:
     async def page(self, **filters: Unpack[RunFilters]) -> RunPage:
         self.before_list()
         self.tick()
+        self.lists.append(self.now())
         await asyncio.sleep(self.latency / 2)
         if self.list_errors:
             raise self.list_errors.pop(0)
         self.unfinished("")
+        sets = filters["simulation_unit_test_set_id"]
         found = [
             r
-            for r in reversed(self.runs)
-            if r.simulation_unit_test_set_id == filters["simulation_unit_test_set_id"]
+            for r in sorted(self.runs, key=lambda r: r.created_at, reverse=True)
+            if r.simulation_unit_test_set_id in sets
+            and filters.get("creator") in ((), r.creator)
             and filters.get("is_completed") in (None, r.is_completed)
+            and (self.server_now() - self.really[r.id]).total_seconds() >= self.lag
+            and r.id not in self.hidden
         ]
-        return page_of(found)
+        began, size = filters.get("continuation_token") or 0, filters["limit"] or 50
+        page = page_of(found[began : began + size], has_more=len(found) > began + size)
+        return replace(page, continuation_token=began + size if page.has_more else None)
 
     async def cancel(self, id: str) -> None:
         self.cancels.append(id)
@@ -177,12 +195,43 @@ def starts(
 ) -> Starts:
     calls.tick()
     return Starts(
-        calls,  # type: ignore[arg-type]  # has what is used of Calls
+        calls,
         ended=calls.ended,
         creator=creator,
         clock=calls.clock,
         emit=(heard if heard is not None else []).append,
     )
+
+
+def fenced(calls: FakeCalls, heard: list[Event] | None = None, **given: Any) -> Any:
+    """Start a run as a batch does."""
+    shared = starts(calls, heard)
+    return shared.start(SET, fence=shared.fences(lambda: [SET]).before, **given)
+
+
+async def no_fence(_: str) -> Fence:
+    """A fence from before there was anything."""
+    return Fence()
+
+
+class Record:
+    """A record of a start, in memory."""
+
+    def __init__(self) -> None:
+        self.steps: list[object] = []
+
+    async def intended(self, fence: Fence | None) -> None:
+        self.steps.append(fence)
+
+    async def refused(self) -> None:
+        self.steps.append("refused")
+
+    async def started(self, created: CreatedRun) -> None:
+        await asyncio.sleep(1)  # on its way to a slow disk
+        self.steps.append(created)
+
+    def unresolved(self, error: AmbiguousStartError) -> None:
+        self.steps.append(error)
 
 
 LOSSES = ["not sent", "lost before", "lost after", "500 before", "500 after", "garbage after"]
@@ -200,8 +249,10 @@ def test_whatever_becomes_of_the_answers_there_is_one_run_and_its_id_is_known(
 
     created = run(main)
     assert [r.id for r in calls.runs] == [created.simulation_unit_test_set_run_id]
-    assert not created.attached
-    assert heard == [RunStarted(SET, calls.runs[0].id)]
+    # Only what the service has said is ours.
+    fate = [*plan, "ok"][calls.creates - 1]
+    assert created.attached == (fate != "ok")
+    assert heard == [RunStarted(SET, calls.runs[0].id, attached=created.attached)]
 
 
 def test_two_hundred_starts_each_lost_somewhere_make_two_hundred_runs() -> None:
@@ -218,8 +269,52 @@ def test_two_hundred_starts_each_lost_somewhere_make_two_hundred_runs() -> None:
 
 def test_a_lost_run_that_is_over_already_is_found_all_the_same() -> None:
     calls = FakeCalls("lost after", ends_after=0.0)
-    assert run(lambda: starts(calls).start(SET)).simulation_unit_test_set_run_id == run_id(1)
+    assert run(lambda: fenced(calls)) == CreatedRun(run_id(1), attached=True)
     assert calls.creates == 1
+
+
+def test_without_a_fence_a_run_that_is_over_may_be_an_older_one() -> None:
+    calls = FakeCalls("lost after", ends_after=0.0)
+    with pytest.raises(AmbiguousStartError) as caught:
+        run(lambda: starts(calls).start(SET))
+    assert caught.value.candidates == (run_id(1),)
+    assert run_id(1) in str(caught.value)
+    assert calls.creates == 1
+
+
+@pytest.mark.parametrize(("age", "runs"), [(280.0, 1), (400.0, 2)])
+def test_without_a_fence_runs_of_the_last_five_minutes_are_in_question(
+    age: float, runs: int
+) -> None:
+    calls = FakeCalls("lost before", ends_after=5.0)
+
+    async def main() -> list[object]:
+        calls.add()
+        await asyncio.sleep(age)
+        return list(await asyncio.gather(starts(calls).start(SET), return_exceptions=True))
+
+    (end,) = run(main)
+    if runs == 2:
+        assert end == CreatedRun(run_id(2))
+    else:
+        assert isinstance(end, AmbiguousStartError)
+        assert end.candidates == (run_id(1),)
+    assert len(calls.runs) == runs
+
+
+def test_without_a_fence_and_a_clock_any_run_that_is_over_is_in_question() -> None:
+    calls = FakeCalls("lost before", ends_after=5.0)
+
+    async def main() -> None:
+        calls.add()
+        await asyncio.sleep(4000)
+        calls.tick = lambda: None  # type: ignore[method-assign]  # no Date
+        with pytest.raises(AmbiguousStartError) as caught:
+            await starts(calls).start(SET)
+        assert caught.value.candidates == (run_id(1),)
+        assert caught.value.since is None
+
+    run(main)
 
 
 def test_a_create_that_was_only_late_is_recognized_by_the_conflict_it_causes() -> None:
@@ -234,7 +329,7 @@ def test_a_create_that_was_only_late_is_recognized_by_the_conflict_it_causes() -
 
         return await starts(calls).start(SET)
 
-    assert run(main) == CreatedRun(run_id(1))
+    assert run(main) == CreatedRun(run_id(1), attached=True)
     assert len(calls.runs) == 1
 
 
@@ -245,10 +340,21 @@ def test_an_older_run_is_not_taken_for_the_lost_one() -> None:
         older = calls.add()
         await asyncio.sleep(10)
         with pytest.raises(ConflictError) as caught:
-            await starts(calls).start(SET)
+            await fenced(calls)
         assert caught.value.existing_run_id == older.id
 
     run(main)
+
+
+def test_without_a_fence_the_unfinished_run_is_taken_and_said_to_be_found() -> None:
+    calls = FakeCalls("lost before")
+
+    async def main() -> CreatedRun:
+        calls.add()
+        await asyncio.sleep(10)
+        return await starts(calls).start(SET)
+
+    assert run(main) == CreatedRun(run_id(1), attached=True)
 
 
 def test_another_users_run_is_not_taken_for_the_lost_one() -> None:
@@ -270,7 +376,7 @@ def test_two_starts_of_a_set_do_not_take_each_others_run() -> None:
         return list(await asyncio.gather(*both, return_exceptions=True))
 
     first, second = run(main)
-    assert first == CreatedRun(run_id(1))
+    assert first == CreatedRun(run_id(1), attached=True)
     assert isinstance(second, ConflictError)
     assert second.existing_run_id == run_id(1)
 
@@ -323,10 +429,10 @@ class OneBroken(FakeCalls):
 @pytest.mark.parametrize(
     ("queue", "others_work", "attempts"),
     [
-        pytest.param(0.0, False, (40, 200), id="no queue"),
-        pytest.param(400.0, True, (40, 200), id="a queue, and the service works for others"),
+        pytest.param(0.0, False, (8, 12), id="no queue"),
+        pytest.param(400.0, True, (8, 12), id="a queue, and the service works for others"),
         pytest.param(400.0, False, (5, 5), id="a queue, and the service works for nobody"),
-        pytest.param(0.0, True, (40, 200), id="it works for all others"),
+        pytest.param(0.0, True, (8, 12), id="it works for all others"),
     ],
 )
 def test_patience_is_with_failures_and_not_with_the_queue(
@@ -554,42 +660,47 @@ def test_the_intent_is_awaited_before_anything_leaves_and_the_id_as_soon_as_it_i
     calls = FakeCalls("lost after")
     steps: list[object] = []
 
-    async def on_send() -> None:
-        steps.append(calls.creates)
+    class Steps(Record):
+        async def intended(self, fence: Fence | None) -> None:
+            steps.append(calls.creates)
 
-    async def on_start(created: CreatedRun) -> None:
-        steps.append(created)
+        async def started(self, created: CreatedRun) -> None:
+            steps.append(created)
 
-    run(lambda: starts(calls).start(SET, on_send=on_send, on_start=on_start))
-    assert steps == [0, CreatedRun(run_id(1))]
+    run(lambda: starts(calls).start(SET, recorder=Steps()))
+    assert steps == [0, CreatedRun(run_id(1), attached=True)]
 
 
 def test_if_the_intent_cannot_be_written_nothing_leaves() -> None:
     calls = FakeCalls()
 
-    async def on_send() -> None:
-        raise ZeroDivisionError
+    class Full(Record):
+        async def intended(self, fence: Fence | None) -> None:
+            raise ZeroDivisionError
 
+    record = Full()
     with pytest.raises(ZeroDivisionError):
-        run(lambda: starts(calls).start(SET, on_send=on_send))
+        run(lambda: starts(calls).start(SET, recorder=record))
     assert calls.creates == 0
+    assert record.steps == []
 
 
+@pytest.mark.parametrize("fence", [None, Fence()])
 @pytest.mark.parametrize("was_started", [True, False])
 def test_a_run_that_a_stopped_process_meant_to_start_is_found_or_started(
-    was_started: bool,
+    was_started: bool, fence: Fence | None
 ) -> None:
     calls = FakeCalls()
 
     async def main() -> CreatedRun:
-        since = calls.server_now()
+        earlier = Intention(calls.server_now(), fence)
         if was_started:
             await asyncio.sleep(5)
             calls.add()
         await asyncio.sleep(100)
-        return await starts(calls).start(SET, since=since)
+        return await starts(calls).start(SET, earlier=earlier)
 
-    assert run(main) == CreatedRun(run_id(1))
+    assert run(main) == CreatedRun(run_id(1), attached=was_started)
     assert len(calls.runs) == 1
     assert calls.creates == (0 if was_started else 1)
 
@@ -597,14 +708,17 @@ def test_a_run_that_a_stopped_process_meant_to_start_is_found_or_started(
 def test_what_is_remembered_of_a_set_does_not_grow_with_its_runs() -> None:
     calls = FakeCalls(ends_after=0.0)
 
-    async def main() -> list[str]:
+    async def main() -> int:
         shared = starts(calls)
-        for _ in range(50):
-            await shared.start(SET)
-        return list(shared._given[SET])
+        sizes = []
+        for number in range(3000):
+            await shared.start(run_id(10_000 + number))
+            sizes.append(len(shared._locks) + len(shared._doubtful) + len(shared._given))
+        assert len(shared._locks) == 0
+        return max(sizes)
 
-    assert run(main) == [started.id for started in calls.runs[-10:]]
-    assert len(calls.runs) == 50
+    assert run(main, debug=False) <= 1002
+    assert len(calls.runs) == 3000
 
 
 def test_a_run_that_was_attached_to_is_not_found_for_a_start_that_was_lost() -> None:
@@ -618,7 +732,7 @@ def test_a_run_that_was_attached_to_is_not_found_for_a_start_that_was_lost() -> 
             assert (await shared.start(SET, "attach")).attached
         calls.end(existing.id)
         calls.plan = ["lost before"]
-        again = await shared.start(SET)
+        again = await shared.start(SET, fence=no_fence)
         assert again.simulation_unit_test_set_run_id != existing.id
 
     run(main)

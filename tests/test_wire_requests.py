@@ -153,7 +153,7 @@ def test_filters(filters: RunFilters, query: str) -> None:
 
 WRONG: dict[str, list[Any]] = {
     "id": [
-        *("", "x", A.upper(), f"{A}\n", [A, ""], [None], None, 5),
+        *("", "x/y", A + "?", f"{A}\n", [A, ""], [None], None, 5),
         *(A.encode(), [[A]], [{A}], iter([A])),
     ],
     "simulation_unit_test_set_id": ["6618791275130b73714e8d9h", [5], None],
@@ -213,7 +213,7 @@ def test_a_query_says_what_was_asked(users: list[str], ids: list[str]) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        *("", "..", A[:-1], A + "0", A.upper(), A[:-1] + "g", A + "\n", " " + A, "../" * 8),
+        *("", "..", "a/b", "a b", A + "\n", " " + A, "../" * 8, ".a", "%2e", "a?b", "a#b"),
         *(A[:-1] + "\u0661", None, 5, A.encode(), [A], "x" * 10_000),
     ],
 )
@@ -221,6 +221,19 @@ def test_an_id_is_checked_before_it_is_sent(make: Callable[[str, Any], Request],
     with pytest.raises(ArgumentError, match="must be 24 characters of 0-9 and a-f") as caught:
         make("org", bad)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("bad", [A[:-1], A + "0", A.upper(), A[:-1] + "g"])
+def test_the_id_of_a_set_is_of_the_pattern_and_that_of_a_run_is_what_the_service_says(
+    bad: str,
+) -> None:
+    with pytest.raises(ArgumentError, match="must be 24 characters of 0-9 and a-f"):
+        requests.create_run("org", bad)
+    with pytest.raises(ArgumentError, match="must be 24 characters of 0-9 and a-f"):
+        requests.list_runs("org", simulation_unit_test_set_id=bad)
+    assert requests.cancel_run("org", bad).path.endswith(f"/{bad}/")
+    assert requests.artifacts_link("org", bad).path.endswith(f"/{bad}/artifacts/")
+    assert requests.list_runs("org", id=bad).query == f"id={bad}"
 
 
 @given(st.from_regex(r"\A[0-9a-f]{24}\Z"))

@@ -23,6 +23,7 @@ from amigo_async.batch.journal import (
     Journal,
     Line,
     Record,
+    Refused,
     Saved,
     Started,
     open_journal,
@@ -34,17 +35,18 @@ from amigo_async.batch.options import Options, check_folder, make_folder
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.clock import ServerClock
 from amigo_async.errors import (
+    AmbiguousStartError,
     AmigoError,
     ArtifactTimeoutError,
     DeadlineError,
     JournalError,
     WaitTimeoutError,
 )
-from amigo_async.events import Events, RunFinished, RunProgressed
+from amigo_async.events import Events, RunFinished, RunLeft, RunProgressed
 from amigo_async.models import CreatedRun, Run
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.shield import finish
-from amigo_async.starts import Starts
+from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.wire.names import safe_segment
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Rooms(Struct, frozen=True):
 
     base_url: str
     organization_id: str
+    user_id: str | None
     starts: Starts
     poller: Poller
     cancel: Callable[[str], Awaitable[None]]
@@ -91,6 +94,7 @@ class Batch:
         self._began = 0.0
         self._deadline = math.inf
         self._downloads = Downloads(rooms.artifacts)
+        self._fences = rooms.starts.fences(self._pending)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -144,6 +148,10 @@ class Batch:
         gate = self._options.gate
         return {s: Member(s, records.get(s, Record()), gate) for s in self._set_ids}
 
+    def _pending(self) -> list[str]:
+        """The sets that are still to be started."""
+        return [s for s, m in self._members.items() if m.run_id is None and s not in self._outcomes]
+
     async def _open_journal(self, stack: AsyncExitStack) -> dict[str, Record]:
         if self._options.journal is None:
             return {}
@@ -152,6 +160,7 @@ class Batch:
                 self._options.journal,
                 base_url=self._rooms.base_url,
                 organization_id=self._rooms.organization_id,
+                user_id=self._rooms.user_id,
             )
         )
         return self._journal.records
@@ -213,25 +222,14 @@ class Batch:
             await self._collect(member, member.run)
 
     async def _start(self, member: Member) -> None:
-        async def on_send() -> None:
-            at = datetime.fromtimestamp(self._rooms.clock.earliest(), UTC)
-            await self._note(Intent(member.set_id, at))
-
-        async def on_start(created: CreatedRun) -> None:
-            at, run_id = self._rooms.clock.utcnow(), created.simulation_unit_test_set_run_id
-            member.started(run_id, at, attached=created.attached)
-            await self._try_to_note(
-                member, Started(member.set_id, run_id, at, attached=created.attached)
-            )
-
         intent = member.record.intent
         with member.starting:
             await self._rooms.starts.start(
                 member.set_id,
                 self._options.on_conflict,
-                on_send=on_send,
-                on_start=on_start,
-                since=None if intent is None else intent.at,
+                fence=self._fences.before,
+                recorder=_Recorder(member, self._rooms.clock, self._note, self._try_to_note),
+                earlier=None if intent is None else Intention(intent.at, intent.fence),
                 patience=PATIENCE,
             )
 
@@ -243,21 +241,23 @@ class Batch:
 
         run: Run | None = None
         poller = self._rooms.poller
+        # A run that was found may be another's: nothing that happens here cancels it.
+        waiting = anyio.CancelScope() if member.attached else member.waiting
         with (
             poller.watching(
                 [run_id],
                 interval=self._options.poll_interval,
                 wants_progress=self._wants_progress,
             ) as watch,
-            member.waiting,
+            waiting,
         ):
             try:
                 run = await end_of_run(poller, watch, on_progress)
             finally:
                 member.run = poller.last([run_id]).get(run_id, member.run)
-        cancelled = member.waiting.cancelled_caught
+        cancelled = waiting.cancelled_caught
         if cancelled:
-            bound = cancel_bound(len(self._unfinished()))
+            bound = cancel_bound(len(self._unfinished(attached=False)))
             state, run = await cancel_and_wait(poller, self._rooms.cancel, run_id, timeout=bound)
             cancelled = state == "cancelled"
             if state == "running":
@@ -269,6 +269,7 @@ class Batch:
         verdict = member.finished(run, at, cancelled=cancelled)
         self._rooms.events.emit(RunFinished(member.set_id, run_id, verdict))
         await self._try_to_note(member, Finished(member.set_id, verdict, run, at))
+        await self._rooms.starts.report_second_run(run_id)
 
     def _progressed(self, member: Member, run: Run) -> None:
         member.run = run
@@ -331,13 +332,19 @@ class Batch:
                     member.waiting.cancel()
 
     async def _see_off(self) -> None:
-        """Before the batch is left: cancel the runs that go on, if asked to."""
+        """Before the batch is left: cancel its own runs that go on, if asked to."""
         if self._options.on_exit == "cancel":
-            await finish(cancel_all(self._rooms.cancel, self._unfinished()))
+            for set_id, run_id in self._unfinished(attached=True).items():
+                self._rooms.events.emit(RunLeft(set_id, run_id))
+            await finish(cancel_all(self._rooms.cancel, self._unfinished(attached=False).values()))
 
-    def _unfinished(self) -> list[str]:
-        runs = [member.unfinished_run for member in self._members.values()]
-        return [run_id for run_id in runs if run_id is not None]
+    def _unfinished(self, *, attached: bool) -> dict[str, str]:
+        """The runs that go on, by set: those that were found, or those that were started here."""
+        return {
+            member.set_id: member.unfinished_run
+            for member in self._members.values()
+            if member.unfinished_run is not None and member.attached == attached
+        }
 
     async def _note(self, line: Line) -> None:
         if self._journal is not None:
@@ -349,3 +356,47 @@ class Batch:
             await self._note(line)
         except JournalError as error:
             member.error = error
+
+
+class _Recorder:
+    """Notes what becomes of a start; as `amigo_async.starting.Recorder`.
+
+    Args:
+        member: The set that is started.
+        clock: The service's clock.
+        note: Writes a line, or raises.
+        try_to_note: Writes a line, or leaves the error in the outcome.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        clock: ServerClock,
+        note: Callable[[Line], Awaitable[None]],
+        try_to_note: Callable[[Member, Line], Awaitable[None]],
+    ) -> None:
+        self._member = member
+        self._clock = clock
+        self._note = note
+        self._try_to_note = try_to_note
+
+    async def intended(self, fence: Fence | None) -> None:
+        """The create is about to leave."""
+        at = datetime.fromtimestamp(self._clock.earliest(), UTC)
+        await self._note(Intent(self._member.set_id, at, fence))
+
+    async def refused(self) -> None:
+        """It started nothing."""
+        line = Refused(self._member.set_id, self._clock.utcnow())
+        await self._try_to_note(self._member, line)
+
+    async def started(self, created: CreatedRun) -> None:
+        """The id is known."""
+        member, attached = self._member, created.attached
+        at, run_id = self._clock.utcnow(), created.simulation_unit_test_set_run_id
+        member.started(run_id, at, attached=attached)
+        await self._try_to_note(member, Started(member.set_id, run_id, at, attached=attached))
+
+    def unresolved(self, error: AmbiguousStartError) -> None:
+        """The outcome says so; a resumed batch looks again."""
+        self._member.error = error

@@ -27,9 +27,11 @@ from amigo_async.escaping import encode_json
 from amigo_async.files import LockedError, close_locked, open_locked
 from amigo_async.models import Run
 from amigo_async.shield import finish
+from amigo_async.starting import Fence
 from amigo_async.wire.objects import Checksum
 
-_VERSION: Final = 1
+# Of the format: journals of older versions are read, and carried on as they are.
+_VERSION: Final = 2
 _BEGINNING: Final = b'{"what":"journal",'
 
 
@@ -38,11 +40,20 @@ class Opened(Struct, frozen=True, tag="journal", tag_field="what"):
 
     base_url: str
     organization_id: str
+    user_id: str | None = None  # not known, or not noted by version 1
     version: int = _VERSION
 
 
 class Intent(Struct, frozen=True, tag="intent", tag_field="what"):
-    """A run of the set is about to be started."""
+    """A run of the set is about to be started; the fence is what was there before."""
+
+    unit_test_set_id: str
+    at: datetime
+    fence: Fence | None = None
+
+
+class Refused(Struct, frozen=True, tag="refused", tag_field="what"):
+    """What was intended was refused: no run was started."""
 
     unit_test_set_id: str
     at: datetime
@@ -83,7 +94,7 @@ class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
         return SavedFile(self.path, self.size, self.checksum)
 
 
-Line = Opened | Intent | Started | Finished | Saved
+Line = Opened | Intent | Refused | Started | Finished | Saved
 
 
 class Record(Struct):
@@ -175,7 +186,7 @@ class Journal:
 
 @asynccontextmanager
 async def open_journal(
-    path: str | os.PathLike[str], *, base_url: str, organization_id: str
+    path: str | os.PathLike[str], *, base_url: str, organization_id: str, user_id: str | None = None
 ) -> AsyncIterator[Journal]:
     """Open a journal, or begin one.
 
@@ -183,12 +194,13 @@ async def open_journal(
         path: Its file, made where there is none.
         base_url: The service the runs belong to.
         organization_id: The organization the runs belong to.
+        user_id: The user who starts them; None if not known.
 
     Raises:
         JournalError: If it cannot be opened, another process has it open, it is of another
-            organization, or a line other than the last cannot be read.
+            user, organization or service, or a line other than the last cannot be read.
     """
-    journal = Journal(Path(path), Opened(base_url, organization_id))
+    journal = Journal(Path(path), Opened(base_url, organization_id, user_id))
     try:
         await finish(asyncio.to_thread(journal.open))
         yield journal
@@ -229,24 +241,39 @@ def parse(content: bytes, opened: Opened, path: Path) -> dict[str, Record]:
         except (ValueError, RecursionError) as error:
             raise _not_one(number, path) from error
         if isinstance(line, Opened):
-            if line != opened:
-                raise JournalError(
-                    f"is of organization {line.organization_id} at {line.base_url}", path=path
-                )
+            _check_whose(line, opened, path)
         else:
             _note(records.setdefault(line.unit_test_set_id, Record()), line)
     return records
+
+
+def _check_whose(line: Opened, opened: Opened, path: Path) -> None:
+    """Refuse the journal of another user: a set that is under way there would be run twice."""
+    if line.version > _VERSION:
+        raise JournalError("is of a newer release; carry on with that one", path=path)
+    same = (line.base_url, line.organization_id) == (opened.base_url, opened.organization_id)
+    # An unknown user may be the same.
+    if same and (None in (line.user_id, opened.user_id) or line.user_id == opened.user_id):
+        return
+    user = "" if line.user_id is None else f"user {line.user_id} of "
+    raise JournalError(
+        f"is of {user}organization {line.organization_id} at {line.base_url}; carry on as that "
+        "one, or give another file",
+        path=path,
+    )
 
 
 def _not_one(number: int, path: Path) -> JournalError:
     return JournalError(f"line {number} is not one of a journal; give another file", path=path)
 
 
-def _note(record: Record, line: Intent | Started | Finished | Saved) -> None:
+def _note(record: Record, line: Intent | Refused | Started | Finished | Saved) -> None:
     """Take a line into a record; a later start makes what was before it void."""
     if isinstance(line, Intent):
         # Of several that led to nothing the first counts: its run may have been late.
         record.intent = record.intent or line
+    elif isinstance(line, Refused):
+        record.intent = None
     elif isinstance(line, Started):
         record.intent = None
         if record.started is None or record.started.run_id != line.run_id:

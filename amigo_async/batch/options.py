@@ -15,7 +15,7 @@ from amigo_async.errors import ArgumentError
 from amigo_async.files import check_path
 from amigo_async.gate import Gate
 from amigo_async.polling import check_seconds
-from amigo_async.starts import OnConflict, check_choice
+from amigo_async.starting import OnConflict, check_choice
 from amigo_async.wire.requests import check_id
 
 OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]

@@ -28,7 +28,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         run: The last state seen; None where none was seen.
         error: What went wrong here, or in fetching the artifacts; None if nothing did.
         artifacts: Where the artifacts are; None where they were not asked for or not had.
-        attached: Whether the run was there before (``on_conflict="attach"``).
+        attached: Whether the run was found and may be another's, so that it is not cancelled: it
+            was there before (``on_conflict="attach"``), or the answer to its create was lost.
         started_at: When its id was known, by the server's clock; None if it never was.
         finished_at: When its end was seen, by the server's clock; None if it was not.
         saved_at: When its artifacts were whole, by the server's clock; None if they are not had.

@@ -11,7 +11,7 @@ from amigo_async.cli.views import showing
 from amigo_async.client import AmigoClient
 from amigo_async.events import StartUnresolved
 from amigo_async.gate import Gate
-from amigo_async.starts import OnConflict
+from amigo_async.starting import OnConflict
 
 
 class Job(NamedTuple):

@@ -15,7 +15,7 @@ import click
 
 from amigo_async.errors import ArgumentError
 from amigo_async.gate import Gate
-from amigo_async.wire.requests import check_id
+from amigo_async.wire.requests import check_id, check_run_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,7 +66,7 @@ def read_ids(arguments: Iterable[str], file: IO[Any] | None, what: str) -> list[
         raise click.UsageError(f"Give at least one {what}, or --from FILE with some.")
     for text in ids:
         try:
-            check_id(what, text)
+            (check_run_id if what == "RUN_ID" else check_id)(what, text)
         except ArgumentError as error:
             raise click.UsageError(str(error)) from None
     return ids

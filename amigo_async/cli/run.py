@@ -18,7 +18,7 @@ from amigo_async.cli.statuses import Status, status_of_batch
 from amigo_async.cli.streams import note, writing_to_stdout
 from amigo_async.cli.summary import show_summary, show_what_goes_on
 from amigo_async.escaping import log_line
-from amigo_async.starts import OnConflict
+from amigo_async.starting import OnConflict
 
 
 @click.command(

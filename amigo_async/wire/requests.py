@@ -17,6 +17,9 @@ from amigo_async.wire.endpoints import ARTIFACTS, CANCEL, CREATE, LIST, SIGN_IN,
 from amigo_async.wire.text import is_encodable
 
 _ID = re.compile(r"[a-f0-9]{24}")
+# Ids of runs come from the service, which does not keep to its own pattern: whatever is safe in a
+# path, and as the name of a folder, may be one.
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 _LARGEST = 2**63 - 1
 _SORT = r"[+-][a-z_]+"
 _NAME_OF_HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
@@ -77,7 +80,7 @@ def artifacts_link(organization: str, run_id: str) -> Request:
 
 
 def _of_run(endpoint: Endpoint, organization: str, run_id: str) -> Request:
-    check_id("run_id", run_id)
+    check_run_id("run_id", run_id)
     return Request(endpoint, endpoint.path.format(organization=organization, run_id=run_id))
 
 
@@ -115,7 +118,7 @@ def list_runs(  # noqa: C901  # a branch a filter, which is twice as quick as a 
     """List runs; what is None or empty is not sent, and values that repeat are sent once."""
     pairs: list[str] = []
     if id is not _ANY:
-        pairs += _each("id", id, check_id)
+        pairs += _each("id", id, check_run_id)
     if simulation_unit_test_set_id is not _ANY:
         pairs += _each("simulation_unit_test_set_id", simulation_unit_test_set_id, check_id)
     if creator is not _ANY:
@@ -191,6 +194,20 @@ def check_id(argument: str, value: str) -> str:
     """
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise ArgumentError(f"{argument} must be 24 characters of 0-9 and a-f, not {value!r:.80}")
+    return value
+
+
+def check_run_id(argument: str, value: str) -> str:
+    """`value`, if it can be the id of a run: one of the documented pattern, or another one.
+
+    Raises:
+        ArgumentError: If it cannot.
+    """
+    if not isinstance(value, str) or not _RUN_ID.fullmatch(value):
+        raise ArgumentError(
+            f"{argument} must be 24 characters of 0-9 and a-f, or another id that a run has, "
+            f"not {value!r:.80}"
+        )
     return value
 
 
