@@ -14,8 +14,10 @@ from amigo_async.events import (
     Event,
     RequestRetried,
     RunFinished,
+    RunLeft,
     RunProgressed,
     RunStarted,
+    SecondRunFound,
     SignedIn,
     StartUnresolved,
 )
@@ -90,6 +92,16 @@ def test_sign_ins_retries_and_starts_that_are_not_known(log: Log) -> None:
     ]
     assert log.hear(StartUnresolved(A, "no answer")) == [
         f"[ 0:00] {A}  may have been started: no answer"
+    ]
+
+
+def test_what_is_said_of_runs_that_were_found(log: Log) -> None:
+    log.hear(RunStarted(A, RUN_A))
+    assert log.hear(SecondRunFound(A, RUN_A, "r2")) == [
+        f"[ 0:00] {A}  run r2 turned up besides {RUN_A}"
+    ]
+    assert log.hear(RunLeft(A, RUN_A)) == [
+        f"[ 0:00] {A}  run {RUN_A} may be another's, and is not cancelled"
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from amigo_async import BatchResult, Gate, RunOutcome
 from amigo_async.cli.jobs import Ending, Job
@@ -119,6 +120,24 @@ def test_which_runs_go_on(
     err = capsys.readouterr().err
     told = f"1 run goes on at the service. To resume:\n  amigo-async wait {one.run_id}\n"
     assert err == (told if goes_on else "")
+
+
+def test_what_was_cancelled_and_what_may_be_anothers_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = outcome("timed_out", run=run(is_completed=False))
+    found = replace(outcome("timed_out", 2, run=run(is_completed=False)), attached=True)
+    cancelling = JOB._replace(on_exit="cancel")
+    show_what_goes_on([ours, found], cancelling)
+    show_what_goes_on([found], cancelling)
+    both, one = f"{ours.run_id} {found.run_id}", found.run_id
+    left = "1 run may be another's, and was not to be cancelled. To see them end:"
+    assert capsys.readouterr().err.splitlines() == [
+        f"The service was asked to cancel 1 run. {left}",
+        f"  amigo-async wait {both}",
+        left,
+        f"  amigo-async wait {one}",
+    ]
 
 
 @pytest.mark.parametrize(

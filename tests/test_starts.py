@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Unpack
 
 import anyio
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from amigo_async.clock import ServerClock
@@ -19,6 +21,7 @@ from amigo_async.errors import (
     AmbiguousStartError,
     AmigoError,
     ArgumentError,
+    BadRequestError,
     ConflictError,
     DeadlineError,
     DecodeError,
@@ -28,11 +31,12 @@ from amigo_async.errors import (
     ServerError,
     TransportError,
 )
-from amigo_async.events import Event, RunStarted, StartUnresolved
+from amigo_async.events import Event, RunStarted, SecondRunFound, StartUnresolved
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
 from amigo_async.session import Guard
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.starting.attempt import GRACE
+from amigo_async.starting.starts import PATIENCE
 from amigo_async.wire.requests import RunFilters
 from amigo_async.wire.responses import Response
 from tests.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
@@ -713,12 +717,12 @@ def test_what_is_remembered_of_a_set_does_not_grow_with_its_runs() -> None:
         sizes = []
         for number in range(3000):
             await shared.start(run_id(10_000 + number))
+            calls.runs.clear()
             sizes.append(len(shared._locks) + len(shared._doubtful) + len(shared._given))
         assert len(shared._locks) == 0
         return max(sizes)
 
     assert run(main, debug=False) <= 1002
-    assert len(calls.runs) == 3000
 
 
 def test_a_run_that_was_attached_to_is_not_found_for_a_start_that_was_lost() -> None:
@@ -737,3 +741,438 @@ def test_a_run_that_was_attached_to_is_not_found_for_a_start_that_was_lost() -> 
 
     run(main)
     assert len(calls.runs) == 2
+
+
+# --- what a lost create comes to ---
+
+
+def ends(calls: FakeCalls, before: Callable[[], object] = lambda: None) -> object:
+    """What a start with a fence comes to: its id and whether it was found, or the error."""
+
+    async def main() -> object:
+        calls.add()  # a run of the set that is over
+        calls.end(run_id(1))
+        await asyncio.sleep(120)
+        before()
+        starting: Awaitable[CreatedRun] = fenced(calls)
+        (end,) = await asyncio.gather(starting, return_exceptions=True)
+        if isinstance(end, CreatedRun):
+            return end.simulation_unit_test_set_run_id, end.attached
+        return type(end), getattr(end, "candidates", getattr(end, "existing_run_id", None))
+
+    return run(main)
+
+
+@pytest.mark.parametrize("lag", [0.0, 8.0, 29.0])
+@pytest.mark.parametrize("lasts", [1e9, 40.0, 2.0])
+@pytest.mark.parametrize("skew", [-86_400.0, -4.0, 0.0, 4.0, 86_400.0])
+def test_one_fresh_run_is_taken_whatever_clocks_say_and_however_long_lists_lag(
+    lag: float, lasts: float, skew: float
+) -> None:
+    calls = FakeCalls("lost after", ends_after=lasts)
+    calls.lag, calls.skew = lag, timedelta(seconds=skew)
+    assert ends(calls) == (run_id(2), True)
+    assert calls.creates == 1
+
+
+def test_if_only_what_was_there_is_listed_it_is_created_again_after_the_patience() -> None:
+    calls = FakeCalls("lost before", ends_after=5.0)
+    assert ends(calls) == (run_id(2), False)
+    assert calls.creates == 2
+    # Two lists for the fence, one for each look.
+    assert 2 + PATIENCE / 2 <= len(calls.lists) <= 2 + PATIENCE / 2 + 2
+
+
+def test_a_second_create_that_is_refused_says_that_the_run_is_there() -> None:
+    calls = FakeCalls("lost after")
+    calls.lag = 50.0  # listed while the second create has been refused
+    assert ends(calls) == (run_id(2), True)
+    assert calls.creates == 2
+
+
+def test_a_run_that_is_never_listed_is_not_claimed() -> None:
+    calls = FakeCalls("lost after")
+    calls.hidden = {run_id(2)}
+    assert ends(calls) == (AmbiguousStartError, ())
+    assert calls.creates == 2
+
+
+def test_what_is_in_the_way_is_told_from_what_was_lost() -> None:
+    calls = FakeCalls("lost before")
+    assert ends(calls, calls.add) == (ConflictError, run_id(2))
+
+
+def test_the_machine_sleeps_with_a_create_on_the_wire() -> None:
+    """The loop's clock stands still; the service's does not."""
+
+    class Asleep(FakeCalls):
+        slept = timedelta()
+
+        def server_now(self) -> Any:
+            return super().server_now() + self.slept
+
+        def _answer(self, status: int | None) -> Response:
+            self.slept = timedelta(hours=1)
+            return super()._answer(status)
+
+    calls = Asleep("lost after", ends_after=30.0)
+    assert ends(calls) == (run_id(2), True)
+    assert calls.creates == 1
+
+
+def test_a_second_run_that_turns_up_late_is_reported() -> None:
+    calls = FakeCalls("lost after", ends_after=5.0)
+    calls.lag = 60.0
+    heard: list[Event] = []
+
+    async def main() -> CreatedRun:
+        shared = starts(calls, heard)
+        created = await shared.start(SET, fence=shared.fences(lambda: [SET]).before)
+        await asyncio.sleep(61)
+        for _ in range(2):  # once is enough
+            await shared.report_second_run(created.simulation_unit_test_set_run_id)
+        return created
+
+    assert run(main) == CreatedRun(run_id(2))
+    assert [e for e in heard if isinstance(e, SecondRunFound)] == [
+        SecondRunFound(SET, run_id(2), run_id(1))
+    ]
+
+
+def test_of_a_start_that_was_not_lost_no_second_run_is_looked_for() -> None:
+    calls = FakeCalls()
+
+    async def main() -> None:
+        shared = starts(calls)
+        created = await shared.start(SET)
+        await shared.report_second_run(created.simulation_unit_test_set_run_id)
+
+    run(main)
+    assert calls.lists == []
+
+
+def test_of_several_fresh_runs_the_earliest_is_taken() -> None:
+    calls = FakeCalls("lost after", ends_after=2.0)
+    calls.lag = 20.0
+
+    async def main() -> CreatedRun:
+        starting = asyncio.create_task(fenced(calls))
+        await asyncio.sleep(5)
+        calls.add()
+        await asyncio.sleep(5)
+        calls.lag = 0.0  # all are listed at once
+        created: CreatedRun = await starting
+        return created
+
+    assert run(main) == CreatedRun(run_id(1), attached=True)
+
+
+def test_all_lost_creates_share_a_look_every_two_seconds() -> None:
+    calls = FakeCalls(*["lost before"] * 120)
+    set_ids = [run_id(n + 1000) for n in range(60)]
+
+    async def main() -> None:
+        shared = starts(calls)
+        before = shared.fences(lambda: set_ids).before
+        await asyncio.gather(*(shared.start(s, fence=before) for s in set_ids))
+
+    run(main)
+    assert len(calls.runs) == 60
+    # Sixty sets are two pages, for the fence (two lists) and in each look; there are three rounds.
+    assert len(calls.lists) <= 2 * (2 + 3 * (PATIENCE / 2 + 2))
+
+
+@pytest.mark.parametrize("patience", [0.0, 300.0])
+def test_looks_that_fail_in_passing_are_no_looks(patience: float) -> None:
+    calls = FakeCalls("lost after", ends_after=5.0)
+
+    async def main() -> CreatedRun:
+        shared = starts(calls)
+        calls.list_errors = [ServerError(method="GET", path="/", status=503)] * 20
+        return await shared.start(SET, fence=no_fence, patience=patience)
+
+    if patience:  # they would have failed for 40 s
+        assert run(main) == CreatedRun(run_id(1), attached=True)
+    else:
+        with pytest.raises(AmbiguousStartError, match="looking for it failed"):
+            run(main)
+    assert len(calls.runs) == 1
+
+
+def test_a_408_does_not_say_that_nothing_was_started() -> None:
+    class Slow(FakeCalls):
+        async def _send(self, set_id: str) -> Response:
+            response = await super()._send(set_id)
+            return Response(408, {}, b"") if self.creates == 1 else response
+
+        async def create(self, set_id: str, guard: Guard) -> CreatedRun:
+            response = await guard(self._send(set_id))
+            if response.status == 408:
+                raise BadRequestError(method="POST", path="/", status=408)
+            return decode_created_run(response.body)
+
+    for after in (1e9, 0.15):
+        calls = Slow()
+        heard = list[Event]()
+
+        async def main(
+            calls: FakeCalls = calls, heard: list[Event] = heard, after: float = after
+        ) -> None:
+            with anyio.move_on_after(after):
+                await starts(calls, heard).start(SET)
+
+        run(main)
+        assert [r.id for r in calls.runs] == [run_id(1)]
+        assert heard == [RunStarted(SET, run_id(1), attached=True)]
+
+
+# --- conflicts that no list shows ---
+
+
+@pytest.mark.parametrize("on_conflict", ["attach", "wait", "restart"])
+def test_a_run_that_is_listed_late_is_dealt_with(on_conflict: Any) -> None:
+    calls = FakeCalls(ends_after=100.0)
+    calls.lag = 6.0
+
+    async def main() -> CreatedRun:
+        calls.add()
+        return await starts(calls).start(SET, on_conflict)
+
+    attached = on_conflict == "attach"
+    assert run(main) == CreatedRun(run_id(1 if attached else 2), attached=attached)
+    assert calls.creates == (1 if attached else 2)
+
+
+@pytest.mark.parametrize(
+    ("on_conflict", "lasts", "started"),
+    [
+        *(("wait", 3600.0, True), ("attach", 3600.0, False), ("restart", 3600.0, False)),
+        *(("attach", 25.0, True), ("restart", 25.0, True)),
+    ],
+)
+def test_while_a_conflict_is_hidden_there_is_a_create_every_ten_seconds(
+    on_conflict: Any, lasts: float, started: bool
+) -> None:
+    calls = FakeCalls(ends_after=lasts)
+    sent: list[float] = []
+
+    async def main() -> object:
+        hidden = calls.add()
+        calls.hidden = {hidden.id}
+        send = calls._send
+
+        async def noted(set_id: str) -> Response:
+            sent.append(calls.now())
+            return await send(set_id)
+
+        calls._send = noted  # type: ignore[method-assign]
+        began = calls.now()
+        (end,) = await asyncio.gather(starts(calls).start(SET, on_conflict), return_exceptions=True)
+        assert calls.now() - began <= lasts + 2 * 10 + 2
+        return end
+
+    end = run(main)
+    assert isinstance(end, CreatedRun if started else ConflictError)
+    assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(sent))
+
+
+def test_a_conflict_that_is_raised_is_raised_at_once() -> None:
+    calls = FakeCalls()
+
+    async def main() -> float:
+        hidden = calls.add()
+        calls.hidden = {hidden.id}
+        began = calls.now()
+        with pytest.raises(ConflictError):
+            await starts(calls).start(SET)
+        return calls.now() - began
+
+    assert run(main) < 1
+
+
+# --- what is on record ---
+
+
+@pytest.mark.parametrize(
+    ("plan", "steps"),
+    [
+        ([], [Fence(), CreatedRun(run_id(1))]),
+        (["lost after"], [Fence(), CreatedRun(run_id(1), attached=True)]),
+        (["lost before"], [Fence(), CreatedRun(run_id(1))]),
+        (["not sent"] * 5, [Fence(), "refused"]),
+        (["not sent", "ok"], [Fence(), CreatedRun(run_id(1))]),
+        (["forbidden"], [Fence(), "refused"]),
+        (["lost before", "forbidden"], [Fence()]),
+    ],
+)
+def test_a_record_says_no_more_than_is_known(plan: list[str], steps: list[object]) -> None:
+    calls, record = FakeCalls(*plan), Record()
+
+    async def main() -> None:
+        await asyncio.gather(fenced(calls, recorder=record), return_exceptions=True)
+
+    run(main)
+    assert record.steps == steps
+
+
+def test_each_create_that_is_not_lost_has_a_fence_of_its_own() -> None:
+    """What was started while a run in the way was waited for is not fresh."""
+    calls, record = FakeCalls(ends_after=100.0), Record()
+
+    async def main() -> CreatedRun:
+        calls.add()
+        await asyncio.sleep(5)
+        calls.plan = ["ok", "lost after"]
+        created: CreatedRun = await fenced(calls, on_conflict="wait", recorder=record)
+        return created
+
+    assert run(main) == CreatedRun(run_id(2), attached=True)
+    there = Fence((run_id(1),))
+    assert record.steps == [there, "refused", there, CreatedRun(run_id(2), attached=True)]
+
+
+def test_a_start_that_is_cancelled_before_it_leaves_asks_nothing_and_is_void() -> None:
+    """Neither while it is queued, nor while its intent is being written."""
+
+    class Queued(FakeCalls):
+        async def create(self, set_id: str, guard: Guard) -> CreatedRun:
+            await asyncio.sleep(10)
+            return await super().create(set_id, guard)
+
+    class Slow(Record):
+        async def intended(self, fence: Fence | None) -> None:
+            self.steps.append(fence)
+            await asyncio.sleep(10)
+
+    for after, steps in ((5.0, []), (15.0, [None, "refused"])):
+        calls, record, heard = Queued(), Slow(), list[Event]()
+
+        async def main(
+            calls: FakeCalls = calls,
+            record: Record = record,
+            heard: list[Event] = heard,
+            after: float = after,
+        ) -> float:
+            began = calls.now()
+            with anyio.move_on_after(after):
+                await starts(calls, heard).start(SET, recorder=record)
+            return calls.now() - began
+
+        assert run(main) == after
+        assert (calls.creates, calls.lists, heard) == (0, [], [])
+        assert record.steps == steps
+
+
+def test_the_record_of_an_id_is_written_to_its_end_even_if_the_caller_leaves() -> None:
+    calls, record = FakeCalls(), Record()
+
+    async def main() -> None:
+        with anyio.move_on_after(calls.latency + 0.1) as scope:  # while it is being written
+            await starts(calls).start(SET, recorder=record)
+        assert scope.cancelled_caught
+
+    run(main)
+    assert record.steps == [None, CreatedRun(run_id(1))]
+
+
+def test_what_could_not_be_found_out_is_on_record() -> None:
+    calls, record = FakeCalls("lost before"), Record()
+
+    async def main() -> float:
+        began = calls.now()
+        with anyio.move_on_after(0.25):  # it has just left
+            await fenced(calls, recorder=record)
+        return calls.now() - began
+
+    assert GRACE <= run(main) <= 2 * GRACE + 1
+    fence, error = record.steps
+    assert fence == Fence()
+    assert isinstance(error, AmbiguousStartError)
+
+
+def test_a_second_start_of_a_set_waits_for_the_first_one() -> None:
+    """It would take the run that the first one has started and does not know yet."""
+    calls = FakeCalls("ok", "lost before", ends_after=1e9)
+    calls.latency = 4.0
+
+    async def main() -> list[object]:
+        shared = starts(calls)
+        first = asyncio.create_task(shared.start(SET, fence=no_fence))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(shared.start(SET, fence=no_fence))
+        return list(await asyncio.gather(first, second, return_exceptions=True))
+
+    first, second = run(main)
+    assert first == CreatedRun(run_id(1))
+    assert isinstance(second, ConflictError)
+
+
+# --- fences ---
+
+
+def test_a_fence_serves_a_window_of_creates_and_covers_fifty_sets() -> None:
+    calls = FakeCalls()
+    set_ids = [run_id(n + 1000) for n in range(70)]
+
+    async def main() -> list[int]:
+        fences = starts(calls).fences(lambda: set_ids)
+        counts = []
+        for set_id, pause in ((0, 0.0), (49, 20.0), (60, 5.0), (1, 10.0)):
+            await asyncio.sleep(pause)
+            assert await fences.before(set_ids[set_id]) == Fence()
+            counts.append(len(calls.lists))
+        return counts
+
+    assert run(main) == [2, 2, 4, 6]
+
+
+def test_a_fence_that_fails_is_not_waited_for_again_at_once() -> None:
+    calls = FakeCalls()
+
+    async def main() -> list[object]:
+        fences = starts(calls).fences(lambda: [SET])
+        calls.latency = 100.0
+        began = calls.now()
+        got: list[object] = [await fences.before(SET), calls.now() - began]
+        calls.latency = 0.2
+        got += [await fences.before(SET), calls.now() - began]
+        await asyncio.sleep(30)
+        return [*got, await fences.before(SET)]
+
+    assert run(main) == [None, 5.0, None, 5.0, Fence()]
+
+
+# --- chance ---
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_is_lost_there_is_no_second_run_and_no_result_of_an_older_one(
+    data: st.DataObject,
+) -> None:
+    fates = st.sampled_from(["lost before", "lost before", "lost after", "500 after", "ok"])
+    calls = FakeCalls(
+        *data.draw(st.lists(fates, max_size=3)), ends_after=data.draw(st.sampled_from([6.0, 90.0]))
+    )
+    calls.lag = data.draw(st.sampled_from([0.0, 3.0, 5.0, 25.0]))
+    ended_for = data.draw(st.sampled_from([25.0, 60.0, 300.0]))
+    fence = data.draw(st.booleans())
+    skews = [-600.0, -4.0, 0.0, 4.0, 600.0] if fence else [-240.0, -4.0, 0.0, 4.0, 240.0]
+    calls.skew = timedelta(seconds=data.draw(st.sampled_from(skews)))
+
+    async def main() -> None:
+        older = calls.add()
+        await asyncio.sleep(calls.ends_after + ended_for)
+        shared = starts(calls)
+        before = shared.fences(lambda: [SET]).before if fence else None
+        (end,) = await asyncio.gather(shared.start(SET, fence=before), return_exceptions=True)
+        mine = [r.id for r in calls.runs if r.id != older.id]
+        assert len(mine) <= 1
+        if isinstance(end, CreatedRun):
+            assert [end.simulation_unit_test_set_run_id] == mine
+        else:
+            assert isinstance(end, AmbiguousStartError)
+            assert not fence  # with one, all of these can be told apart
+            assert set(mine) <= set(end.candidates)
+
+    run(main, debug=False)

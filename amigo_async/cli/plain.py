@@ -24,8 +24,10 @@ from amigo_async.events import (
     Event,
     RequestRetried,
     RunFinished,
+    RunLeft,
     RunProgressed,
     RunStarted,
+    SecondRunFound,
     SignedIn,
     StartUnresolved,
 )
@@ -130,15 +132,21 @@ class PlainView:
 
 def _said(event: Event, row: Row, now: float) -> str | None:
     """What to say of an event of a set; None for those that are not worth a line."""
-    if isinstance(event, RunStarted):
-        return f"{'attached to' if event.attached else 'started as'} run {log_line(event.run_id)}"
-    if isinstance(event, RunFinished):
-        return f"{verdict(event.verdict)} after {seconds(row.elapsed(now) or 0.0)}"
-    if isinstance(event, ArtifactSaved):
-        return f"saved {log_line(event.path)} ({size(event.size)})"
-    if isinstance(event, StartUnresolved):
-        return f"may have been started: {log_line(event.reason)}"
-    return None
+    said = None
+    match event:
+        case RunStarted(run_id=run_id, attached=attached):
+            said = f"{'attached to' if attached else 'started as'} run {log_line(run_id)}"
+        case RunFinished(verdict=word):
+            said = f"{verdict(word)} after {seconds(row.elapsed(now) or 0.0)}"
+        case ArtifactSaved(path=path, size=length):
+            said = f"saved {log_line(path)} ({size(length)})"
+        case StartUnresolved(reason=reason):
+            said = f"may have been started: {log_line(reason)}"
+        case SecondRunFound(run_id=run_id, second_run_id=second):
+            said = f"run {log_line(second)} turned up besides {log_line(run_id)}"
+        case RunLeft(run_id=run_id):
+            said = f"run {log_line(run_id)} may be another's, and is not cancelled"
+    return said
 
 
 def held(endpoint: str, budget: BudgetState) -> str:

@@ -130,7 +130,13 @@ def show_what_goes_on(outcomes: Sequence[RunOutcome], job: Job) -> None:
     runs = count(len(ids), "run")
     goes_on = f"{runs} {'goes' if len(ids) == 1 else 'go'} on at the service"
     if job.on_exit == "cancel":
-        note(f"The service was asked to cancel {runs}. To see them end:")
+        found = {o.run_id for o in outcomes if o.attached}.intersection(ids)
+        said = ""
+        if len(found) < len(ids):
+            said += f"The service was asked to cancel {count(len(ids) - len(found), 'run')}. "
+        if found:
+            said += f"{count(len(found), 'run')} may be another's, and was not to be cancelled. "
+        note(f"{said}To see them end:")
     elif job.journal is None:
         note(f"{goes_on}. To resume:")
     else:
