@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Unpack
 
 from amigo_async.decoding import (
+    RecordPage,
     decode_artifacts_link,
     decode_created_run,
     decode_nothing,
+    decode_record_page,
     decode_run_page,
 )
 from amigo_async.errors import ConflictError
@@ -16,6 +18,7 @@ from amigo_async.models import ArtifactsLink, CreatedRun, RunPage
 from amigo_async.session import Guard, Session
 from amigo_async.wire import requests
 from amigo_async.wire.requests import RunFilters
+from amigo_async.wire.responses import Response
 
 
 class Calls:
@@ -34,6 +37,11 @@ class Calls:
         request = requests.list_runs(self._session.organization, **filters)
         return self._session.call(request, decode_run_page)
 
+    async def look(self, **filters: Unpack[RunFilters]) -> RecordPage:
+        """List a page of runs as a wait needs it; tried once, as a wait looks again anyway."""
+        request = requests.list_runs(self._session.organization, **filters)
+        return await self._session.call_once(request, decode_record_page, _as_it_comes)
+
     async def cancel(self, run_id: str) -> None:
         """Cancel a run; where the answer was lost and it is not in progress then, it was this."""
         request = requests.cancel_run(self._session.organization, run_id)
@@ -47,3 +55,7 @@ class Calls:
         """Get a link to the artifacts of a run."""
         request = requests.artifacts_link(self._session.organization, run_id)
         return self._session.call(request, decode_artifacts_link)
+
+
+def _as_it_comes(sending: Coroutine[Any, Any, Response]) -> Awaitable[Response]:
+    return sending

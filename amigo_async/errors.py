@@ -231,8 +231,10 @@ class DecodeError(_RequestError):
         status: The status of the response.
         request_id: The service's own name of the request; None without one.
         body: The text of the body, at most its first 16,384 characters.
-        lasting: Whether the same would happen again, as with a body beyond the limit; it is
-            raised at once then, and never tried again.
+        lasting: Whether the same would happen again, as with a body beyond the limit, or JSON of
+            another shape; it is raised at once then, and never tried again.
+        run: Where it is one run that cannot be read: as much of it as can, its flags but not its
+            specs and results. None where that is nothing, or not one run.
     """
 
     def __init__(
@@ -245,6 +247,7 @@ class DecodeError(_RequestError):
         request_id: str | None = None,
         body: str = "",
         lasting: bool = False,
+        run: Run | None = None,
     ) -> None:
         suffix = f" [request id {request_id}]" if request_id else ""
         super().__init__(
@@ -256,6 +259,7 @@ class DecodeError(_RequestError):
         self.request_id = request_id
         self.body = body
         self.lasting = lasting
+        self.run = run
 
 
 class DeadlineError(AmigoError, TimeoutError):
@@ -285,22 +289,33 @@ class WaitTimeoutError(AmigoError, TimeoutError):
         run_id: The first of them; the one of ``wait_for_completion``.
         last_run: The last state seen of that run; None where none was seen.
         last_runs: The last states seen, by run id.
+        last_error: Why the last look at that run told nothing of it; None if it did.
+        last_errors: The same for each run of which the last look told nothing, by run id.
         timeout: The seconds that were allowed.
     """
 
     def __init__(
-        self, run_ids: Sequence[str], *, timeout: float, last_runs: Mapping[str, Run] | None = None
+        self,
+        run_ids: Sequence[str],
+        *,
+        timeout: float,
+        last_runs: Mapping[str, Run] | None = None,
+        last_errors: Mapping[str, AmigoError] | None = None,
     ) -> None:
         self.run_ids = tuple(run_ids)
         self.run_id = self.run_ids[0]
         self.last_runs = dict(last_runs or {})
         self.last_run = self.last_runs.get(self.run_id)
+        self.last_errors = dict(last_errors or {})
+        self.last_error = self.last_errors.get(self.run_id)
         self.timeout = timeout
+        said = self.last_error or next(iter(self.last_errors.values()), None)
+        failed = f" The last look failed: {said}." if said else ""
         shown = ", ".join(self.run_ids[:5]) + (", ..." if len(self.run_ids) > 5 else "")
         count = "1 run" if len(self.run_ids) == 1 else f"{len(self.run_ids)} runs"
         super().__init__(
             f"{count} not completed within {timeout:g} s: {shown}. "
-            "They go on; wait for the same ids again to resume."
+            f"They go on; wait for the same ids again to resume.{failed}"
         )
 
 
@@ -387,8 +402,13 @@ class ArtifactTimeoutError(ArtifactError, TimeoutError):
         super().__init__(reason, run_id=run_id)
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether the same call may succeed later: no answer, 408, 5xx, or one that cannot be read."""
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed later.
+
+    It may after no answer, 408, 5xx other than 501 and 505, or an answer that is not JSON, which
+    is of something in between. It will not after JSON of another shape, or anything that is marked
+    as `lasting`. A refusal (429) is not a failure, and is waited out before this is asked.
+    """
     if isinstance(error, APIError):
-        return isinstance(error, ServerError) or error.status == 408
+        return error.status == 408 or (error.status >= 500 and error.status not in (501, 505))
     return isinstance(error, TransportError | DecodeError | ArtifactError) and not error.lasting

@@ -19,7 +19,8 @@ from amigo_async.errors import ArgumentError
 from amigo_async.models import Run
 from amigo_async.tally import Counts, UnitTestTally, tally
 
-GateVerdict: TypeAlias = Literal["passed", "failed", "errored"]
+RateVerdict: TypeAlias = Literal["passed", "failed", "errored"]
+GateVerdict: TypeAlias = Literal["passed", "failed", "errored", "cancelled"]
 Per: TypeAlias = Literal["run", "unit_test", "metric"]
 Errored: TypeAlias = Literal["error", "fail", "ignore"]
 
@@ -44,14 +45,15 @@ class PassRate(Struct, frozen=True, kw_only=True):
     failed: int
     errored: int
     rate: float | None
-    verdict: GateVerdict
+    verdict: RateVerdict
 
 
 class Judgement(Struct, frozen=True, kw_only=True):
     """A verdict with its reasons.
 
     Attributes:
-        verdict: ``"passed"``, ``"failed"`` (too few repeats passed) or ``"errored"``.
+        verdict: ``"passed"``, ``"failed"`` (too few repeats passed), ``"errored"`` or
+            ``"cancelled"`` (the run was cut short: repeats that were asked for never ran).
         reasons: Why, one sentence each; never empty.
         rates: The rates it was computed from; empty where it fell back.
         fell_back: Whether the verdict is that of the run's own flags, because the permission
@@ -99,7 +101,8 @@ class Gate(Struct, frozen=True, kw_only=True):
 
         Where the permission hides the results it is that of the run's own flags, and says so.
         It is as well where the flags tell of a failure or an error that no result shows: what
-        was not seen never passes.
+        was not seen never passes. Nor does what did not run: a run that was cut short is
+        ``"cancelled"``, whatever the rates of the rest.
 
         Args:
             run: The last state of the run.
@@ -111,13 +114,15 @@ class Gate(Struct, frozen=True, kw_only=True):
             raise ArgumentError(f"run {run.id} is not completed; wait for it before judging it")
         tests = tally(run)
         hidden = _what_is_hidden(run, tests)
-        if hidden is not None:
+        if hidden is not None and not run.was_cut_short:
             return _by_flags(run, hidden)
         judged = [
             (subject, self._rate(counts, test, metric))
             for subject, counts, test, metric in self._subjects(tests)
         ]
         rates = tuple(rate for _, rate in judged)
+        if run.was_cut_short:
+            return Judgement(verdict="cancelled", reasons=(cut_short(run),), rates=rates)
         verdicts = {rate.verdict for rate in rates}
         if verdicts == {"passed"}:
             return Judgement(verdict="passed", reasons=(self._praise(rates),), rates=rates)
@@ -148,7 +153,7 @@ class Gate(Struct, frozen=True, kw_only=True):
         passed, failed, errored = counts
         counted = sum(counts) if self.errored == "fail" else counts.evaluated
         rate = passed / counted if counted else None
-        verdict: GateVerdict = "passed"
+        verdict: RateVerdict = "passed"
         if rate is None or (errored and self.errored == "error"):
             verdict = "errored"
         elif rate < self.min_pass_rate:
@@ -198,6 +203,13 @@ def _what_is_hidden(run: Run, tests: tuple[UnitTestTally, ...]) -> str | None:
     if run.errored and not any(test.counts.missing for test in tests):
         return "an error was met that is not in the results of the repeats"
     return None
+
+
+def cut_short(run: Run) -> str:
+    """Why a run that was cut short has no other verdict, in words."""
+    missing = run.repeats_missing
+    never = "1 repeat" if missing == 1 else f"{missing} repeats"
+    return f"the run was cut short: {never} of those asked for never ran"
 
 
 def _by_flags(run: Run, hidden: str) -> Judgement:

@@ -11,6 +11,7 @@ tens of thousands in a large one several times while it is decoded: what is deco
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -264,9 +265,10 @@ class Run(Struct, frozen=True, gc=False):
         errored: Whether an error was met; can be True while the run goes on.
         artifacts_generated: Whether the artifacts can be fetched; becomes True some time after
             `is_completed`, if at all.
-        unit_test_run_specs: Empty without the permission to see unit test sets.
-        unit_test_run_results: Empty without the permission to see unit test sets; an entry is
-            None while there is nothing to tell.
+        unit_test_run_specs: Empty without the permission to see unit test sets, and where this
+            version cannot read them (`RunPage.unreadable` and `DecodeError` say so).
+        unit_test_run_results: Empty where `unit_test_run_specs` is; an entry is None while there
+            is nothing to tell.
         created_at: When the run was created, by the server's clock.
         creator: Who created it.
     """
@@ -289,8 +291,33 @@ class Run(Struct, frozen=True, gc=False):
 
     @property
     def passed(self) -> bool:
-        """True once the run is completed without a failed metric and without an error."""
-        return self.is_completed and not self.failed_metrics and not self.errored
+        """True once the run is completed, whole, without a failed metric and without an error."""
+        flagged = self.failed_metrics or self.errored
+        return self.is_completed and not flagged and not self.was_cut_short
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether the run is over and repeats that were asked for never ran.
+
+        So it is with a run that somebody cancelled; its flags do not tell. False where the
+        permission hides the specs.
+        """
+        return self.is_completed and self.repeats_missing > 0
+
+    @property
+    def repeats_missing(self) -> int:
+        """How many repeats of those that are shown have neither an evaluation nor an error."""
+        asked: Counter[str] = Counter()
+        evaluated = set()
+        for spec in self.unit_test_run_specs:
+            asked[spec.unit_test_id] += spec.run_count
+            if spec.metrics_to_evaluate:
+                evaluated.add(spec.unit_test_id)
+        for result in self.unit_test_run_results:
+            if result is not None:
+                shown = result.unit_test_id in evaluated or result.metric_evaluation_results
+                asked[result.unit_test_id] -= _repeats_run(result, evaluations_shown=bool(shown))
+        return sum(count for count in asked.values() if count > 0)
 
     @property
     def progress(self) -> Progress | None:
@@ -338,6 +365,16 @@ class Run(Struct, frozen=True, gc=False):
         )
 
 
+def _repeats_run(result: UnitTestRunResult, *, evaluations_shown: bool) -> int:
+    """How many repeats of a unit test have run."""
+    if not evaluations_shown:
+        return len(result.run_errors)
+    # Whether evaluations are listed for repeats that met an error is not known: count both, so
+    # that no run is taken for cut short which was not.
+    evaluations = max((len(m.results) for m in result.metric_evaluation_results), default=0)
+    return evaluations + sum(error is not None for error in result.run_errors)
+
+
 class FilterValues(Struct, frozen=True, gc=False):
     """The values that the filters of a list can take, whatever the user may see of them."""
 
@@ -346,17 +383,23 @@ class FilterValues(Struct, frozen=True, gc=False):
     tags: list[str]
 
 
-class RunPage(Struct, frozen=True, gc=False):
+class RunPage(Struct, frozen=True, gc=False, omit_defaults=True):
     """A page of runs.
 
     Attributes:
-        simulation_unit_test_set_runs: The runs of this page.
+        simulation_unit_test_set_runs: The runs of this page, as far as they can be read.
         has_more: Whether there are more.
         continuation_token: Where the next page begins; None at the end.
-        filter_values: On the first page alone, otherwise None.
+        filter_values: On the first page alone, otherwise None; None as well where this version
+            cannot read them.
+        unreadable: What of which run this version cannot read, with the place of the field, by
+            run id (or by place on the page, as in ``[3]``, where that cannot be read either). A
+            run whose specs or results cannot be read is on the page without both; one whose other
+            fields cannot be read is left out. Not on the wire.
     """
 
     simulation_unit_test_set_runs: list[Run]
     has_more: bool
     continuation_token: int | None
     filter_values: FilterValues | None
+    unreadable: dict[str, str] = {}

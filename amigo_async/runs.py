@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Unpack
+from typing import Final, Unpack
 
 from amigo_async.calls import Calls
+from amigo_async.decoding import run_decode_error
 from amigo_async.errors import ArgumentError, DecodeError, NotFoundError
 from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
 from amigo_async.starting import OnConflict, Starts
 from amigo_async.wire.requests import OneOrMany, RunFilters
+
+# So many pages in a row without a run that is new are taken for pages without end. Some are in
+# order: runs that are added meanwhile move those that were seen onto the next pages, and what the
+# user may not see may be left out of pages.
+_MOST_IDLE: Final = 100
 
 
 class Runs:
@@ -107,7 +113,8 @@ class Runs:
 
         The service counts pages by offset, so runs that appear or vanish meanwhile shift them.
         Each page is therefore asked for from the last run of the page before; where that run is
-        not found, the page before is read again. What was seen is not given twice.
+        not found, the page before is read again. What was seen is not given twice. A run that
+        cannot be read at all is told of when all others were given.
 
         Args:
             **filters: As for `list`. `limit` is the size of a page, 1 to 50 (50 without it), and
@@ -117,7 +124,8 @@ class Runs:
             ArgumentError: If an argument cannot be right; nothing was sent.
             APIError: If the service says no.
             TransportError: If no answer came.
-            DecodeError: If an answer is not a page of runs.
+            DecodeError: If an answer is not a page of runs, if pages do not come to an end, or
+                if there were runs that cannot be read.
         """
         size = filters.pop("limit", None)
         if size == 0:
@@ -126,11 +134,16 @@ class Runs:
         start = offset = filters.pop("continuation_token", None) or 0
         seen: set[str] = set()
         overlaps = False
+        unreadable: dict[str, str] = {}
+        idle = 0
         while True:
             filters["limit"], filters["continuation_token"] = size, offset
             page = await self.list(**filters)
             found = page.simulation_unit_test_set_runs
+            shown = {run.id for run in found}
+            unreadable |= {i: flaw for i, flaw in page.unreadable.items() if i not in shown}
             shifted = overlaps and bool(found) and found[0].id not in seen
+            idle = 0 if shown - seen else idle + 1
             for run in found:
                 if run.id not in seen:
                     seen.add(run.id)
@@ -140,10 +153,18 @@ class Runs:
                 overlaps = offset > start
                 continue
             if not page.has_more:
-                return
+                break
+            if idle == _MOST_IDLE:
+                raise _page_error(f"has_more is true, but {idle} pages in a row had no new run")
             after = _following(page, offset)
             overlaps = after - 1 > offset
             offset = after - 1 if overlaps else after
+        for run_id in seen:
+            unreadable.pop(run_id, None)
+        if unreadable:
+            run_id, flaw = next(iter(unreadable.items()))
+            more = f"; and {len(unreadable) - 1} more runs" if len(unreadable) > 1 else ""
+            raise run_decode_error(run_id, flaw + more)
 
     async def get(self, run_id: str) -> Run:
         """Get a run.
@@ -156,12 +177,15 @@ class Runs:
             NotFoundError: If there is no such run, or the user may not see it.
             APIError: If the service says no for another reason.
             TransportError: If no answer came.
-            DecodeError: If the answer is not a page of runs.
+            DecodeError: If the answer is not a page of runs, or the run cannot be read; as much
+                of it as can is in its `run`.
         """
         page = await self.list(id=[run_id])
-        for run in page.simulation_unit_test_set_runs:
-            if run.id == run_id:
-                return run
+        found = [run for run in page.simulation_unit_test_set_runs if run.id == run_id]
+        if run_id in page.unreadable:
+            raise run_decode_error(run_id, page.unreadable[run_id], found[0] if found else None)
+        if found:
+            return found[0]
         raise NotFoundError.of_run(run_id)
 
     async def cancel(self, run_id: str) -> None:
@@ -203,10 +227,11 @@ def _following(page: RunPage, offset: int) -> int:
     """The offset behind `page`, which began at `offset`."""
     token = page.continuation_token
     if token is None or not offset < token < 2**63:
-        raise DecodeError(
-            f"has_more is true, but continuation_token is {token!s:.40} after {offset}",
-            method="GET",
-            path="page of runs",
-            status=200,
+        raise _page_error(
+            f"has_more is true, but continuation_token is {token!s:.40} after {offset}"
         )
     return token
+
+
+def _page_error(reason: str) -> DecodeError:
+    return DecodeError(reason, method="GET", path="page of runs", status=200)

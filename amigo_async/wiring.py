@@ -11,7 +11,7 @@ from amigo_async.auth import creator_of
 from amigo_async.batch import Rooms
 from amigo_async.calls import Calls
 from amigo_async.config import Configuration, check_settings
-from amigo_async.events import Events, Listener
+from amigo_async.events import Event, Events, Listener, RunStarted
 from amigo_async.polling import Poller, wait_for_completion
 from amigo_async.session import Connections, Sender, Session, Store
 from amigo_async.sharing import Sharing
@@ -55,19 +55,21 @@ class Wiring:
         self.connections = Connections(settings.http, URL(config.base_url).host or "")
         self.session = self._wire_session(settings)
         self.calls = Calls(self.session)
+        self.creator = creator_of(config.auth, config.organization_id)
         self.poller = Poller(
-            self.calls.page,
+            self.calls.look,
             lambda: self.session.budgets().get("list"),
             settings.poll_interval,
+            creator=self.creator,
             check=self.connections.check,
+            emit=self.events.emit,
         )
-        self.creator = creator_of(config.auth, config.organization_id)
         self.starts = Starts(
             self.calls,
             ended=lambda run_id: wait_for_completion(self.poller, run_id),
             creator=self.creator,
             clock=self.session.clock,
-            emit=self.events.emit,
+            emit=self._emit_start,
             given=given_by(config.base_url, config.organization_id),
         )
         self.artifacts = self._wire_artifacts()
@@ -92,6 +94,12 @@ class Wiring:
             await self.session.aclose()
         finally:
             await self.connections.aclose()
+
+    def _emit_start(self, event: Event) -> None:
+        """Let the poller know of a run before anybody can ask it to wait for it."""
+        if isinstance(event, RunStarted):
+            self.poller.expect(event.run_id, event.unit_test_set_id)
+        self.events.emit(event)
 
     def _wire_session(self, settings: Settings) -> Session:
         shared = settings.shared

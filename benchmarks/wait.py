@@ -15,12 +15,13 @@ import math
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack
 
 import msgspec
 
+from amigo_async.decoding import RecordPage, RunRecord, decode_record_page
 from amigo_async.models import Run, RunPage, UserInfo
 from amigo_async.polling import Poller, wait_for_completion
 from amigo_async.testing import VirtualTimeLoop
@@ -75,6 +76,7 @@ class Service:
     def __init__(self, count: int) -> None:
         self.asked = 0
         self.runs = {run.id: run for run in map(_run, range(count))}
+        self._records = _records(self.runs.values())
         self._over = False
 
     def end(self) -> None:
@@ -83,7 +85,14 @@ class Service:
         self.runs = {
             run_id: msgspec.structs.replace(run, **over) for run_id, run in self.runs.items()
         }
+        self._records = _records(self.runs.values())
         self._over = True
+
+    async def look_at_records(self, **filters: Unpack[RunFilters]) -> RecordPage:
+        """As a wait looks, after the decoding."""
+        page = await self.look(**filters)
+        found = [run.id for run in page.simulation_unit_test_set_runs]
+        return RecordPage({i: self._records[i] for i in found}, {}, has_more=False)
 
     async def look(self, **filters: Unpack[RunFilters]) -> RunPage:
         """As `Runs.list`."""
@@ -93,6 +102,11 @@ class Service:
             return RunPage([], False, None, None)
         found = [self.runs[run_id] for run_id in filters["id"]]
         return RunPage(found, False, None, None)
+
+
+def _records(runs: Iterable[Run]) -> Mapping[str, RunRecord]:
+    body = msgspec.json.encode({"simulation_unit_test_set_runs": list(runs)})
+    return decode_record_page(body).records
 
 
 def _run(number: int) -> Run:
@@ -116,7 +130,7 @@ Wait = Callable[[str], Coroutine[Any, Any, Run]]
 
 def together(service: Service) -> Wait:
     """All wait on one poller."""
-    poller = Poller(service.look, lambda: None, INTERVAL)
+    poller = Poller(service.look_at_records, lambda: None, INTERVAL)
     return lambda run_id: wait_for_completion(poller, run_id)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Unpack
 
+import msgspec
 from msgspec.structs import replace
 
+from amigo_async.decoding import RecordPage, decode_record_page
 from amigo_async.errors import AmigoError
 from amigo_async.models import Run, RunPage, UserInfo
 from amigo_async.wire.requests import RunFilters
@@ -46,16 +48,24 @@ class FakeRuns:
     """Answers list calls; a run ends, and has artifacts, at the time it is told to.
 
     Attributes:
-        asked: Each call: when, for which ids, and whether only for completed runs.
+        asked: Each call for runs: when, for which ids, and whether only for completed ones.
+        errors: What the next calls fail with; None for those that do not.
+        fails: Gives the error of a call for these ids once there are no `errors` left.
+        mangle: Changes each page.
+        sent: Changes its JSON.
+        asked_whether_up: When there was a call that no run can match.
     """
 
     def __init__(self, ends: dict[str, float], *, artifacts_after: float = 0.0) -> None:
         self.ends = dict(ends)
         self.artifacts_after = artifacts_after
         self.asked: list[tuple[float, tuple[str, ...], bool]] = []
+        self.asked_whether_up: list[float] = []
         self.errors: list[AmigoError | None] = []
         self.mangle: Callable[[RunPage], RunPage] = lambda page: page
+        self.fails: Callable[[tuple[str, ...]], AmigoError | None] = lambda _: None
         self.latency = 0.0
+        self.sent: Callable[[bytes], bytes] = lambda body: body
         self.hold: asyncio.Event | None = None
         self.began = -1.0
 
@@ -74,20 +84,26 @@ class FakeRuns:
             failed_metrics=False,
         )
 
-    async def look(self, **filters: Unpack[RunFilters]) -> RunPage:
-        wanted, completed = tuple(filters["id"]), filters.get("is_completed")
+    async def look(self, **filters: Unpack[RunFilters]) -> RecordPage:
+        wanted, completed = tuple(filters.get("id", ())), filters.get("is_completed")
         assert len(wanted) <= 50
-        assert filters["limit"] == 50
-        self.asked.append((self.now(), wanted, completed is True))
+        if wanted:
+            assert filters["limit"] == 50
+            self.asked.append((self.now(), wanted, completed is True))
+        else:
+            before = filters["created_before"]
+            assert before is not None
+            assert before < EPOCH - timedelta(days=365)
+            self.asked_whether_up.append(self.now())
         if self.hold is not None:
             await self.hold.wait()
         await asyncio.sleep(self.latency)
-        error = self.errors.pop(0) if self.errors else None
+        error = self.errors.pop(0) if self.errors else self.fails(wanted)
         if error is not None:
             raise error
         runs = [self.state(i) for i in wanted if i in self.ends]
         found = [run for run in runs if completed is None or run.is_completed == completed]
-        return self.mangle(page_of(found))
+        return decode_record_page(self.sent(msgspec.json.encode(self.mangle(page_of(found)))))
 
     def ticks(self) -> list[list[tuple[float, tuple[str, ...], bool]]]:
         """The calls, those made within a moment together."""

@@ -65,8 +65,6 @@ PATIENT: Final = frozenset({"wait_for_completion", "as_completed", "cancel_and_w
 BORNE: Final = frozenset(
     {("run_many", "artifacts"), ("wait_for_completion", "sign_in"), ("as_completed", "sign_in")}
 )
-# Statuses that may mean that a query has too many ids: it is asked again with fewer.
-FEWER: Final = frozenset({400, 413, 414, 422, 431})
 
 
 @dataclass(frozen=True)
@@ -164,8 +162,9 @@ def _of_list(kind: Kind, call: Call, target: Route, *, lasting: bool) -> str:
         return "ConflictError" if lasting else HEALED
     if call not in PATIENT:
         return _of_request(kind, call, target, lasting=lasting)
-    fewer = call == "as_completed" and kind.status in FEWER
-    passes = bears(kind) or kind.api == "token" or fewer
+    # One look is not believed, unless it says that the caller may not look.
+    of_caller = kind.error in ("AuthenticationError", "ForbiddenError", "TransportError")
+    passes = bears(kind) or kind.api == "token" or not of_caller
     return HEALED if passes and not lasting else kind.error
 
 

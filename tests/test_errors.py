@@ -77,7 +77,7 @@ CASES: dict[type[errors.AmigoError], Case] = {
     errors.DecodeError: (
         lambda: errors.DecodeError("no JSON", status=200, request_id="r", body="<p>", **WHERE),
         "DELETE /v1/org/x/ answered 200 with a body that cannot be read: no JSON [request id r]",
-        {**WHERE, "status": 200, "request_id": "r", "body": "<p>", "lasting": False},
+        {**WHERE, "status": 200, "request_id": "r", "body": "<p>", "lasting": False, "run": None},
     ),
     errors.DeadlineError: (
         lambda: errors.DeadlineError(endpoint="create", retry_after=12.3456),
@@ -95,6 +95,8 @@ CASES: dict[type[errors.AmigoError], Case] = {
             "run_id": "b" * 24,
             "last_run": RUN,
             "last_runs": {RUN.id: RUN},
+            "last_error": None,
+            "last_errors": {},
             "timeout": 60.0,
         },
     ),
@@ -337,3 +339,15 @@ def test_what_the_service_says_is_one_line_that_no_ci_system_obeys() -> None:
         assert str(error).isprintable()
         assert "##" not in str(error)
         assert "::error" not in str(error).replace(": :error", "")
+
+
+def test_a_deadline_that_passes_names_the_last_failure_of_the_looks() -> None:
+    first, second = errors.AmigoError("a list failed"), errors.AmigoError("another failed")
+    told = errors.WaitTimeoutError(["a", "b"], timeout=1.0, last_errors={"a": first, "b": second})
+    assert (told.last_error, told.last_errors) == (first, {"a": first, "b": second})
+    assert str(told).endswith(" The last look failed: a list failed.")
+    other = pickle.loads(pickle.dumps(errors.WaitTimeoutError(["a"], timeout=1.0)))
+    assert (other.last_error, other.last_errors) == (None, {})
+    of_second = errors.WaitTimeoutError(["a", "b"], timeout=1.0, last_errors={"b": second})
+    assert of_second.last_error is None
+    assert "another failed" in str(of_second)

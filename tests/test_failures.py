@@ -25,9 +25,8 @@ from amigo_async.errors import (
     RequestTimeoutError,
     TransportError,
     WaitTimeoutError,
-    may_pass,
+    is_transient,
 )
-from amigo_async.session import retry
 from amigo_async.session.failures import mapped
 
 SIGNED = "https://store.example/key?X-Amz-Signature=hunter2"
@@ -264,8 +263,7 @@ def test_without_an_error_nothing_happens() -> None:
 def test_what_will_not_pass_by_itself_is_known(foreign: Exception, lasting: bool) -> None:
     error = caught(foreign)
     assert error.lasting is lasting
-    assert may_pass(error) is not lasting
-    assert retry.may_pass(error) is not lasting
+    assert is_transient(error) is not lasting
 
 
 def raise_chained() -> None:

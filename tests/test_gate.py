@@ -146,17 +146,71 @@ def test_a_failure_that_no_result_shows_is_believed(
     assert (judgement.verdict, judgement.fell_back) == (verdict, True)
 
 
-def test_repeats_that_a_run_that_is_over_has_no_result_of_count_as_errored() -> None:
+def test_repeats_of_which_a_metric_is_missing_count_as_errored() -> None:
+    partly = run(
+        unit_test_run_specs=[spec("ut1", 5, ["m1", "m2"])],
+        unit_test_run_results=[result("ut1", {"m1": "+++++", "m2": "+++"}, sound(5))],
+    )
+    judgement = Gate(errored="fail", min_pass_rate=0.6).judge(partly)
+    assert [(r.passed, r.errored, r.verdict) for r in judgement.rates] == [(3, 2, "passed")]
+    assert Gate().judge(partly).verdict == "errored"
+
+
+@pytest.mark.parametrize("errored", ["error", "fail", "ignore"])
+@pytest.mark.parametrize("flags", [{}, {"failed_metrics": True}, {"errored": True}])
+def test_a_run_that_was_cut_short_is_cancelled_whatever_its_rates(
+    errored: Errored, flags: dict[str, Any]
+) -> None:
     short = run(
         unit_test_run_specs=[spec("ut1", 5, ["m1"]), spec("ut2", 2, ["m1"])],
         unit_test_run_results=[result("ut1", {"m1": "+++"}, sound(3)), None],
+        **flags,
     )
-    judgement = Gate(errored="fail", min_pass_rate=0.6).judge(short)
-    assert [(r.passed, r.errored, r.verdict) for r in judgement.rates] == [
-        (3, 2, "passed"),
-        (0, 2, "failed"),
-    ]
-    assert Gate().judge(short).verdict == "errored"
+    judgement = Gate(errored=errored, min_pass_rate=0.0, per="run").judge(short)
+    assert (judgement.verdict, judgement.fell_back) == ("cancelled", False)
+    assert judgement.reasons == ("the run was cut short: 4 repeats of those asked for never ran",)
+    assert [(r.passed, r.errored) for r in judgement.rates] == [(3, 4)]
+    assert verdict_of(short, None, cancelled=False) == "cancelled"
+    assert not short.passed
+
+
+@pytest.mark.parametrize(
+    ("specs", "results", "missing"),
+    [
+        ([], [], 0),  # hidden
+        ([spec("ut1", 2, ["m1"])], [], 2),
+        ([spec("ut1", 2, ["m1"])], [None], 2),
+        ([spec("ut1", 2, ["m1"])], [result("ut1", {"m1": "++"}, sound(2))], 0),
+        ([spec("ut1", 2, ["m1"])], [result("ut1", {"m1": "+"}, sound(2))], 1),
+        ([spec("ut1", 2, ["m1"])], [result("ut1", {}, sound(2))], 2),
+        ([spec("ut1", 2, ["m1"])], [result("ut1", {"m1": "+"}, [BOOM, None])], 0),
+        ([spec("ut1", 2, ["m1"])], [result("ut1", {"m1": ""}, [BOOM, BOOM])], 0),
+        ([spec("ut1", 3, ["m1"])], [result("ut1", {"m1": "++"}, sound(2))], 1),
+        ([spec("ut1", 2, ["m1", "m2"])], [result("ut1", {"m1": "+", "m2": "++"}, sound(2))], 0),
+        ([spec("ut1", 2, [])], [result("ut1", {}, sound(2))], 0),  # the metrics are hidden
+        ([spec("ut1", 2, [])], [result("ut1", {}, sound(1))], 1),
+        ([spec("ut1", 2, [])], [result("ut1", {"m1": "+"}, sound(2))], 1),
+        (  # more of one make up for nothing of another
+            [spec("ut1", 1, ["m1"]), spec("ut2", 1, ["m1"])],
+            [result("ut1", {"m1": "++"}, sound(2)), None],
+            1,
+        ),
+        (  # a unit test twice, the results of one of them missing
+            [spec("ut1", 2, ["m1"]), spec("ut1", 2, ["m1"])],
+            [None, result("ut1", {"m1": "++"}, sound(2))],
+            2,
+        ),
+    ],
+)
+def test_a_repeat_has_run_if_it_has_an_evaluation_or_an_error(
+    specs: list[Any], results: list[Any], missing: int
+) -> None:
+    of = run(unit_test_run_specs=specs, unit_test_run_results=results)
+    assert of.repeats_missing == missing
+    assert of.was_cut_short == (missing > 0)
+    assert of.passed == (missing == 0)
+    going = run(unit_test_run_specs=specs, unit_test_run_results=results, is_completed=False)
+    assert not going.was_cut_short
 
 
 def test_a_run_that_goes_on_is_not_judged() -> None:

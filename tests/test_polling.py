@@ -5,31 +5,37 @@ from __future__ import annotations
 import asyncio
 import collections
 import itertools
+import math
 from collections.abc import Awaitable
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from amigo_async.decoding import RecordPage, decode_record_page
 from amigo_async.errors import (
     AmigoError,
     ArgumentError,
     AuthenticationError,
     BadRequestError,
     DeadlineError,
+    DecodeError,
     ForbiddenError,
     NotFoundError,
     ServerError,
+    ServiceUnavailableError,
     TransportError,
     WaitTimeoutError,
 )
+from amigo_async.events import Event, RequestRetried
 from amigo_async.limits import BudgetState
 from amigo_async.models import Run, RunPage
 from amigo_async.polling import Poller, as_completed, wait_for_completion
 from amigo_async.polling.pace import LONGEST, Pace, affordable, lay_out
 from amigo_async.polling.poller import PATIENCE
-from tests.fake_runs import FakeRuns, ids, page_of, run_id, some_run
+from tests.fake_runs import CREATOR, FakeRuns, ids, page_of, run_id, some_run
 from tests.service import run
 
 
@@ -241,6 +247,82 @@ def test_artifacts_are_waited_for_where_they_are_required() -> None:
 # --- what pages may do ---
 
 
+def missing_between(since: float, until: float) -> FakeRuns:
+    """A run of 200 s that lists do not show for a while."""
+    fake = FakeRuns({run_id(1): 200.0})
+    fake.mangle = lambda page: page_of([]) if since <= fake.now() < until else page
+    return fake
+
+
+async def until_error(fake: FakeRuns, expected: bool) -> float:
+    """Wait for the run; when it is told to be missing."""
+    shared = poller(fake)
+    if expected:
+        shared.expect(run_id(1))
+    with pytest.raises(NotFoundError, match=run_id(1)):
+        await wait_for(shared, run_id(1))
+    return fake.now()
+
+
+def test_a_run_that_was_seen_is_missing_after_a_minute_without_it() -> None:
+    fake = missing_between(20.0, 1e9)
+    assert 80.0 <= run(lambda: until_error(fake, False)) <= 100.0
+
+
+def test_a_run_that_was_created_is_missing_after_a_minute_without_it() -> None:
+    fake = missing_between(0.0, 1e9)
+    assert 60.0 <= run(lambda: until_error(fake, True)) <= 70.0
+
+
+def test_an_id_that_nothing_speaks_for_is_missing_after_a_quarter_of_a_minute() -> None:
+    fake = missing_between(0.0, 1e9)
+    assert 15.0 <= run(lambda: until_error(fake, False)) <= 25.0
+
+
+def test_a_run_that_was_seen_in_an_earlier_wait_is_known() -> None:
+    fake = missing_between(15.0, 1e9)
+
+    async def main() -> float:
+        shared = poller(fake)
+        with pytest.raises(WaitTimeoutError):
+            await wait_for(shared, run_id(1), timeout=10.0)
+        await asyncio.sleep(10.0)
+        with pytest.raises(NotFoundError):
+            await wait_for(shared, run_id(1))
+        return fake.now()
+
+    assert 80.0 <= run(main) <= 95.0
+
+
+@pytest.mark.parametrize(("since", "until"), [(0.0, 40.0), (20.0, 25.0), (20.0, 75.0)])
+def test_a_list_that_lags_or_leaves_a_run_out_for_a_while_is_waited_out(
+    since: float, until: float
+) -> None:
+    fake = missing_between(since, until)
+
+    async def main() -> Run:
+        shared = poller(fake)
+        shared.expect(run_id(1))
+        return await wait_for(shared, run_id(1))
+
+    assert run(main).is_completed
+    assert 200.0 <= fake.asked[-1][0] <= 215.0
+
+
+def test_a_run_that_is_shown_again_is_not_missing_later_for_what_was_before() -> None:
+    fake = FakeRuns({run_id(1): 300.0})
+    fake.mangle = lambda page: page_of([]) if fake.now() // 50 % 2 else page
+    assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
+
+
+@pytest.mark.parametrize("interval", [400.0, 30.0])
+def test_two_looks_without_a_run_prove_nothing_however_long_apart(interval: float) -> None:
+    fake = FakeRuns({run_id(1): 10.0})
+    looks = itertools.count()
+    fake.mangle = lambda page: page_of([]) if next(looks) < 2 else page
+    assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=interval)).is_completed
+
+
 def test_a_missing_run_is_an_error_for_its_waiter_alone() -> None:
     fake = FakeRuns({run_id(1): 30.0})
 
@@ -293,8 +375,8 @@ def test_pages_get_smaller_where_the_service_refuses_that_many_ids() -> None:
     fake = FakeRuns(dict.fromkeys(ids(40), 5.0))
     original = fake.look
 
-    async def look(**filters: Any) -> RunPage:
-        if len(filters["id"]) > 10:
+    async def look(**filters: Any) -> RecordPage:
+        if len(filters.get("id", ())) > 10:
             raise failure(BadRequestError, 414)
         return await original(**filters)
 
@@ -331,6 +413,427 @@ def test_five_minutes_without_an_answer_end_the_waits_with_the_cause() -> None:
     assert PATIENCE <= took <= PATIENCE + 2 * LONGEST + 5
     assert all(isinstance(end, TransportError) for end in ends)
     assert len({id(end) for end in ends}) == 3  # each waiter raises an error of its own
+
+
+def test_an_outage_is_over_with_the_first_answer_and_idle_time_is_none() -> None:
+    fake = FakeRuns({run_id(1): 1000.0, run_id(2): 1000.0})
+    fake.fails = lambda _: None if fake.now() % 280 < 20 else NO_ANSWER
+
+    async def main() -> None:
+        shared = poller(fake)
+        await wait_for(shared, run_id(1))
+        fake.fails = lambda _: NO_ANSWER  # from now on
+        with pytest.raises(WaitTimeoutError):
+            await wait_for(shared, run_id(2), timeout=10.0)
+        await asyncio.sleep(1000.0)
+        fake.fails = lambda _: None
+        fake.errors = [NO_ANSWER, NO_ANSWER, NO_ANSWER]
+        await wait_for(shared, run_id(2))
+
+    run(main)
+
+
+def test_other_pages_do_not_keep_a_wait_alive_that_gets_no_answer() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 10_000.0))
+    fake.fails = lambda asked: NO_ANSWER if run_id(7) in asked else None
+
+    async def main() -> float:
+        shared = poller(fake)
+        async with asyncio.TaskGroup() as group:
+            others = [group.create_task(wait_for(shared, i)) for i in ids(60) if i != run_id(7)]
+            with pytest.raises(TransportError):
+                await wait_for(shared, run_id(7))
+            for other in others:
+                assert not other.done()
+                other.cancel()
+        return fake.now()
+
+    assert 60.0 <= run(main) <= 120.0
+
+
+NOT_JSON = DecodeError("no JSON", method="GET", path="/", status=200)
+OTHER_SHAPE = DecodeError("no page", method="GET", path="/", status=200, lasting=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failure(ServerError, 500),
+        failure(ServerError, 501),
+        failure(NotFoundError, 404),
+        failure(BadRequestError, 400),
+        failure(BadRequestError, 422),
+        NO_ANSWER,
+        NOT_JSON,
+        OTHER_SHAPE,
+    ],
+)
+@pytest.mark.parametrize("bad", [{7}, {7, 40}, {0, 1, 2}, {3, 14, 26, 37, 58}, {59}])
+def test_a_run_that_makes_its_list_fail_is_its_waiters_alone(
+    error: AmigoError, bad: set[int]
+) -> None:
+    poisoned = {run_id(n) for n in bad}
+    fake = FakeRuns(dict.fromkeys(ids(60), 90.0))
+    fake.fails = lambda asked: error if poisoned & set(asked) else None
+    ended: dict[str, float] = {}
+
+    async def one(shared: Poller, id: str) -> None:
+        if id in poisoned:
+            with pytest.raises(type(error)):
+                await wait_for(shared, id)
+        else:
+            await wait_for(shared, id)
+        ended[id] = fake.now()
+
+    async def main() -> None:
+        shared = poller(fake)
+        await asyncio.gather(*(one(shared, i) for i in fake.ends))
+
+    run(main)
+    assert max(ended[i] for i in ended if i not in poisoned) <= 120.0
+    assert all(60.0 <= ended[i] <= 150.0 for i in poisoned)
+    # To find one takes two lists for each halving, and it is looked at now and then until it is
+    # believed; with none, there are 2 lists a look.
+    assert len(fake.asked) <= 110 + 50 * len(bad)
+    assert len(fake.asked_whether_up) <= 12
+
+
+def test_all_runs_failing_while_the_service_answers_stays_within_the_share() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 1e4))
+    fake.fails = lambda asked: failure(ServerError, 500) if asked else None
+
+    async def main() -> list[object]:
+        shared = poller(fake)
+        return list(
+            await asyncio.gather(*(wait_for(shared, i) for i in fake.ends), return_exceptions=True)
+        )
+
+    ends = run(main)
+    assert all(isinstance(end, ServerError) for end in ends)
+    assert fake.asked[-1][0] <= 600.0
+    # 62 to take the pages apart, three looks at each alone.
+    assert len(fake.asked) <= 62 * 2 + 60 * 4
+
+
+def test_an_outage_costs_no_more_requests_than_looks_that_are_answered() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 1e4))
+    fake.fails = lambda _: failure(ServerError, 500) if fake.now() >= 20 else None
+
+    async def main() -> float:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        assert all(isinstance(end, ServerError) for end in ends)
+        return fake.now()
+
+    assert PATIENCE <= run(main) - 20 <= PATIENCE + 2 * LONGEST
+    later = [at for at, *_ in fake.asked if at >= 20]
+    assert len(later) <= 6
+    assert len(fake.asked_whether_up) <= 320 / 2.4
+
+
+def test_after_an_outage_pages_are_as_large_as_before() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 200.0))
+    fake.fails = lambda _: failure(ServerError, 503) if 20 <= fake.now() < 100 else None
+
+    async def main() -> None:
+        shared = poller(fake)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    run(main)
+    sizes = [len(asked) for at, asked, _ in fake.asked if 130 <= at < 195]
+    assert sizes
+    assert set(sizes) == {50, 10}
+
+
+@pytest.mark.parametrize("status", [400, 413, 414, 422, 431])
+def test_a_refusal_that_passes_does_not_make_pages_small_for_good(status: int) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(40), 300.0))
+    refused = [5]
+
+    def fails(asked: tuple[str, ...]) -> AmigoError | None:
+        if len(asked) > 1 and refused[0]:
+            refused[0] -= 1
+            return failure(BadRequestError, status)
+        return None
+
+    fake.fails = fails
+
+    async def main() -> None:
+        shared = poller(fake)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    run(main)
+    assert min(len(asked) for _, asked, _ in fake.asked) < 10
+    assert {len(asked) for at, asked, _ in fake.asked if 200 < at < 295} == {40}
+
+
+def test_what_answers_in_place_of_the_service_for_a_while_is_borne() -> None:
+    fake = FakeRuns({run_id(1): 100.0})
+    fake.fails = lambda _: OTHER_SHAPE if 20 <= fake.now() < 70 else None
+    assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
+
+
+def test_what_is_no_list_at_all_is_told_after_a_minute() -> None:
+    fake = FakeRuns({run_id(1): 1e4})
+    fake.fails = lambda _: OTHER_SHAPE
+
+    async def main() -> float:
+        with pytest.raises(DecodeError, match="no page"):
+            await wait_for(poller(fake), run_id(1))
+        return fake.now()
+
+    assert 60.0 <= run(main) <= 75.0
+
+
+@pytest.mark.parametrize("error", [failure(NotFoundError, 404), failure(BadRequestError, 400)])
+def test_where_every_list_is_refused_it_is_told_at_once(error: AmigoError) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 1e4))
+    fake.fails = lambda _: error
+
+    async def main() -> float:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        assert all(type(end) is type(error) for end in ends)
+        return fake.now()
+
+    assert run(main) < 1.0
+    assert (len(fake.asked), len(fake.asked_whether_up)) == (1, 1)
+
+
+def test_failures_far_apart_prove_nothing_before_the_third() -> None:
+    fake = FakeRuns({run_id(1): 500.0})
+    fake.errors = [None, NO_ANSWER, NO_ANSWER]
+    assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=400.0)).is_completed
+
+
+def test_a_service_that_says_when_to_come_again_is_obeyed() -> None:
+    fake = FakeRuns({run_id(1): 60.0})
+    busy = ServiceUnavailableError(method="GET", path="/", status=503, retry_after=30.0)
+    fake.errors = [None, busy]
+    run(lambda: wait_for(poller(fake), run_id(1)))
+    times = [at for at, *_ in fake.asked]
+    assert times[2] - times[1] >= 30.0
+
+
+def test_looks_that_fail_are_told_of_as_they_are_repeated() -> None:
+    fake = FakeRuns({run_id(1): 30.0})
+    fake.errors = [None, NO_ANSWER, NO_ANSWER]
+    told: list[Event] = []
+
+    async def main() -> None:
+        await wait_for(Poller(fake.look, budget, emit=told.append), run_id(1))
+
+    run(main)
+    first, second = told
+    assert isinstance(first, RequestRetried)
+    assert isinstance(second, RequestRetried)
+    assert (first.endpoint, first.attempt, second.attempt) == ("list", 1, 2)
+    assert first.reason == str(NO_ANSWER)
+    times = [at for at, *_ in fake.asked]
+    assert first.delay == pytest.approx(times[2] - times[1])
+
+
+# --- runs that cannot be read ---
+
+
+def unreadable(fake: FakeRuns, old: bytes, new: bytes, *, until: float = math.inf) -> None:
+    """Spoil the record of the first run."""
+
+    def sent(body: bytes) -> bytes:
+        head, found, tail = body.partition(b'"id":"' + run_id(0).encode())
+        if not found or fake.now() >= until:
+            return body
+        return head + found + tail.replace(old, new, 1)
+
+    fake.sent = sent
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said", "flags"),
+    [
+        (b'"is_completed":', b'"is_completed":null,"x":', "`$.is_completed`", False),
+        (b'"failed_metrics":false', b'"failed_metrics":null', "`$.failed_metrics`", False),
+        (b'"created_at":"', b'"created_at":"?', "`$.created_at`", False),
+        (
+            b'"unit_test_run_specs":[]',
+            b'"unit_test_run_specs":[7]',
+            "`$.unit_test_run_specs[0",
+            True,
+        ),
+        (b'"unit_test_run_results":[]', b'"unit_test_run_results":1', "results`", True),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_its_waiters_alone(
+    old: bytes, new: bytes, said: str, flags: bool
+) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 10.0))
+    unreadable(fake, old, new)
+
+    async def main() -> tuple[float, list[Any]]:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        return fake.now(), list(ends)
+
+    at, (bad, *good) = run(main)
+    assert all(isinstance(end, Run) for end in good)
+    assert isinstance(bad, DecodeError)
+    assert said in str(bad)
+    assert run_id(0) in str(bad)
+    assert (bad.run is not None) == flags
+    assert bad.run is None or bad.run.is_completed
+    assert at <= 40.0
+
+
+def test_a_run_that_can_be_read_again_in_time_is_given() -> None:
+    fake = FakeRuns({run_id(0): 10.0})
+    unreadable(fake, b'"failed_metrics":false', b'"failed_metrics":null', until=18.0)
+    assert run(lambda: wait_for(poller(fake), run_id(0))).is_completed
+
+
+def test_a_deadline_names_what_could_not_be_read() -> None:
+    fake = FakeRuns({run_id(0): 1.0})
+    unreadable(fake, b'"created_at":"', b'"created_at":"?')
+
+    async def main() -> None:
+        with pytest.raises(WaitTimeoutError, match=r"created_at") as caught:
+            await wait_for(poller(fake), run_id(0), timeout=8.0)
+        assert isinstance(caught.value.last_error, DecodeError)
+        assert caught.value.last_run is None
+
+    run(main)
+
+
+def test_a_deadline_names_the_last_failure_and_not_one_that_is_over() -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+
+    async def main() -> None:
+        shared = poller(fake)
+        fake.errors = [None, *[NO_ANSWER] * 100]
+        with pytest.raises(WaitTimeoutError, match="The last look failed: GET / got") as caught:
+            await wait_for(shared, run_id(1), timeout=20.0)
+        assert isinstance(caught.value.last_error, TransportError)
+        assert caught.value.last_run is not None
+        fake.errors = [NO_ANSWER]
+        with pytest.raises(WaitTimeoutError) as caught:
+            await wait_for(shared, run_id(1), timeout=20.0)
+        assert (caught.value.last_error, caught.value.last_errors) == (None, {})
+        fake.errors = [NO_ANSWER] * 100
+        with pytest.raises(WaitTimeoutError) as caught:
+            async for _ in as_completed(shared, [run_id(1)], timeout=20.0):
+                pass
+        assert isinstance(caught.value.last_errors[run_id(1)], TransportError)
+
+    run(main)
+
+
+# --- ids that the service has sent ---
+
+
+def test_a_run_whose_id_no_list_takes_is_found_by_its_set() -> None:
+    odd, other = "6618791275130b73714e8d9h", run_id(5)
+    asked: list[Any] = []
+
+    async def look(**filters: Any) -> RecordPage:
+        asked.append(filters)
+        assert "id" not in filters
+        over = len(asked) > 3
+        runs = [some_run(other), some_run(odd, is_completed=over, artifacts_generated=over)]
+        return decode_record_page(msgspec.json.encode(page_of(runs)))
+
+    async def main() -> Run:
+        shared = Poller(look, budget, creator=CREATOR)
+        with pytest.raises(ArgumentError, match="run_id"):
+            await wait_for(shared, odd)
+        shared.expect(odd, "a" * 24)
+        return await wait_for(shared, odd)
+
+    assert run(main).id == odd
+    assert asked[0]["simulation_unit_test_set_id"] == ["a" * 24]
+    assert asked[0]["creator"] == CREATOR
+    assert asked[0]["sort_by"] == "-created_at"
+
+
+def test_such_runs_share_a_page_unless_newer_ones_of_others_push_one_off() -> None:
+    odd = [f"{number:022x}zz" for number in range(3)]
+    asked: list[list[str]] = []
+
+    async def look(**filters: Any) -> RecordPage:
+        sets = filters["simulation_unit_test_set_id"]
+        asked.append(sets)
+        shown = odd[1:] if len(sets) > 1 else [odd[int(sets[0], 16)]]
+        runs = [some_run(i, is_completed=True, artifacts_generated=True) for i in shown]
+        return decode_record_page(msgspec.json.encode(page_of(runs)))
+
+    async def main() -> None:
+        shared = Poller(look, budget)
+        for number, odd_id in enumerate(odd):
+            shared.expect(odd_id, run_id(number))
+        await asyncio.gather(*(wait_for(shared, i) for i in odd))
+
+    run(main)
+    assert [len(sets) for sets in asked] == [3, 1]
+
+
+# --- who waits, and for what ---
+
+
+def test_a_second_waiter_hastens_the_look_at_a_run() -> None:
+    fake = FakeRuns({run_id(1): 30.0})
+
+    async def main() -> float:
+        shared = poller(fake)
+        patient = asyncio.create_task(wait_for(shared, run_id(1), poll_interval=1000.0))
+        await asyncio.sleep(40.0)
+        assert not patient.done()
+        await wait_for(shared, run_id(1), poll_interval=2.0)
+        hastened = fake.now()
+        await patient
+        return hastened
+
+    assert run(main) <= 43.0
+
+
+def test_a_new_waiter_is_not_kept_waiting_by_long_intervals_of_others() -> None:
+    fake = FakeRuns({run_id(1): 5000.0, run_id(2): 0.0})
+
+    async def main() -> None:
+        shared = poller(fake)
+        patient = asyncio.create_task(wait_for(shared, run_id(1), poll_interval=1000.0))
+        await asyncio.sleep(40.0)
+        await wait_for(shared, run_id(2))
+        assert fake.now() <= 43.0
+        await cancelled(patient)
+
+    run(main)
+
+
+def test_runs_that_nobody_waits_for_any_more_are_not_asked_for() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(100), 1000.0))
+    fake.latency = 5.0
+
+    async def main() -> None:
+        shared = poller(fake)
+        tasks = [asyncio.create_task(wait_for(shared, i)) for i in fake.ends]
+        await asyncio.sleep(2.0)  # the first page is on its way, the second is not
+        assert len(fake.asked) == 1
+        for task in tasks[60:]:
+            task.cancel()
+        await asyncio.sleep(8.0)
+        assert set(fake.asked[1][1]) == set(ids(60)[50:])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        asked = len(fake.asked)
+        await asyncio.sleep(100.0)
+        assert len(fake.asked) == asked
+
+    run(main)
 
 
 @pytest.mark.parametrize("error", [failure(ForbiddenError, 403), failure(AuthenticationError, 401)])

@@ -150,6 +150,7 @@ FIELDS: dict[type[msgspec.Struct], list[str]] = {
     models.ArtifactsLink: ["presigned_url", "url_expires_at"],
     models.RunPage: [
         *("simulation_unit_test_set_runs", "has_more", "continuation_token", "filter_values"),
+        "unreadable",
     ],
     models.Run: [
         *("org_id", "id", "is_completed", "simulation_unit_test_set_id", "failed_metrics"),

@@ -39,6 +39,7 @@ from amigo_async.errors import (
     AmigoError,
     ArtifactTimeoutError,
     DeadlineError,
+    DecodeError,
     JournalError,
     WaitTimeoutError,
 )
@@ -188,6 +189,9 @@ class Batch:
                 [member.unfinished_run],
                 timeout=self._options.timeout or 0.0,
                 last_runs={} if member.run is None else {member.unfinished_run: member.run},
+                last_errors=(
+                    {} if member.look_error is None else {member.unfinished_run: member.look_error}
+                ),
             )
         if member.run_id is not None and self._wants_artifacts(member):
             generated = member.run is not None and member.run.artifacts_generated
@@ -241,6 +245,7 @@ class Batch:
 
         run: Run | None = None
         poller = self._rooms.poller
+        poller.expect(run_id, member.set_id)
         # A run that was found may be another's: nothing that happens here cancels it.
         waiting = anyio.CancelScope() if member.attached else member.waiting
         with (
@@ -252,24 +257,30 @@ class Batch:
             waiting,
         ):
             try:
-                run = await end_of_run(poller, watch, on_progress)
+                run = await _as_far_as_read(member, end_of_run(poller, watch, on_progress))
             finally:
                 member.run = poller.last([run_id]).get(run_id, member.run)
-        cancelled = waiting.cancelled_caught
-        if cancelled:
+                member.look_error = poller.last_errors([run_id]).get(run_id)
+        if waiting.cancelled_caught:
             bound = cancel_bound(len(self._unfinished(attached=False)))
             state, run = await cancel_and_wait(poller, self._rooms.cancel, run_id, timeout=bound)
-            cancelled = state == "cancelled"
+            member.cancelled = state == "cancelled"
             if state == "running":
                 member.run = run or member.run
                 raise WaitTimeoutError([run_id], timeout=bound)
-        if run is None:
+        if run is not None:
+            await self._finished(member, run)
+            await self._rooms.starts.report_second_run(run_id)
+
+    async def _finished(self, member: Member, run: Run) -> None:
+        """Take in a state of a run that is over, and tell of the verdict where it is another."""
+        before, at = member.verdict, self._rooms.clock.utcnow()
+        verdict = member.finished(run, at)
+        if verdict == before:
             return
-        at = self._rooms.clock.utcnow()
-        verdict = member.finished(run, at, cancelled=cancelled)
-        self._rooms.events.emit(RunFinished(member.set_id, run_id, verdict))
-        await self._try_to_note(member, Finished(member.set_id, verdict, run, at))
-        await self._rooms.starts.report_second_run(run_id)
+        self._rooms.events.emit(RunFinished(member.set_id, run.id, verdict))
+        if not isinstance(member.error, DecodeError):  # resumed, another version may read it whole
+            await self._try_to_note(member, Finished(member.set_id, verdict, run, at))
 
     def _progressed(self, member: Member, run: Run) -> None:
         member.run = run
@@ -292,7 +303,7 @@ class Batch:
         if not self._wants_artifacts(member):
             return
         if not run.artifacts_generated:
-            member.run = await self._generated(run.id)
+            await self._await_artifacts(member, run.id)
         # A folder for each run: the store may call all of their artifacts the same.
         folder = Path(self._options.artifacts_dir) / safe_segment(run.id)
         known = None if before is None else before.file
@@ -305,17 +316,22 @@ class Batch:
             line = Saved(member.set_id, file.path, at, file.size, file.checksum)
             await self._try_to_note(member, line)
 
-    async def _generated(self, run_id: str) -> Run:
-        """Wait until the artifacts of a run that is over are there."""
+    async def _await_artifacts(self, member: Member, run_id: str) -> None:
+        """Wait until the artifacts of a run that is over are there.
+
+        Its flags may become true meanwhile: the verdict is that of the last state seen.
+        """
         began = anyio.current_time()
+        waiting = wait_for_completion(
+            self._rooms.poller,
+            run_id,
+            timeout=ARTIFACTS_PATIENCE,
+            poll_interval=self._options.poll_interval,
+            require_artifacts=True,
+            on_progress=lambda later: self._finished(member, later),
+        )
         try:
-            return await wait_for_completion(
-                self._rooms.poller,
-                run_id,
-                timeout=ARTIFACTS_PATIENCE,
-                poll_interval=self._options.poll_interval,
-                require_artifacts=True,
-            )
+            await self._finished(member, await _as_far_as_read(member, waiting))
         except WaitTimeoutError as error:
             waited = anyio.current_time() - began
             reason = f"the service did not generate it within {waited:.3g} s of the run's end"
@@ -400,3 +416,14 @@ class _Recorder:
     def unresolved(self, error: AmbiguousStartError) -> None:
         """The outcome says so; a resumed batch looks again."""
         self._member.error = error
+
+
+async def _as_far_as_read(member: Member, waiting: Awaitable[Run]) -> Run:
+    """The run that is waited for; where some of it cannot be read, the outcome has that error."""
+    try:
+        return await waiting
+    except DecodeError as error:
+        if error.run is None:
+            raise
+        member.error = error
+        return error.run

@@ -10,7 +10,7 @@ import anyio
 import backoff
 
 from amigo_async.artifacts import Artifacts, SavedFile, save
-from amigo_async.errors import AmigoError, may_pass
+from amigo_async.errors import AmigoError, is_transient
 from amigo_async.polling import PATIENCE
 
 # Downloads side by side: more would only share the same line.
@@ -54,7 +54,7 @@ class Downloads:
                 now = anyio.current_time()
                 self._failing_since = min(self._failing_since, now)
                 until = min(until, now + PATIENCE)
-                if not may_pass(error) or now >= min(until, self._failing_since + PATIENCE):
+                if not is_transient(error) or now >= min(until, self._failing_since + PATIENCE):
                     raise
             else:
                 self._failing_since = math.inf

@@ -9,7 +9,8 @@ import anyio
 from msgspec.structs import replace
 
 from amigo_async.batch.journal import Record
-from amigo_async.batch.outcomes import RunOutcome, Verdict, verdict_of
+from amigo_async.batch.outcomes import RunOutcome, Verdict, reason_of, verdict_of
+from amigo_async.errors import AmigoError
 from amigo_async.gate import Gate
 from amigo_async.models import Run
 
@@ -25,6 +26,8 @@ class Member:
     Attributes:
         starting: Open while it is being started; cancelled when no more are to be started.
         waiting: Open while it runs; cancelled when it is to be cancelled.
+        cancelled: Whether its run was cancelled from here.
+        look_error: Why the last look at its run told nothing of it; None if it did.
     """
 
     def __init__(self, set_id: str, record: Record, gate: Gate | None) -> None:
@@ -36,6 +39,8 @@ class Member:
         self.run: Run | None = None
         self.verdict: Verdict | None = None
         self.error: Exception | None = None
+        self.look_error: AmigoError | None = None
+        self.cancelled = False
         self.artifacts: Path | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
@@ -45,8 +50,8 @@ class Member:
         if record.started is not None:
             self.started(record.started.run_id, record.started.at, attached=record.started.attached)
         if record.finished is not None:
-            cancelled = record.finished.verdict == "cancelled"
-            self.finished(record.finished.run, record.finished.at, cancelled=cancelled)
+            self.cancelled = record.finished.verdict == "cancelled"
+            self.finished(record.finished.run, record.finished.at)
         if record.saved is not None:
             self.saved(Path(record.saved.path), record.saved.at)
 
@@ -54,10 +59,10 @@ class Member:
         """Its run is known."""
         self.run_id, self.started_at, self.attached = run_id, at, attached
 
-    def finished(self, run: Run, at: datetime, *, cancelled: bool) -> Verdict:
-        """Its run is over, with this verdict."""
-        self.run, self.finished_at = run, at
-        self.verdict = verdict_of(run, self._gate, cancelled=cancelled)
+    def finished(self, run: Run, at: datetime) -> Verdict:
+        """Its run is over, with this verdict; may be called again with a later state of it."""
+        self.run, self.finished_at = run, self.finished_at or at
+        self.verdict = verdict_of(run, self._gate, cancelled=self.cancelled)
         return self.verdict
 
     def saved(self, artifacts: Path, at: datetime) -> None:
@@ -93,4 +98,5 @@ class Member:
             started_at=self.started_at,
             finished_at=self.finished_at,
             saved_at=self.saved_at,
+            reason=reason_of(self.run),
         )

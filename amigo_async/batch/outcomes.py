@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from amigo_async.gate import Gate
+from amigo_async.gate import Gate, cut_short
 from amigo_async.models import Run
 
 Verdict: TypeAlias = Literal["passed", "failed", "errored", "timed_out", "cancelled", "not_started"]
@@ -23,8 +23,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         unit_test_set_id: The set.
         run_id: Its run; None where none was started.
         verdict: ``"passed"``, ``"failed"`` (metrics), ``"errored"`` (the run met an error, or
-            was lost sight of), ``"timed_out"`` (it goes on), ``"cancelled"`` or
-            ``"not_started"``.
+            was lost sight of), ``"timed_out"`` (it goes on), ``"cancelled"`` (also by somebody
+            else: repeats that were asked for never ran) or ``"not_started"``.
         run: The last state seen; None where none was seen.
         error: What went wrong here, or in fetching the artifacts; None if nothing did.
         artifacts: Where the artifacts are; None where they were not asked for or not had.
@@ -33,6 +33,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         started_at: When its id was known, by the server's clock; None if it never was.
         finished_at: When its end was seen, by the server's clock; None if it was not.
         saved_at: When its artifacts were whole, by the server's clock; None if they are not had.
+        reason: What the verdict rests on, where that is not plain: that the run was cut short, or
+            that its flags alone could be seen; None otherwise.
     """
 
     unit_test_set_id: str
@@ -45,6 +47,7 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     saved_at: datetime | None = None
+    reason: str | None = None
 
 
 class BatchResult(Struct, frozen=True):
@@ -77,10 +80,21 @@ def verdict_of(run: Run, gate: Gate | None, *, cancelled: bool) -> Verdict:
         gate: What counts as passing; None for the run's own flags.
         cancelled: Whether it was cancelled from here; the service does not tell.
     """
-    if cancelled:
+    if cancelled or run.was_cut_short:
         return "cancelled"
     if gate is not None:
         return gate.judge(run).verdict
     if run.errored:
         return "errored"
     return "failed" if run.failed_metrics else "passed"
+
+
+def reason_of(run: Run | None) -> str | None:
+    """What the verdict on a run that is over rests on, where that is not plain."""
+    if run is None or not run.is_completed:
+        return None
+    if run.was_cut_short:
+        return cut_short(run)
+    if not run.unit_test_run_specs and not any(run.unit_test_run_results):
+        return "by the run's own flags: the results of its repeats are not shown"
+    return None

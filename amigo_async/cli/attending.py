@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 import anyio
 
 from amigo_async.batch import RunOutcome, Verdict
+from amigo_async.batch.outcomes import reason_of
 from amigo_async.cli.board import Board
 from amigo_async.cli.carrying import Outputs, interrupts, open_client, tell
 from amigo_async.cli.statuses import Status, status_of_error
@@ -63,7 +64,7 @@ class Visit:
 
     def finished(self, run: Run, verdict: Verdict) -> None:
         """It is over."""
-        if self.run is not None:  # it was seen before it ended, so this is about when
+        if self.run is not None and not self.run.is_completed:  # so this is about when
             self.finished_at = datetime.now(UTC)
         self.run, self.verdict = run, verdict
         self._hear(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
@@ -81,6 +82,7 @@ class Visit:
             started_at=None if run is None else run.created_at,
             finished_at=self.finished_at,
             saved_at=self.saved_at,
+            reason=reason_of(run),
         )
 
 

@@ -56,9 +56,10 @@ async def wait(
             return
         visit.collecting = True
         if not run.artifacts_generated:
-            visit.run = await client.wait_for_completion(
+            later = await client.wait_for_completion(
                 visit.run_id, timeout=ARTIFACTS_PATIENCE, require_artifacts=True
             )
+            visit.finished(later, verdict_of(later, gate, cancelled=False))
         await collect(client, visit, artifacts)
 
     attended = await attend(

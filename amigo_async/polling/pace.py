@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from amigo_async.limits import WINDOW, BudgetState
 
+# The most runs a list shows.
+PAGE_SIZE: Final = 50
+
 # The share of the list budget that polling may spend; the rest is for calls of the user's.
 SHARE: Final = 0.5
 
@@ -28,13 +31,17 @@ class Page(Struct, frozen=True):
     Attributes:
         ids: The runs to ask for.
         full: Whether to ask for them in any state, or only if they are completed.
+        by_set: Whether to ask for the runs of their sets, as lists do not take their ids.
     """
 
     ids: Sequence[str]
     full: bool
+    by_set: bool = False
 
 
-def lay_out(full: Sequence[str], completed: Sequence[str], size: int) -> list[Page]:
+def lay_out(
+    full: Sequence[str], completed: Sequence[str], size: int, *, by_set: bool = False
+) -> list[Page]:
     """As few pages of up to `size` ids as possible.
 
     Args:
@@ -42,9 +49,10 @@ def lay_out(full: Sequence[str], completed: Sequence[str], size: int) -> list[Pa
         completed: Runs that are of interest only if they are completed; they fill up the last
             page of the others.
         size: Ids a page.
+        by_set: Whether to ask for the runs of their sets.
     """
     ids = [*full, *completed]
-    return [Page(ids[i : i + size], full=i < len(full)) for i in range(0, len(ids), size)]
+    return [Page(ids[i : i + size], i < len(full), by_set) for i in range(0, len(ids), size)]
 
 
 def affordable(pages: int, budget: BudgetState | None) -> float:

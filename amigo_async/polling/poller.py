@@ -2,6 +2,10 @@
 
 The waiters take turns: whoever finds nobody polling polls for everyone, in pages of run ids, and
 hands over when it leaves. When the last one leaves, nothing runs.
+
+One look is not believed: lists lag, records vanish for a moment, services fail in passing. And one
+run is the business of that run alone: where a page that has it fails while the service answers
+other lists, the page is halved until that run is alone on its page, and the others go on.
 """
 
 from __future__ import annotations
@@ -12,32 +16,44 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final, Protocol, Unpack
 
 import anyio
 
+from amigo_async.decoding import RecordPage, RunRecord
 from amigo_async.errors import (
     AmigoError,
     APIError,
+    AuthenticationError,
     DeadlineError,
+    DecodeError,
+    ForbiddenError,
     NotFoundError,
     RateLimitError,
-    may_pass,
+    TransportError,
+    is_transient,
 )
+from amigo_async.events import Emit, RequestRetried
 from amigo_async.limits import BudgetState
-from amigo_async.models import Run, RunPage
-from amigo_async.polling.pace import Pace, Page, affordable, lay_out
+from amigo_async.models import Run, UserInfo
+from amigo_async.polling.pace import PAGE_SIZE, Pace, Page, affordable, lay_out
 from amigo_async.polling.watch import Watch, Watched
-from amigo_async.wire.requests import RunFilters, check_id
+from amigo_async.wire.requests import RunFilters, check_id, is_id
 
-# How long looks may fail without a single success before the waiters get the cause, in seconds.
+# How long the service may answer no list at all before the waiters get the cause, in seconds.
 PATIENCE: Final = 300.0
 
-# The most runs a list shows.
-PAGE_SIZE: Final = 50
+# How long the service may answer lists, but fail for one run or no longer show it, before its
+# waiters get the cause, in seconds. Lists may lag, but hardly for longer.
+_BELIEVED_AFTER: Final = 60.0
 
-# A run that is not to be seen in this many looks in a row is not there.
-_MISSES: Final = 2
+# The same for a run that was never seen and not created here, so that nothing but its id speaks for
+# it, and for one whose record cannot be read.
+_DOUBTED_FOR: Final = 15.0
+
+# A run that is not shown, or cannot be read, is looked at again after this many seconds at most.
+_LOOK_AGAIN: Final = 5.0
 
 # Every so many looks a run is asked for in any state, to notice one that is no longer there.
 _LOOK_AT_ALL: Final = 10
@@ -50,15 +66,23 @@ _GATHER: Final = 0.05
 _TOGETHER: Final = 0.3
 _TOGETHER_FIXED: Final = 0.05
 
-# The statuses with which a service may refuse a query for having too many ids.
+# The statuses with which a service may refuse a query for having too many ids, and for how many
+# seconds it is asked for no more than it took.
 _TOO_MANY: Final = frozenset({400, 413, 414, 422, 431})
+_SIZE_KEPT: Final = 60.0
+
+# Runs that are known to exist, whether or not anybody waits for them; the latest are enough.
+_MOST_KNOWN: Final = 10_000
+
+# No run is as old as this: a list of those that are shows whether lists are answered at all.
+_BEFORE_ALL: Final = datetime(1970, 1, 2, tzinfo=UTC)
 
 
 class Look(Protocol):
-    """Lists a page of runs."""
+    """Lists a page of runs, once."""
 
-    def __call__(self, **filters: Unpack[RunFilters]) -> Awaitable[RunPage]:
-        """As `Runs.list`."""
+    def __call__(self, **filters: Unpack[RunFilters]) -> Awaitable[RecordPage]:
+        """Take the filters of `Runs.list`."""
 
 
 class Poller:
@@ -68,7 +92,9 @@ class Poller:
         look: Lists a page of runs.
         budget: A snapshot of the budget of `look`; None before its first use.
         interval: Seconds between two looks for waiters that do not say; None to adapt.
+        creator: Who creates runs; None if not known.
         check: Raises where it cannot be waited, in another event loop for instance.
+        emit: Hears of looks that failed and are repeated.
     """
 
     def __init__(
@@ -77,21 +103,43 @@ class Poller:
         budget: Callable[[], BudgetState | None],
         interval: float | None = None,
         *,
+        creator: UserInfo | None = None,
         check: Callable[[], None] = lambda: None,
+        emit: Emit = lambda _: None,
     ) -> None:
         self._look = look
         self._budget = budget
         self._check = check
         self._interval = interval
+        self._creator = creator
+        self._emit = emit
         self._watched: dict[str, Watched] = {}
+        self._known: OrderedDict[str, str | None] = OrderedDict()
         self._sleeping: OrderedDict[Watch, None] = OrderedDict()
         self._turn: Watch | None = None
         self._poked = asyncio.Event()
         self._next_due = math.inf
         self._looked_at = -math.inf
-        self._failing_since: float | None = None
-        self._page_size = PAGE_SIZE
+        self._down = False
+        self._size = PAGE_SIZE
+        self._size_until = -math.inf
         self._pace = Pace()
+
+    def expect(self, run_id: str, unit_test_set_id: str | None = None) -> None:
+        """Take note that a run exists: the service has named it.
+
+        It may be waited for whatever its id looks like, and lists that do not show it yet are not
+        believed as soon.
+
+        Args:
+            run_id: The run.
+            unit_test_set_id: Its set, by which it is found if lists do not take its id; None if
+                that is not known.
+        """
+        self._known[run_id] = unit_test_set_id or self._known.get(run_id)
+        self._known.move_to_end(run_id)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
 
     @contextmanager
     def watching(
@@ -109,7 +157,7 @@ class Poller:
         """
         self._check()
         watch = Watch(
-            (check_id("run_id", run_id) for run_id in run_ids),
+            (self._checked(run_id) for run_id in run_ids),
             interval=self._interval if interval is None else interval,
             require_artifacts=require_artifacts,
             wants_progress=wants_progress,
@@ -139,8 +187,19 @@ class Poller:
 
     def last(self, run_ids: Iterable[str]) -> dict[str, Run]:
         """The last states seen of those runs that are still watched."""
-        seen = {run_id: self._watched[run_id].last for run_id in run_ids if run_id in self._watched}
+        records = {r: self._watched[r].last for r in run_ids if r in self._watched}
+        seen = {run_id: r.run for run_id, r in records.items() if r is not None}
         return {run_id: run for run_id, run in seen.items() if run is not None}
+
+    def last_errors(self, run_ids: Iterable[str]) -> dict[str, AmigoError]:
+        """Why the last look at those runs that are still watched told nothing of them."""
+        errors = {r: self._watched[r].last_error for r in run_ids if r in self._watched}
+        return {run_id: error for run_id, error in errors.items() if error is not None}
+
+    def _checked(self, run_id: str) -> str:
+        """`run_id`, if it can be one: the service has sent it, or it looks like one."""
+        known = isinstance(run_id, str) and self._known.get(run_id) is not None
+        return run_id if known else check_id("run_id", run_id)
 
     def _add(self, watch: Watch) -> None:
         now = anyio.current_time()
@@ -149,11 +208,13 @@ class Poller:
             spacing = min(spacing, watch.interval)
         due = max(now + _GATHER, self._looked_at + spacing)
         for run_id in tuple(watch.pending):
-            watched = self._watched.setdefault(run_id, Watched(due, now))
-            if watched.last is not None and watch.see(watched.last, changed=True):
-                continue
+            watched = self._watched.get(run_id)
+            if watched is None:
+                watched = self._watched[run_id] = Watched(due, now, self._page_size(now))
             watched.watches.append(watch)
             watched.due = min(watched.due, due)
+            if watched.last is not None:
+                self._tell(watched, watched.last, [watch], changed=True)
         self._next_due = min(self._next_due, due)
         self._poked.set()
 
@@ -196,107 +257,232 @@ class Poller:
 
     async def _poll(self) -> None:
         """Look at everything that is due, and set when it is due next."""
-        now = anyio.current_time()
-        together = now + _TOGETHER * affordable(1, self._budget())
-        due = [
+        self._looked_at = anyio.current_time()
+        looks = _Looks()
+        try:
+            pages = self._lay_out(self._due())
+            if self._down and pages:
+                # Nothing was answered last time: one list tells whether that is still so.
+                await self._ask_whether_up(looks)
+            for page in pages:
+                await self._look_at(page, looks)
+            for page, error in looks.failures:
+                await self._judge(page, error, looks)
+        finally:
+            self._schedule(looks)
+
+    def _due(self) -> list[str]:
+        """The runs to look at now: what is due, and what soon will be."""
+        together = self._looked_at + _TOGETHER * affordable(1, self._budget())
+        return [
             run_id
             for run_id, watched in self._watched.items()
             if watched.due
             <= (
                 together
                 if (interval := watched.interval) is None
-                else now + _TOGETHER_FIXED * interval
+                else self._looked_at + _TOGETHER_FIXED * interval
             )
         ]
-        full = [run_id for run_id in due if self._needs_full_look(self._watched[run_id])]
-        chosen = set(full)
-        pages = lay_out(full, [r for r in due if r not in chosen], self._page_size)
-        self._looked_at = now
-        looked_at: list[str] = []
-        news = False
-        try:
-            for page in pages:
-                news |= await self._look_at(page, looked_at)
-        finally:
-            self._schedule(looked_at, news=news)
 
-    def _needs_full_look(self, watched: Watched) -> bool:
-        return watched.last is None or watched.wants_progress or watched.looks % _LOOK_AT_ALL == 0
+    def _lay_out(self, due: Iterable[str]) -> list[Page]:
+        """The pages to ask for; those with runs that lists fail for come last, apart from others.
 
-    def _schedule(self, looked_at: Iterable[str], *, news: bool) -> None:
+        The others show whether the service answers at all.
+        """
+        groups: dict[tuple[bool, int, bool], tuple[list[str], list[str]]] = {}
+        for run_id in due:
+            watched = self._watched[run_id]
+            by_set = not is_id(run_id)
+            key = (watched.failing is not None, -watched.page_size, by_set)
+            full, completed = groups.setdefault(key, ([], []))
+            (full if by_set or _needs_full_look(watched) else completed).append(run_id)
+        return [
+            page for key in sorted(groups) for page in lay_out(*groups[key], -key[1], by_set=key[2])
+        ]
+
+    def _schedule(self, looks: _Looks) -> None:
         """Set when the runs that were looked at are due next."""
         now = anyio.current_time()
-        pages = math.ceil(len(self._watched) / self._page_size)
+        pages = math.ceil(sum(1 / watched.page_size for watched in self._watched.values()))
         oldest = max((now - w.since for w in self._watched.values()), default=0.0)
-        adapted = self._pace.after(news=news, pages=pages, budget=self._budget(), waited=oldest)
-        for run_id in looked_at:
+        adapted = self._pace.after(
+            news=looks.news, pages=pages, budget=self._budget(), waited=oldest
+        )
+        for run_id, pause in looks.looked_at.items():
             watched = self._watched.get(run_id)
             if watched is not None:
-                interval = watched.interval
+                interval = adapted if watched.interval is None else watched.interval
+                if watched.lacking is not None:
+                    again = max(_LOOK_AGAIN, affordable(pages, self._budget()))
+                    interval = min(interval, again)
                 watched.looks += 1
-                watched.due = now + (adapted if interval is None else interval)
+                watched.due = now + max(interval, pause)
         self._next_due = min((w.due for w in self._watched.values()), default=math.inf)
+        self._report(looks, now)
 
-    async def _look_at(self, page: Page, looked_at: list[str]) -> bool:
-        """Look at the runs of a page, and say which were looked at; True if there was news."""
+    def _report(self, looks: _Looks, now: float) -> None:
+        """Tell of the pages that failed and will be asked for again."""
+        for page, error in looks.failures:
+            left = [self._watched[run_id] for run_id in page.ids if run_id in self._watched]
+            if left:
+                attempts = max(w.failing.count if w.failing else 1 for w in left)
+                delay = max(0.0, min(w.due for w in left) - now)
+                self._emit(RequestRetried("list", attempts, delay, str(error)))
+
+    async def _look_at(self, page: Page, looks: _Looks) -> None:
+        """Look at the runs of a page."""
         ids = [run_id for run_id in page.ids if run_id in self._watched]
         if not ids:
-            return False
-        filters: RunFilters = {"id": ids, "limit": PAGE_SIZE}
-        if not page.full:
-            filters["is_completed"] = True
+            return
+        if looks.down is not None:
+            looks.failures.append((page, looks.down))
+            return
         try:
-            answer = await self._look(**filters)
+            answer = await self._look(**self._filters(page, ids))
         except DeadlineError:
             raise  # the deadline is that of the waiter whose turn it is
         except AmigoError as error:
-            if _refused_for_size(error) and len(ids) > 1:
-                self._page_size = len(ids) // 2
-                return False
-            looked_at += ids
-            self._failed(ids, error)
-            return False
-        self._failing_since = None
-        found = {run.id: run for run in answer.simulation_unit_test_set_runs}
-        shown = [run_id for run_id in ids if run_id in found]
-        # What a page that is cut short does not show is asked for again at once.
-        missing = [run_id for run_id in ids if run_id not in found]
-        cut = answer.has_more and bool(shown)
-        looked_at += shown if cut else ids
-        if page.full and not cut:
-            self._missed(missing)
-        changes = [self._saw(found[run_id]) for run_id in shown if run_id in self._watched]
-        return any(changes)
+            looks.failures.append((page, error))
+            return
+        looks.answered, self._down = True, False
+        self._take_in(page, ids, answer, looks)
 
-    def _saw(self, run: Run) -> bool:
+    def _take_in(self, page: Page, ids: list[str], answer: RecordPage, looks: _Looks) -> None:
+        """Take in what a list tells of the runs it was asked for, and what it does not."""
+        now = anyio.current_time()
+        self._size = max(self._size, len(ids))  # so many were not too many
+        watched = {i: w for i in ids if (w := self._watched.get(i)) is not None}
+        for each in watched.values():
+            each.answered(self._page_size(now))
+        missing = [i for i in ids if i not in answer.records and i not in answer.errors]
+        # What a page that is cut short does not show is asked for again at once. So is, by itself,
+        # what newer runs of other sets may have pushed off the page.
+        cut = answer.has_more and len(missing) < len(ids)
+        again = set(missing) if cut or (page.by_set and len(ids) > 1) else set()
+        if page.by_set:
+            for each in (watched[i] for i in again if i in watched):
+                each.page_size = 1
+        looks.looked_at |= {i: 0.0 for i in ids if i not in again}
+        for run_id in watched:
+            if run_id in answer.records:
+                looks.news |= self._saw(answer.records[run_id])
+            elif run_id in answer.errors:
+                self._lacking(run_id, answer.errors[run_id])
+            elif page.full and not again:
+                self._lacking(run_id, NotFoundError.of_run(run_id))
+
+    def _filters(self, page: Page, ids: list[str]) -> RunFilters:
+        if page.by_set:
+            sets = {self._known.get(run_id) for run_id in ids}
+            filters: RunFilters = {
+                "simulation_unit_test_set_id": [s for s in sets if s is not None],
+                "sort_by": "-created_at",
+                "limit": PAGE_SIZE,
+            }
+            if self._creator is not None:
+                filters["creator"] = self._creator
+            return filters
+        filters = {"id": ids, "limit": PAGE_SIZE}
+        if not page.full:
+            filters["is_completed"] = True
+        return filters
+
+    async def _ask_whether_up(self, looks: _Looks) -> None:
+        """Find out whether the service answers a list that shows no run."""
+        try:
+            await self._look(created_before=_BEFORE_ALL, limit=1)
+        except DeadlineError:
+            raise
+        except AmigoError as error:
+            self._down, looks.down = True, error
+        else:
+            self._down, looks.answered = False, True
+
+    async def _judge(self, page: Page, error: AmigoError, looks: _Looks) -> None:
+        """A page failed: bear it, halve it, or give its error to those who wait."""
+        left = [self._watched[run_id] for run_id in page.ids if run_id in self._watched]
+        if not left:
+            return
+        now = anyio.current_time()
+        for watched in left:
+            watched.failed(error, now)
+        of_some = _may_be_of_some(error)
+        if (
+            of_some
+            and not looks.answered
+            and looks.down is None
+            and _asks_for_evidence(left, error, now)
+        ):
+            await self._ask_whether_up(looks)
+        ids = [run_id for run_id in page.ids if run_id in self._watched]
+        if of_some and looks.answered:
+            if len(ids) > 1 and (self._watched[ids[0]].failing_often or not is_transient(error)):
+                self._halve(ids, error, now)
+                return
+            patience = _BELIEVED_AFTER if len(ids) == 1 else PATIENCE
+            if len(ids) == 1 and _refused_for_size(error):
+                self._size_until = -math.inf  # it was not the size
+        elif is_transient(error) or isinstance(error, RateLimitError):
+            patience = PATIENCE
+        else:
+            # The service itself says no, twice; or something in between answers for it.
+            patience = _BELIEVED_AFTER if isinstance(error, DecodeError) else -math.inf
+        pause = error.retry_after if isinstance(error, APIError) else None
+        looks.looked_at |= dict.fromkeys(ids, min(pause or 0.0, _BELIEVED_AFTER))
+        for run_id in ids:
+            failing = self._watched[run_id].failing
+            if failing is None or patience < 0 or failing.outlasts(patience, now):
+                self._fail(run_id, error)
+
+    def _halve(self, ids: list[str], error: AmigoError, now: float) -> None:
+        """Ask for the runs of a page that failed on two pages, at once."""
+        size = len(ids) // 2
+        for run_id in ids:
+            self._watched[run_id].page_size = min(self._watched[run_id].page_size, size)
+        if _refused_for_size(error):
+            self._size, self._size_until = size, now + _SIZE_KEPT
+
+    def _page_size(self, now: float) -> int:
+        """How many runs may be asked for at once."""
+        return self._size if now < self._size_until else PAGE_SIZE
+
+    def _saw(self, record: RunRecord) -> bool:
         """Show a run to all who wait for it; True if it has changed."""
-        watched = self._watched[run.id]
-        changed = run != watched.last
-        watched.last, watched.misses = run, 0
-        for watch in tuple(watched.watches):
-            if watch.see(run, changed=changed):
-                self._detach(run.id, watch)
+        watched = self._watched[record.id]
+        changed = not record.same_as(watched.last)
+        if not changed and watched.last is not None:
+            record = watched.last  # which is decoded already
+        watched.last = record
+        if record.id not in self._known:
+            self.expect(record.id)
+        self._tell(watched, record, list(watched.watches), changed=changed)
         return changed
 
-    def _missed(self, run_ids: Iterable[str]) -> None:
-        """Count the misses of runs that should have been there."""
-        for run_id in run_ids:
-            watched = self._watched.get(run_id)
-            if watched is None:
-                continue
-            watched.misses += 1
-            if watched.misses >= _MISSES:
-                self._fail(run_id, NotFoundError.of_run(run_id))
-
-    def _failed(self, run_ids: Iterable[str], error: AmigoError) -> None:
-        """Bear a failure that may pass, for a while; any other ends the waits concerned."""
-        now = anyio.current_time()
-        if self._failing_since is None:
-            self._failing_since = now
-        passing = isinstance(error, RateLimitError) or may_pass(error)
-        if passing and now - self._failing_since < PATIENCE:
+    def _tell(
+        self, watched: Watched, record: RunRecord, watches: list[Watch], *, changed: bool
+    ) -> None:
+        over = [watch for watch in watches if watch.satisfied_by(record)]
+        if over and record.error is not None:
+            self._lacking(record.id, record.error)
             return
-        for run_id in run_ids:
+        watched.found()
+        for watch in watches:
+            if watch in over:
+                watch.end(record)
+                self._detach(record.id, watch)
+            elif changed and watch.wants_progress:
+                watch.progress(record)
+
+    def _lacking(self, run_id: str, error: AmigoError) -> None:
+        """A list was answered and told nothing of a run: believe it after a while."""
+        watched = self._watched.get(run_id)
+        if watched is None:
+            return
+        now = anyio.current_time()
+        lacking = watched.lacks(error, now)
+        known = isinstance(error, NotFoundError) and run_id in self._known
+        if lacking.outlasts(_BELIEVED_AFTER if known else _DOUBTED_FOR, now):
             self._fail(run_id, error)
 
     def _fail(self, run_id: str, error: AmigoError) -> None:
@@ -307,6 +493,47 @@ class Poller:
             watch.fail(run_id, own)
 
 
+class _Looks:
+    """What came of the looks of one poll.
+
+    Attributes:
+        looked_at: The runs that were looked at, each with the least pause before the next look.
+        failures: The pages that failed.
+        news: Whether any run has changed.
+        answered: Whether the service has answered any list.
+        down: Why it has not answered the list that shows no run; None where it was not asked for.
+    """
+
+    def __init__(self) -> None:
+        self.looked_at: dict[str, float] = {}
+        self.failures: list[tuple[Page, AmigoError]] = []
+        self.news = False
+        self.answered = False
+        self.down: AmigoError | None = None
+
+
+def _needs_full_look(watched: Watched) -> bool:
+    doubted = watched.last is None or watched.lacking is not None
+    return doubted or watched.wants_progress or watched.looks % _LOOK_AT_ALL == 0
+
+
+def _may_be_of_some(error: AmigoError) -> bool:
+    """Whether a list may have failed for some of the runs that were asked for alone."""
+    if isinstance(error, AuthenticationError | ForbiddenError | RateLimitError):
+        return False
+    of_list = isinstance(error, APIError | DecodeError | TransportError) and error.method == "GET"
+    return of_list and not (isinstance(error, TransportError) and error.lasting)
+
+
+def _asks_for_evidence(watched: list[Watched], error: AmigoError, now: float) -> bool:
+    """Whether it matters by now if the service answers other lists."""
+    if not is_transient(error):
+        return True
+    failing = watched[0].failing
+    if len(watched) > 1:
+        return watched[0].failing_often
+    return failing is not None and failing.outlasts(_BELIEVED_AFTER, now)
+
+
 def _refused_for_size(error: AmigoError) -> bool:
-    # Not where it is the sign in that was refused.
-    return isinstance(error, APIError) and error.method == "GET" and error.status in _TOO_MANY
+    return isinstance(error, APIError) and error.status in _TOO_MANY

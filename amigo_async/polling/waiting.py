@@ -114,4 +114,6 @@ def check_seconds(argument: str, seconds: float | None) -> None:
 
 def _timed_out(poller: Poller, run_ids: Iterable[str], timeout: float) -> WaitTimeoutError:
     ids = tuple(run_ids)
-    return WaitTimeoutError(ids, timeout=timeout, last_runs=poller.last(ids))
+    return WaitTimeoutError(
+        ids, timeout=timeout, last_runs=poller.last(ids), last_errors=poller.last_errors(ids)
+    )

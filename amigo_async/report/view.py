@@ -165,7 +165,7 @@ def _problem(
         "failed": "a metric failed; the results that are shown do not tell which",
         "errored": "the run met an error; the results that are shown do not tell which",
         "timed_out": "the deadline passed before the run was over; it goes on",
-        "cancelled": "the run was cancelled",
+        "cancelled": outcome.reason or "the run was cancelled",
         "not_started": "no run was started: another set failed, or the time ran out",
     }
     return said[outcome.verdict], outcome.verdict

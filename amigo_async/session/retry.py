@@ -1,8 +1,9 @@
 """When a failed request is sent again, and after how long.
 
-A request is sent again if its failure may pass (no answer, 408, 5xx but 501 and 505, a body that
-is not JSON) and repeating it does no harm: GET, DELETE and the sign in, `ATTEMPTS` times in all. A
-create is not: its repetition belongs to the start, which knows what to look for first.
+A request is sent again if its failure may pass (`errors.is_transient`: no answer, 408, 5xx but 501
+and 505, a body that is not JSON) and repeating it does no harm: GET, DELETE and the sign in,
+`ATTEMPTS` times in all. A create is not: its repetition belongs to the start, which knows what to
+look for first. Nor is a look of a wait, which looks again anyway.
 
 The n-th retry waits for a random time between 0 and ``min(CAP, BASE * 2 ** (n - 1))`` seconds
 ("full jitter"). ``Retry-After`` is obeyed in full where the deadline of the surrounding anyio
@@ -19,28 +20,14 @@ from typing import Any, Final
 
 import anyio
 import backoff
-import msgspec
 
-from amigo_async.errors import APIError, DecodeError, TransportError
+from amigo_async.errors import APIError
 from amigo_async.wire.headers import LONGEST_WAIT
 
 BASE: Final = 0.5
 CAP: Final = 8.0
 ATTEMPTS: Final = 4
 REFUSALS: Final = 20
-
-_PASSING = frozenset({408, 500, 502, 503, 504})
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, APIError):
-        # 429 is not here: it has been tried again at the gate.
-        return error.status in _PASSING or (error.status > 505)
-    if isinstance(error, DecodeError):
-        # JSON of another shape will come again; what is no JSON is from something in between.
-        return not (error.lasting or isinstance(error.__cause__, msgspec.ValidationError))
-    return isinstance(error, TransportError) and not error.lasting
 
 
 def fits(delay: float) -> bool:

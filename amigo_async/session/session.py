@@ -18,6 +18,7 @@ from amigo_async.errors import (
     DecodeError,
     RateLimitError,
     TransportError,
+    is_transient,
 )
 from amigo_async.events import Events, RequestRetried, SignedIn
 from amigo_async.limits import BudgetState, Gates, Permit
@@ -257,7 +258,7 @@ class Session:
             retry.delays,
             AmigoError,
             max_tries=attempts,
-            giveup=lambda error: not retry.may_pass(error),
+            giveup=lambda error: not is_transient(error),
             on_backoff=self._tell,
             jitter=None,
             logger=None,

@@ -16,7 +16,7 @@ from amigo_async.errors import (
     AmigoError,
     DecodeError,
     TransportError,
-    may_pass,
+    is_transient,
 )
 from amigo_async.models import CreatedRun, UserInfo
 from amigo_async.shield import finish
@@ -128,7 +128,7 @@ class Attempt:
         """Take note of a failure; whether the create may be sent again."""
         # An answer that cannot be read, for whatever reason, may be that of a run.
         unread = isinstance(error, DecodeError)
-        passing = self.sent and (may_pass(error) or unread)
+        passing = self.sent and (is_transient(error) or unread)
         if passing and (not isinstance(error, TransportError) or error.sent):
             self.lost = error
         return passing

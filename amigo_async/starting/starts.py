@@ -46,7 +46,7 @@ from amigo_async.errors import (
     ConflictError,
     NotFoundError,
     RateLimitError,
-    may_pass,
+    is_transient,
 )
 from amigo_async.events import Emit, RunStarted, SecondRunFound, StartUnresolved
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
@@ -315,7 +315,7 @@ class Starts:
             except AmigoError as error:
                 # The call has been tried a few times by itself.
                 age = anyio.current_time() - began
-                passing = may_pass(error) or isinstance(error, RateLimitError)
+                passing = is_transient(error) or isinstance(error, RateLimitError)
                 if passing and age < max(PATIENCE, attempt.patience):
                     continue
                 reason = f"and looking for it failed: {error}"

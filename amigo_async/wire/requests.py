@@ -186,13 +186,18 @@ def header_value(setting: str, value: str) -> str:
     return value
 
 
+def is_id(value: object) -> bool:
+    """Whether `value` is an id that the API takes."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
 def check_id(argument: str, value: str) -> str:
     """`value`, if it is an id that the API takes.
 
     Raises:
         ArgumentError: If it is not.
     """
-    if not isinstance(value, str) or not _ID.fullmatch(value):
+    if not is_id(value):
         raise ArgumentError(f"{argument} must be 24 characters of 0-9 and a-f, not {value!r:.80}")
     return value
 
