@@ -72,7 +72,7 @@ def details(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
     lines: list[str] = []
     if outcome.run is not None:
         if outcome.run.was_cut_short and outcome.reason is not None:
-            lines.append(plain(outcome.reason))
+            lines.append(log_line(outcome.reason))
         lines += shortened([_failed(m) for m in outcome.run.metrics_that_failed or ()], most)
         lines += shortened([_errored(e) for e in outcome.run.runs_that_errored or ()], most)
     if outcome.error is not None:
