@@ -91,9 +91,9 @@ class FakeRuns:
             assert filters["limit"] == 50
             self.asked.append((self.now(), wanted, completed is True))
         else:
-            before = filters["created_before"]
-            assert before is not None
-            assert before < EPOCH - timedelta(days=365)
+            after = filters["created_after"]
+            assert after is not None
+            assert after > EPOCH + timedelta(days=36_500)
             self.asked_whether_up.append(self.now())
         if self.hold is not None:
             await self.hold.wait()

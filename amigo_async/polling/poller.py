@@ -74,8 +74,8 @@ _SIZE_KEPT: Final = 60.0
 # Runs that are known to exist, whether or not anybody waits for them; the latest are enough.
 _MOST_KNOWN: Final = 10_000
 
-# No run is as old as this: a list of those that are shows whether lists are answered at all.
-_BEFORE_ALL: Final = datetime(1970, 1, 2, tzinfo=UTC)
+# No run is as new as this: a list of those that are shows whether lists are answered at all.
+_AFTER_ALL: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Look(Protocol):
@@ -391,7 +391,7 @@ class Poller:
     async def _ask_whether_up(self, looks: _Looks) -> None:
         """Find out whether the service answers a list that shows no run."""
         try:
-            await self._look(created_before=_BEFORE_ALL, limit=1)
+            await self._look(created_after=_AFTER_ALL, limit=1)
         except DeadlineError:
             raise
         except AmigoError as error:
