@@ -134,7 +134,8 @@ class AmigoClient:
 
         All waits of a client share their requests: sixty runs cost two list calls a look.
         Failures that may pass are borne until the deadline, or until five minutes have brought
-        no answer at all. Leaving does not stop the run.
+        no answer at all; a run that alone makes lists fail spoils no other wait. Leaving does not
+        stop the run.
 
         Args:
             run_id: The run.
@@ -148,10 +149,14 @@ class AmigoClient:
 
         Raises:
             ArgumentError: If an argument cannot be right; nothing was sent.
-            WaitTimeoutError: If the deadline passed, with the last state seen. The run goes on.
-            NotFoundError: If there is no such run, or the user may not see it.
-            APIError: If the service says no for another reason.
-            TransportError: If the service could not be reached for five minutes.
+            WaitTimeoutError: If the deadline passed, with the last state seen, and the last
+                failure in `last_error` if that is why nothing newer was. The run goes on.
+            NotFoundError: If there is no such run, or the user may not see it: no list has shown
+                it for 15 seconds or, where this client has created or seen it, for a minute.
+            DecodeError: If the run cannot be read; as much of it as can is in its `run`.
+            APIError: If the service says no for another reason, or has failed for five minutes;
+                for a minute where it answers all lists but those with this run.
+            TransportError: If the service could not be reached for as long.
         """
         return await wait_for_completion(
             self._wiring.poller,
@@ -183,8 +188,9 @@ class AmigoClient:
         Raises:
             ArgumentError: If an argument cannot be right; nothing was sent.
             WaitTimeoutError: If the deadline passed, with the ids that are left.
-            NotFoundError: If there is no such run, or the user may not see it.
-            APIError: If the service says no for another reason.
+            NotFoundError: If there is no such run, as for `wait_for_completion`.
+            DecodeError: If a run cannot be read; as much of it as can is in its `run`.
+            APIError: If the service says no for another reason, or fails for too long.
             TransportError: If the service could not be reached for five minutes.
         """
         return as_completed(

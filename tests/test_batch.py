@@ -24,6 +24,7 @@ from amigo_async import (
     BatchResult,
     ConflictError,
     DeadlineError,
+    DecodeError,
     Gate,
     JournalError,
     NotFoundError,
@@ -43,6 +44,7 @@ from amigo_async.events import (
 )
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.testing.simulation import Outcome
+from tests.small_api import RESULT, SPEC, SmallApi
 
 pytestmark = pytest.mark.anyio
 
@@ -737,3 +739,161 @@ async def test_a_batch_leaves_no_task_and_no_connection(
     connector = client._wiring.connections.api().connector
     assert connector is not None
     assert not connector._acquired
+
+
+# --- runs that are not what their flags say ---
+
+
+@pytest.mark.parametrize("gate", [None, Gate(min_pass_rate=0.0, errored="ignore")])
+@pytest.mark.parametrize("results", [[], [None], [{**RESULT, "metric_evaluation_results": []}]])
+async def test_a_run_that_somebody_else_cancels_is_cancelled_and_says_so(
+    gate: Gate | None, results: list[Any]
+) -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        if age >= 5.0:
+            record |= {"is_completed": True, "unit_test_run_results": results}
+
+    async with SmallApi(60.0).serving() as api, api.client() as client:
+        api.shape = shape
+        result = await client.run_many(["a" * 24], gate=gate, timeout=100.0)
+    [outcome] = result.outcomes
+    assert outcome.verdict == "cancelled"
+    assert outcome.reason == "the run was cut short: 1 repeat of those asked for never ran"
+    assert outcome.run is not None
+    assert not outcome.run.passed
+    assert not result.passed
+
+
+async def test_results_that_come_late_do_not_make_a_run_one_that_was_cut_short() -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        if age < 13.0:
+            record["unit_test_run_results"] = [None]
+
+    async with SmallApi(10.0).serving() as api, api.client() as client:
+        api.shape = shape
+        result = await client.run_many(["a" * 24], timeout=100.0)
+    [outcome] = result.outcomes
+    assert (outcome.verdict, outcome.reason) == ("passed", None)
+
+
+async def test_where_nothing_but_the_flags_is_shown_the_outcome_says_so() -> None:
+    hidden: dict[str, Any] = {"unit_test_run_specs": [], "unit_test_run_results": []}
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = lambda record, age: record.update(hidden)
+        result = await client.run_many(["a" * 24])
+    [outcome] = result.outcomes
+    assert outcome.verdict == "passed"
+    assert outcome.reason == "by the run's own flags: the results of its repeats are not shown"
+
+
+@pytest.mark.parametrize(
+    ("flag", "verdict"), [("failed_metrics", "failed"), ("errored", "errored")]
+)
+async def test_the_verdict_is_that_of_the_last_state_seen(
+    flag: str, verdict: str, tmp_path: Path
+) -> None:
+    finished: list[RunFinished] = []
+
+    def shape(record: dict[str, Any], age: float) -> None:
+        record["artifacts_generated"] = age >= 20.0
+        record[flag] = age >= 15.0
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, RunFinished):
+            finished.append(event)
+
+    path = tmp_path / "journal"
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = shape
+        files: dict[str, Any] = {"artifacts_dir": tmp_path / "files", "journal": path}
+        result = await client.run_many(["a" * 24], on_event=on_event, **files)
+        again = await client.run_many(["a" * 24], **files)
+        assert len(api.started) == 1
+    for outcomes in (result.outcomes, again.outcomes):
+        [outcome] = outcomes
+        assert outcome.verdict == verdict
+        assert outcome.run is not None
+        assert getattr(outcome.run, flag)
+        assert outcome.artifacts is not None
+        assert outcome.finished_at is not None
+        assert outcome.saved_at is not None
+        assert outcome.finished_at < outcome.saved_at
+    assert [event.verdict for event in finished] == ["passed", verdict]
+
+
+async def test_a_deadline_while_artifacts_are_awaited_keeps_the_last_verdict(
+    tmp_path: Path,
+) -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        record |= {"artifacts_generated": False, "failed_metrics": age >= 15.0}
+
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = shape
+        result = await client.run_many(["a" * 24], artifacts_dir=tmp_path, timeout=40.0)
+    assert result.outcomes[0].verdict == "failed"
+
+
+async def test_a_run_whose_details_cannot_be_read_is_judged_by_its_flags_and_says_why(
+    tmp_path: Path,
+) -> None:
+    spec = {**SPEC, "max_interactions": None}
+
+    def shape(record: dict[str, Any], age: float) -> None:
+        if record["simulation_unit_test_set_id"] == "a" * 24:
+            record |= {"unit_test_run_specs": [spec], "failed_metrics": True}
+            record["artifacts_generated"] = age >= 60.0
+
+    path = tmp_path / "journal"
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = shape
+        files: dict[str, Any] = {"artifacts_dir": tmp_path / "files", "journal": path}
+        result = await client.run_many(["a" * 24, "b" * 24], **files)
+        bad, good = result.outcomes
+        assert (good.verdict, good.error) == ("passed", None)
+        assert bad.verdict == "failed"
+        assert isinstance(bad.error, DecodeError)
+        assert "`$.unit_test_run_specs[0].max_interactions`" in str(bad.error)
+        assert bad.artifacts is not None
+        assert not result.passed
+        # Read again by a version that can, the run is whole.
+        spec["max_interactions"] = 5
+        again = await client.run_many(["a" * 24, "b" * 24], **files)
+        assert again.outcomes[0].error is None
+        assert again.outcomes[0].run is not None
+        assert again.outcomes[0].run.unit_test_run_specs
+        assert len(api.started) == 2
+
+
+async def test_a_deadline_of_a_batch_names_why_nothing_was_seen() -> None:
+    async with SmallApi(1.0).serving() as api, api.client() as client:
+        api.shape = lambda record, age: record.update(created_at=None)
+        result = await client.run_many(["a" * 24], timeout=8.0)
+    [outcome] = result.outcomes
+    assert outcome.verdict == "timed_out"
+    assert "`$.created_at`" in str(outcome.error)
+
+
+async def test_a_list_that_lags_loses_no_run_that_was_created() -> None:
+    def lists(page: dict[str, Any]) -> object:
+        now = asyncio.get_running_loop().time()
+        runs = page["simulation_unit_test_set_runs"]
+        shown = [run for run in runs if now >= api.started[run["id"]][1] + 30.0]
+        return page | {"simulation_unit_test_set_runs": shown}
+
+    async with SmallApi(40.0).serving() as api, api.client() as client:
+        api.lists = lists
+        result = await client.run_many([f"{n:024x}" for n in range(3)])
+        assert result.passed
+        created = await client.runs.create("f" * 24)
+        run = await client.wait_for_completion(created.simulation_unit_test_set_run_id)
+        assert run.passed
+
+
+async def test_a_run_whose_id_lists_do_not_take_is_waited_for() -> None:
+    async with SmallApi().serving() as api, api.client() as client:
+        api.new_id = lambda: f"{len(api.started):022x}9h"
+        result = await client.run_many([f"{n:024x}" for n in range(3)])
+        assert result.passed
+        created = await client.runs.create("f" * 24)
+        run = await client.wait_for_completion(created.simulation_unit_test_set_run_id)
+        assert run.id == created.simulation_unit_test_set_run_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +35,7 @@ from amigo_async import (
 )
 from amigo_async.events import Event, RequestRetried, RunStarted, SignedIn
 from amigo_async.testing import Fault, Permission, Sandbox, SetPlan
+from tests.small_api import SmallApi
 
 pytestmark = pytest.mark.anyio
 
@@ -609,3 +611,66 @@ async def test_a_start_is_told(sandbox: Sandbox) -> None:
 async def test_instants_of_the_service_have_a_zone(client: AmigoClient, sandbox: Sandbox) -> None:
     run = await client.runs.get(await start(client, sandbox))
     assert run.created_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+async def test_pages_without_end_are_an_error(repeats: bool) -> None:
+    pages = itertools.count(1)
+
+    def lists(page: dict[str, Any]) -> object:
+        more = {"has_more": True, "continuation_token": 50 * next(pages)}
+        return page | more | ({} if repeats else {"simulation_unit_test_set_runs": []})
+
+    async with SmallApi().serving() as api, api.client() as client:
+        await client.runs.create("a" * 24)
+        api.lists = lists
+        with pytest.raises(DecodeError, match="100 pages in a row had no new run"):
+            async for _ in client.runs.iterate():
+                pass
+
+
+async def test_a_few_pages_without_runs_are_gone_through() -> None:
+    pages = itertools.count(1)
+
+    def lists(page: dict[str, Any]) -> object:
+        number = next(pages)
+        if number >= 30:
+            return page
+        more = {"has_more": True, "continuation_token": 50 * number}
+        return page | more | {"simulation_unit_test_set_runs": []}
+
+    async with SmallApi().serving() as api, api.client() as client:
+        created = await client.runs.create("a" * 24)
+        api.lists = lists
+        found = [run.id async for run in client.runs.iterate()]
+        assert found == [created.simulation_unit_test_set_run_id]
+
+
+async def test_a_run_that_cannot_be_read_is_told_of_after_all_others() -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        if record["simulation_unit_test_set_id"] == "a" * 24:
+            record["created_at"] = None
+        if record["simulation_unit_test_set_id"] == "b" * 24:
+            record["unit_test_run_specs"] = None
+
+    async with SmallApi().serving() as api, api.client() as client:
+        bad, partly, good = [
+            (await client.runs.create(s * 24)).simulation_unit_test_set_run_id for s in "abc"
+        ]
+        api.shape = shape
+        page = await client.runs.list()
+        assert [run.id for run in page.simulation_unit_test_set_runs] == [partly, good]
+        assert set(page.unreadable) == {bad, partly}
+        seen = []
+        with pytest.raises(DecodeError, match=rf"run {bad} .*`\$.created_at`"):
+            async for run in client.runs.iterate():
+                seen.append(run.id)
+        assert seen == [partly, good]
+        assert (await client.runs.get(good)).id == good
+        with pytest.raises(DecodeError, match=r"created_at") as caught:
+            await client.runs.get(bad)
+        assert caught.value.run is None
+        with pytest.raises(DecodeError, match=r"unit_test_run_specs") as caught:
+            await client.runs.get(partly)
+        assert caught.value.run is not None
+        assert caught.value.run.id == partly

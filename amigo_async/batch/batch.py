@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 # elsewhere may never have any.
 ARTIFACTS_PATIENCE: Final = 600.0
 
+# A run that is over with repeats that never ran is looked at again after this many seconds.
+_RESULTS_LAG: Final = 5.0
+
 
 class Rooms(Struct, frozen=True):
     """What a batch works with."""
@@ -268,6 +271,10 @@ class Batch:
             if state == "running":
                 member.run = run or member.run
                 raise WaitTimeoutError([run_id], timeout=bound)
+        if run is not None and run.was_cut_short and not member.cancelled:
+            # One look is not believed: results may be listed a little later than the end.
+            await anyio.sleep(_RESULTS_LAG)
+            run = await _as_far_as_read(member, wait_for_completion(poller, run_id))
         if run is not None:
             await self._finished(member, run)
             await self._rooms.starts.report_second_run(run_id)
