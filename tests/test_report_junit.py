@@ -91,11 +91,12 @@ def test_what_the_gate_allows_is_told_and_no_failure() -> None:
     assert told == "every unit test reached 60%; the lowest pass rate was 60%"
 
 
-def test_only_what_missed_the_rate_of_the_gate_fails() -> None:
+@pytest.mark.parametrize("per", ["unit_test", "metric"])
+def test_only_what_missed_the_rate_of_the_gate_fails(per: Per) -> None:
     mixed = run(
         ("good", {METRIC: "++++-"}, [None] * 5), ("bad", {METRIC: "+----"}, [None] * 5), set_id="s1"
     )
-    root = parsed(outcome(mixed), gate=Gate(min_pass_rate=0.8, per="metric"))
+    root = parsed(outcome(mixed), gate=Gate(min_pass_rate=0.8, per=per))
     failing = the(root, "testsuite/testcase[failure]")
     assert failing.get("classname") == "s1.bad"
 
@@ -253,6 +254,19 @@ def test_cases_that_have_the_same_name_are_numbered() -> None:
         ("s", "run"),
         ("s", "run [2]"),
     ]
+
+
+def test_a_number_that_is_taken_by_another_name_is_left_out() -> None:
+    def named(name: str) -> MetricToEvaluate:
+        return MetricToEvaluate(METRIC, name, BooleanMetricSuccessCriterion(True))
+
+    of = run(*[("ut", {METRIC: "+"}, [None])] * 4)
+    specs = [
+        msgspec.structs.replace(spec, metrics_to_evaluate=[named(name)])
+        for spec, name in zip(of.unit_test_run_specs, ["x [2]", "x", "x", "x [2]"], strict=True)
+    ]
+    root = parsed(outcome(msgspec.structs.replace(of, unit_test_run_specs=specs)))
+    assert [name for _, name in names(root)] == ["x [2]", "x", "x [3]", "x [2] [2]"]
 
 
 @settings(deadline=None, max_examples=50)  # a busy machine is no failure

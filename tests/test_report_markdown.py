@@ -128,16 +128,16 @@ def text_of(size: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sets", "tests", "text"),
+    ("sets", "tests", "text", "max_bytes"),
     [
-        (10, 100, "e" * 1200),
-        (1, 1000, text_of(999)),
-        (60, 300, "| <b> @me #1 " * 60),
-        (12_000, 0, ""),
-        (12_000, 1, "e" * 100),
+        (10, 100, "e" * 1200, 2**20),
+        (1, 1000, text_of(999), 2**20),
+        (12_000, 0, "", 2**20),
+        (60, 100, "| <b> @me #1 " * 60, 100_000),
+        (1500, 1, "e" * 100, 100_000),
+        (60, 3, "e", 5_000),  # without room for most of the headings
     ],
 )
-@pytest.mark.parametrize("max_bytes", [1024 * 1024, 100_000])
 def test_a_summary_is_never_larger_than_allowed_and_says_what_it_leaves_out(
     sets: int, tests: int, text: str, max_bytes: int
 ) -> None:
@@ -170,11 +170,18 @@ def left_out(text: str, noun: str) -> int:
     return sum(int(count.replace(",", "")) for count in counts)
 
 
-def test_each_set_keeps_some_of_its_findings() -> None:
-    large = run(*[(f"ut{n}", {"m": "-"}, ["e" * 900]) for n in range(2000)], set_id="large")
-    small = run(("ut", {"m": "-"}, [None]), set_id="small")
-    text = markdown(BatchResult([outcome(large), outcome(small), outcome(large)]))
-    assert [s.count("\n- ") > 0 for s in text.split("\n### ")[1:]] == [True, True, True]
+def test_sets_share_the_room_for_findings_and_leave_the_table_its_own() -> None:
+    large = outcome(
+        run(*[(f"ut{n}", {"m": "-"}, ["e" * 900]) for n in range(1000)], set_id="large")
+    )
+    small = outcome(run(("ut", {"m": "-"}, [None]), set_id="small"))
+    passed = outcome(verdict="passed")
+    text = markdown(BatchResult([large, small, large, *[passed] * 5000]))
+    first, second, third = (s.count("\n- ") for s in text.split("\n### ")[1:])
+    assert second == 1
+    assert 300 < first <= third < first + 5
+    assert text.index("large") < text.index("small")
+    assert text.partition("## Sets")[2].count("\n| ") == 5003 + 2
 
 
 def test_the_sets_that_did_not_pass_are_in_the_table_first() -> None:

@@ -81,15 +81,15 @@ def _details(parts: Any, wrong: list[SetView], left: int) -> str:
     """What went wrong with each set, in not much more than `left` bytes."""
     if not wrong:
         return ""
-    text, left_out = _DETAILS, len(wrong[_MOST_DETAILS:])
     shown = wrong[:_MOST_DETAILS]
-    for number, each in enumerate(shown):
-        share = left // (len(shown) - number)  # what the earlier ones did not need is shared too
-        section = _section(parts, each, share)
-        text += section
+    sections = {}
+    # Those with few findings first, so that what they do not need is shared by the others.
+    for taken, each in enumerate(sorted(shown, key=_count)):
+        section = _section(parts, each, left // (len(shown) - taken))
+        sections[each.number] = section
         left -= _size(section)
-        left_out += not section
-    return text + _notice(left_out, "set")
+    left_out = len(wrong) - sum(map(bool, sections.values()))
+    return _DETAILS + "".join(sections[each.number] for each in shown) + _notice(left_out, "set")
 
 
 def _section(parts: Any, each: SetView, left: int) -> str:
@@ -99,8 +99,13 @@ def _section(parts: Any, each: SetView, left: int) -> str:
     if left < 0:
         return ""
     lines = _fitting(_findings(parts, each), left)
-    found = (each.problem is not None) + sum(len(t.wrong) + len(t.errors) for t in each.wrong)
-    return heading + "".join(lines) + _notice(found - len(lines), "finding")
+    return heading + "".join(lines) + _notice(_count(each) - len(lines), "finding")
+
+
+def _count(each: SetView) -> int:
+    """How many findings there are of a set."""
+    found = sum(len(test.wrong) + len(test.errors) for test in each.wrong)
+    return found if each.problem is None else found + 1
 
 
 def _findings(parts: Any, each: SetView) -> Iterator[str]:
