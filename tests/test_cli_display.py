@@ -37,6 +37,19 @@ def drawn(
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
+def test_a_terminal_of_no_end_is_not_filled() -> None:
+    """Some say that they have 65,535 columns and lines; a drawing must not take seconds."""
+    file = io.StringIO()
+    sets, _ = board(1000)
+    console = Console(file=file, width=65_535, height=65_535, force_terminal=True)
+    view = LiveView(sets, dict, console)
+    view.tick()
+    view.close()
+    assert some_id(1) in file.getvalue()
+    assert "more: " in file.getvalue()
+    assert len(file.getvalue()) < 300_000
+
+
 def line_of(lines: list[str], number: int) -> str:
     return next(line for line in lines if some_id(number) in line)
 

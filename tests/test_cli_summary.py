@@ -57,7 +57,7 @@ def test_lines_are_not_wrapped_where_there_is_no_terminal() -> None:
     assert "x" * 300 in shown(outcome("errored", error=long))
 
 
-@pytest.mark.parametrize("columns", ["0", "1", "10", "39", "80"])
+@pytest.mark.parametrize("columns", ["0", "1", "10", "39", "80", "65535"])
 def test_ids_are_whole_on_terminals_of_any_width(
     monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
@@ -70,6 +70,7 @@ def test_ids_are_whole_on_terminals_of_any_width(
     assert some_id(0xA2) in table
     assert some_id(7) in reasons
     assert "1 passed, 1 failed in 12 s" in text
+    assert len(text) < 3000
 
 
 def test_lines_are_wrapped_and_indented_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

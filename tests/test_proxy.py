@@ -19,6 +19,7 @@ import pytest
 from amigo_async import AmigoClient, BatchResult, ConfigurationError
 from amigo_async.errors import TransportError
 from amigo_async.events import Event, RequestRetried
+from amigo_async.session import environment_session
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.wire.endpoints import EndpointName
 from tests import tls_servers as tls
@@ -342,3 +343,31 @@ async def test_a_netrc_without_credentials_for_the_api_does_no_harm(
         sandbox.client(http=http) as client,
     ):
         assert (await client.runs.list()).simulation_unit_test_set_runs == []
+
+
+# --- the environment ---
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy"])
+@pytest.mark.parametrize("url", ["socks5://user:hunter2@h:1", "https://user:hunter2@h:1"])
+async def test_a_proxy_of_another_kind_is_refused_and_not_passed_by(
+    monkeypatch: pytest.MonkeyPatch, variable: str, url: str
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    assert environment_session() is None
+    monkeypatch.setenv(variable, url)
+    with pytest.raises(ConfigurationError, match=f"^{variable.upper()} has a proxy") as caught:
+        environment_session()
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_session_that_obeys_the_proxies_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "HTTP://proxy.example:3128")
+    session = environment_session()
+    assert session is not None
+    async with session:
+        assert session.trust_env

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,6 +20,11 @@ from amigo_async.cli.words import ENDPOINTS, VERDICTS, seconds, size, stopwatch,
 from amigo_async.escaping import log_line
 from amigo_async.events import Event, RequestRetried
 from amigo_async.limits import BudgetState
+
+# The part of a terminal that is drawn on. Some say that they have 65,535 columns and lines, which
+# would take longer to fill than until the next drawing.
+_WIDEST: Final = 300
+_TALLEST: Final = 200
 
 # Lines beside those of the sets: heading, bar, two blank ones, budgets, two notices, the cursor's.
 _OTHER_LINES: Final = 8
@@ -93,8 +99,9 @@ class LiveView:
 
     def tick(self) -> None:
         """Draw."""
-        frame_ = frame(self._board, self._budgets(), self._notices(), self.console.height)
-        self._live.update(frame_, refresh=True)
+        height = min(self.console.height, _TALLEST)
+        drawn = frame(self._board, self._budgets(), self._notices(), height)
+        self._live.update(Constrain(drawn, _WIDEST), refresh=True)
 
     def close(self) -> None:
         """Take the lines away and show the cursor again."""

@@ -27,6 +27,9 @@ STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}
 # Columns where the output is not a terminal, so that no id is ever cut or wrapped.
 _WIDTH: Final = 120
 
+# Columns of a terminal that are made use of; lines are filled up to them.
+_WIDEST: Final = 300
+
 # Columns of a terminal below which lines are left for it to wrap: an id is 24 wide.
 _NARROW: Final = 40
 
@@ -41,7 +44,9 @@ class _Console(Console):
 
 def console_of(file: IO[str]) -> Console:
     """A console that writes to `file`, with lines long enough for any id where it can be."""
-    return _Console(file=file, highlight=False, width=None if file.isatty() else _WIDTH)
+    console = _Console(file=file, highlight=False, width=None if file.isatty() else _WIDTH)
+    console.width = min(console.width, _WIDEST)
+    return console
 
 
 def show_summary(ending: Ending, job: Job, file: IO[str] | None = None) -> None:

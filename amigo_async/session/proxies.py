@@ -37,9 +37,20 @@ def environment_session() -> aiohttp.ClientSession | None:
     """A session that obeys the proxies of the environment; None where that names none.
 
     Only then: with ``trust_env`` aiohttp looks into ``.netrc`` for every request.
+
+    Raises:
+        ConfigurationError: If one is of a kind that aiohttp would pass by, or take for another.
     """
-    if not getproxies().keys() & {"http", "https"}:
+    named = {scheme: url for scheme, url in getproxies().items() if scheme in ("http", "https")}
+    if not named:
         return None
+    for scheme, url in named.items():
+        kind, separator, _ = url.partition("://")
+        if separator and kind.lower() != "http":
+            raise ConfigurationError(
+                f"{scheme.upper()}_PROXY has a proxy of another kind than http: it must be like "
+                "http://proxy.example:3128"
+            )
     return aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
 
 
