@@ -241,6 +241,7 @@ def test_wait_tells_of_progress_and_of_what_goes_on(
     said = Said(capsys, "wait", *runs, "--timeout", "2")
     assert said.status == 1
     assert f"{runs[0]}  a metric failed after " in said.err
+    assert "artifact" not in said.out
     assert said.err.endswith(f"To resume:\n  amigo-async wait {runs[1]}\n")
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -152,6 +152,23 @@ def test_what_comes_before_the_work_is() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         handling.run(work())
+
+
+def test_what_comes_before_there_is_a_loop_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_loop = asyncio.run
+
+    def run(work: Coroutine[Any, Any, int]) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return run_loop(work)
+
+    async def work() -> int:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 7
+
+    monkeypatch.setattr(asyncio, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.Interrupts().run(work())
 
 
 def test_the_handlers_of_before_are_put_back() -> None:

@@ -20,9 +20,14 @@ JOB = Job([some_id(1)])
 LOST = TransportError("reset", method="GET", path="/p")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def shown(*outcomes: RunOutcome, **fields: Any) -> str:
     given: dict[str, Any] = {"elapsed": 12.0, "interrupted": False, "unresolved": []}
-    file = io.StringIO()
+    file = fields.pop("file", None) or io.StringIO()
     show_summary(Ending(BatchResult(outcomes), **(given | fields)), JOB, file)
     return file.getvalue()
 
@@ -61,10 +66,10 @@ def test_lines_are_not_wrapped_where_there_is_no_terminal() -> None:
 def test_ids_are_whole_on_terminals_of_any_width(
     monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", columns)
     failed = outcome("failed", 2, run=run(failed=1, errors=(f"see {some_id(7)}", None)))
-    text = shown(outcome(run=run()), failed)
+    text = shown(outcome(run=run()), failed, file=Terminal())
     table, _, reasons = text.rpartition(f"{some_id(2)} failed")
     assert some_id(1) in table
     assert some_id(0xA2) in table

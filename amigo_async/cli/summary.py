@@ -45,7 +45,7 @@ class _Console(Console):
 def console_of(file: IO[str]) -> Console:
     """A console that writes to `file`, with lines long enough for any id where it can be."""
     console = _Console(file=file, highlight=False, width=None if file.isatty() else _WIDTH)
-    console.width = min(console.width, _WIDEST)
+    console.width = min(console.width or _WIDTH, _WIDEST)  # none at all where COLUMNS is 0
     return console
 
 
