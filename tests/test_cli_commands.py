@@ -536,7 +536,7 @@ def test_a_traceback_shows_nothing_that_is_obeyed(
         ["run", some_id(1), "--junit", "j", "--journal", "j"],
         ["run", "--from", "no-such-file"],
         ["list", "--created-after", "then"],
-        ["list", "--id", "short"],
+        ["list", "--set", "short"],
         ["fly"],
         [],
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ from amigo_async.cli.listing import list_runs
 from amigo_async.cli.run import run
 from amigo_async.cli.serving import sandbox
 from amigo_async.cli.statuses import Status
-from amigo_async.cli.streams import prepare_streams, settle_streams, writing_to_stdout
+from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
 from amigo_async.cli.wait import wait
 from amigo_async.version import __version__
 
@@ -57,6 +58,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(arguments: Sequence[str] | None) -> int:
     given = None if arguments is None else list(arguments)
+    streams = sys.stdout, sys.stderr
     try:
         with writing_to_stdout():  # what click itself writes: help, the version, a script
             status = app.main(given, prog_name=_NAME, standalone_mode=False)
@@ -66,10 +68,13 @@ def _invoke(arguments: Sequence[str] | None) -> int:
         return Status.MISUSED
     except click.Abort:
         return Status.INTERRUPTED
-    except SystemExit as ending:
-        if isinstance(ending.__context__, BrokenPipeError):  # click's way of taking it
-            return Status.PASSED  # the reader has left, and needs no more
-        raise
+    except SystemExit:
+        if (sys.stdout, sys.stderr) == streams:
+            raise
+        # This is what click makes of a broken pipe, having put streams of its own in their place.
+        sys.stdout, sys.stderr = streams
+        drop_stdout()
+        return Status.PASSED  # the reader has left, and needs no more
     except OSError as error:
         tell(error)
         return Status.ERRORED
