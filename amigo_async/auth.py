@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 from base64 import b64encode
@@ -13,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from amigo_async.clock import ServerClock
-from amigo_async.errors import AmigoError, ConfigurationError, DeadlineError
+from amigo_async.errors import ConfigurationError, DeadlineError
 from amigo_async.models import SignIn, UserInfo
 from amigo_async.redact import Secret, masked
 from amigo_async.wire.requests import header_value
@@ -105,6 +106,9 @@ class Authorizer(Protocol):
     def secrets(self) -> tuple[str, ...]:
         """Everything that must not be shown."""
 
+    async def aclose(self) -> None:
+        """Leave no task behind. Who waits for `headers` gets a `ConfigurationError`."""
+
 
 class KeptToken(Struct, frozen=True):
     """A token that several processes share.
@@ -181,14 +185,23 @@ class GivenToken:
         """The token, and its encoded form."""
         return self._secrets
 
+    async def aclose(self) -> None:
+        """There is nothing to leave."""
+
 
 class SignedInToken:
     """An authorization that signs in when it has to, once for all who wait.
+
+    The sign in belongs to none of them: it goes on when those leave who wait for it, so that
+    callers with little time neither throw away a token that is on its way nor spend, one after the
+    other, the five sign ins a minute of the whole organization.
 
     Args:
         sign_in: Signs in.
         clock: The server's clock, on which tokens expire.
         api_key: The key's secret, only to keep it from being shown.
+        held: For how many seconds the budget holds the sign in at the least; 0 if it may go, or
+            is under way.
         tokens: Where the token is shared with other processes; None where it is not.
     """
 
@@ -197,19 +210,20 @@ class SignedInToken:
         sign_in: Callable[[], Awaitable[SignIn]],
         clock: ServerClock,
         api_key: str,
+        held: Callable[[], float],
         tokens: Tokens | None = None,
     ) -> None:
         self._sign_in = sign_in
+        self._held = held
         self._tokens = tokens
         self._refused: str | None = None
         self._clock = clock
         self._api_key = Secret(api_key)
-        self._lock = anyio.Lock()
+        self._signing: asyncio.Task[Mapping[str, str]] | None = None
+        self._closed = False
         self._headers: Mapping[str, str] | None = None
         self._token = self._token_before = Secret()
         self._renew_at = 0.0
-        self._failures = 0
-        self._last_failure: AmigoError | None = None
 
     def current(self) -> Mapping[str, str] | None:
         """The headers with the token that is held; None where it is about to expire, or refused."""
@@ -220,18 +234,31 @@ class SignedInToken:
 
         All who come while a sign in is under way share its outcome, its failure included: with
         five sign-ins a minute for a whole organization, one wrong key asks once.
+
+        Raises:
+            DeadlineError: If the budget holds the sign in for longer than the caller has time.
+            ConfigurationError: If the client is closed meanwhile.
         """
-        current = self.current()
-        if current is not None:
-            return current
-        failures = self._failures
-        async with self._lock:
+        while True:
             current = self.current()
             if current is not None:
                 return current
-            if failures != self._failures and self._last_failure is not None:
-                raise copy.copy(self._last_failure) from self._last_failure.__cause__
-            return await (self._renew() if self._tokens is None else self._share(self._tokens))
+            held = self._held()
+            if anyio.current_time() + held > anyio.current_effective_deadline():
+                raise DeadlineError(endpoint="sign_in", retry_after=held)
+            if self._closed:
+                raise ConfigurationError("the client is closed; make a new one")
+            signing = self._signing
+            if signing is None:
+                work = self._renew() if self._tokens is None else self._share(self._tokens)
+                signing = self._signing = asyncio.get_running_loop().create_task(work)
+                signing.add_done_callback(self._signed_in)
+            await asyncio.wait({signing})  # which, unlike to await it, does not cancel it
+            if not signing.cancelled():
+                if (error := signing.exception()) is not None:
+                    # A copy for each: the traceback would keep all that a caller works with alive.
+                    raise copy.copy(error) from error.__cause__
+                return signing.result()
 
     def refused(self, refused: Mapping[str, str], /) -> bool:
         """Drop the token if it is still the refused one; a late 401 leaves a fresh one alone."""
@@ -243,6 +270,19 @@ class SignedInToken:
     def secrets(self) -> tuple[str, ...]:
         """The key, the current token, and the one before: answers to it may be on their way."""
         return (self._api_key, self._token, self._token_before)
+
+    async def aclose(self) -> None:
+        """Leave no task behind; a sign in that is under way is given up."""
+        self._closed = True
+        signing = self._signing
+        if signing is not None and signing.get_loop() is asyncio.get_running_loop():
+            signing.cancel()
+            await asyncio.wait({signing})
+
+    def _signed_in(self, signing: asyncio.Task[Mapping[str, str]]) -> None:
+        self._signing = None
+        if not signing.cancelled():
+            signing.exception()  # it has been seen, whether or not anybody still waits for it
 
     async def _share(self, tokens: Tokens) -> Mapping[str, str]:
         """Take the token that is kept, or sign in for all; if others do, wait for theirs."""
@@ -278,16 +318,7 @@ class SignedInToken:
         return headers
 
     async def _renew(self) -> Mapping[str, str]:
-        try:
-            answer = await self._sign_in()
-        except DeadlineError:
-            raise  # the deadline is this caller's own: the next one signs in
-        except AmigoError as error:
-            self._failures += 1
-            # A copy: the traceback would keep all that the caller works with alive.
-            self._last_failure = copy.copy(error)
-            self._last_failure.__cause__ = error.__cause__
-            raise
+        answer = await self._sign_in()
         expires_at = answer.expires_at.timestamp()
         life = expires_at - self._clock.now()
         # A token that comes expired is a sign of broken clocks: use it until it is refused.

@@ -11,6 +11,7 @@ unless logging is set up.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -266,7 +267,9 @@ Emit: TypeAlias = Callable[[Event], None]
 class Events:
     """Hands each event to every listener.
 
-    A listener that raises harms nobody: the error goes to the logger ``amigo_async``.
+    A listener that raises harms nobody: the error goes to the logger ``amigo_async``. What asks
+    the program to end, `KeyboardInterrupt` and `SystemExit`, does end it, but not in the middle of
+    what tells the event: the event loop raises it, once the step that is under way is done.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
@@ -278,7 +281,9 @@ class Events:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001  # the listener is the user's: anything can come
+            except (KeyboardInterrupt, SystemExit) as error:
+                asyncio.get_running_loop().call_soon(_raise, error)
+            except BaseException:  # noqa: BLE001  # the listener is the user's: anything can come
                 _log.exception("an on_event listener failed on %s", type(event).__name__)
 
     @contextmanager
@@ -289,6 +294,10 @@ class Events:
             yield
         finally:
             self._listeners.remove(listener)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _write(event: Event) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
 from amigo_async.events import Event
-from amigo_async.limits import Budget, Gate, Told
+from amigo_async.limits import Gate, Told
+from amigo_async.limits.courtesy import CourteousBudget
 from amigo_async.limits.shared import SharedGate
 from amigo_async.testing import VirtualTimeLoop
 
@@ -67,7 +68,7 @@ class Service:
     def _expire(self) -> None:
         now = self.now()
         if self.mode == "sliding":
-            self._used = [t for t in self._used if t > now - self.window]
+            self._used = [t for t in self._used if t + self.window > now]
         elif now >= self._window_began + self.window:
             self._used = []
             self._window_began = now
@@ -95,9 +96,9 @@ class Service:
         self, gate: Gate | SharedGate, emit: Callable[[Event], None] = lambda _: None
     ) -> None:
         """Call through `gate` until not refused."""
-        again = False
+        turn: int | None = None
         while True:
-            with await gate.enter(emit, again=again) as permit:
+            with await gate.enter(emit, turn=turn) as permit:
                 await asyncio.sleep(self.latency / 2)
                 admitted = self.count()
                 told, pause = self.told(), self.pause() if not admitted else 0.0
@@ -108,8 +109,8 @@ class Service:
                     return
                 self.refused.append(self.now())
                 permit.refused(pause)
-            again = True
+                turn = permit.turn
 
 
 def gate(limit: int) -> Gate:
-    return Gate("create", Budget(limit))
+    return Gate("create", CourteousBudget(limit))

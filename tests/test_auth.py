@@ -48,6 +48,7 @@ class Service:
     def __init__(self, *answers: float | AmigoError) -> None:
         self.answers = list(answers)
         self.asked = 0
+        self.held = 0.0
         self.clock = ServerClock()
         self.arrived = anyio.Event()
         self.go_on = anyio.Event()
@@ -73,7 +74,7 @@ class Service:
 
 
 def token_of(service: Service) -> SignedInToken:
-    return SignedInToken(service.sign_in, service.clock, "the-api-key")
+    return SignedInToken(service.sign_in, service.clock, "the-api-key", lambda: service.held)
 
 
 def bearer(number: int) -> dict[str, str]:
@@ -216,30 +217,67 @@ async def test_a_failure_that_is_remembered_keeps_nothing_of_its_caller_alive() 
 
 
 async def test_a_deadline_is_the_callers_own() -> None:
-    """Who waited with more time than the one who asked signs in for himself."""
-    service = Service(DeadlineError(endpoint="sign_in", retry_after=9.0), 3600)
+    """Who has no time for what the budget holds is told at once, and the others go on."""
+    service = Service(3600)
     token = token_of(service)
-    hurried, *others = await gather(token, 10)
-    assert isinstance(hurried, DeadlineError)
-    assert others == [bearer(2)] * 9
-    assert service.asked == 2
+    service.held = 9.0
+    with pytest.raises(DeadlineError) as caught, anyio.fail_after(8.0):
+        await token.headers()
+    assert (caught.value.endpoint, caught.value.retry_after) == ("sign_in", 9.0)
+    assert service.asked == 0
+    with anyio.fail_after(10.0):
+        assert await token.headers() == bearer(1)
 
 
-async def test_a_cancelled_leader_hands_over() -> None:
+async def test_the_sign_in_belongs_to_nobody() -> None:
+    """It goes on when the one leaves who was the first to need it, and also when all have left."""
     service = Service(3600)
     token = token_of(service)
     service.hold()
-    leader = asyncio.create_task(token.headers())
+    callers = [asyncio.create_task(token.headers()) for _ in range(6)]
     await service.arrived.wait()
-    followers = [asyncio.create_task(token.headers()) for _ in range(5)]
     await settle()
-    leader.cancel()
+    for leaving in (callers[:1], callers[1:]):
+        for caller in leaving:
+            caller.cancel()
+        await settle()
+        assert all(caller.cancelled() for caller in leaving)
+    late = asyncio.create_task(token.headers())
     await settle()
-    assert leader.cancelled()
-    assert service.asked == 2
     service.go_on.set()
-    assert await asyncio.gather(*followers) == [bearer(2)] * 5
-    assert service.asked == 2
+    assert await late == bearer(1)
+    assert service.asked == 1
+
+
+async def test_a_sign_in_that_failed_unheard_is_nobodys() -> None:
+    """Nobody is told, not even the event loop, and the next one signs in."""
+    service = Service(LOST, 3600)
+    token = token_of(service)
+    service.hold()
+    caller = asyncio.create_task(token.headers())
+    await service.arrived.wait()
+    caller.cancel()
+    await settle()
+    service.go_on.set()
+    await settle()
+    gc.collect()
+    assert await token.headers() == bearer(2)
+
+
+async def test_closing_leaves_no_sign_in_behind_and_tells_who_waits() -> None:
+    service = Service(3600)
+    token = token_of(service)
+    service.hold()
+    before = asyncio.all_tasks()
+    caller = asyncio.create_task(token.headers())
+    await service.arrived.wait()
+    await token.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        await caller
+    assert asyncio.all_tasks() == before
+    with pytest.raises(ConfigurationError, match="closed"):
+        await token.headers()
+    assert service.asked == 1
 
 
 async def test_a_cancelled_follower_disturbs_nobody() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
-from amigo_async.limits import Budget, Gate, Gates, Told, forget
+from amigo_async.limits import Gate, Gates, Told, forget
+from amigo_async.limits.courtesy import CourteousBudget
 from tests.service import Service, gate, run
 
 
@@ -69,6 +70,7 @@ def test_with_others_spending_at_random_few_are_refused_and_none_is_lost(
 ) -> None:
     service = Service(20, mode="fixed" if mode == "fixed" else "sliding")
     chance = random.Random(seed)
+    random.seed(seed)  # the dice of those who take turns with others
 
     async def others() -> None:
         while True:
@@ -86,7 +88,7 @@ def test_with_others_spending_at_random_few_are_refused_and_none_is_lost(
     run(main)
     assert len(service.admitted) == 60
     assert service.foreign > 0
-    assert len(service.refused) <= 1  # of 60: less than 3%
+    assert len(service.refused) <= 2  # of 60, though others take half of it whenever they like
 
 
 def test_a_refusal_holds_everybody_and_nobody_stampedes_after_it() -> None:
@@ -101,7 +103,7 @@ def test_a_refusal_holds_everybody_and_nobody_stampedes_after_it() -> None:
         return len(service.refused)
 
     refused = run(main)
-    assert refused == 15  # all were on the wire: Remaining had told of room for 19
+    assert refused == 3  # Remaining had told of room for 19, of which a part was taken at first
     assert len(service.admitted) == 16
     reopened = [at for at in admitted_after(service) if at > 1.0]
     assert reopened[0] >= 60.0
@@ -171,10 +173,10 @@ def test_a_permit_of_which_nothing_is_told_counts_as_spent() -> None:
         create = gate(20)
         now = asyncio.get_running_loop().time()
         with await create.enter(lambda _: None) as permit:
-            permit.answered(Told(20, 5, now + 60, now + 60))
+            permit.answered(Told(20, 19, now + 60, now + 60))
         with pytest.raises(ZeroDivisionError), await create.enter(lambda _: None):
             raise ZeroDivisionError
-        assert create.budget.remaining == 4
+        assert create.budget.remaining == 18
         assert create.budget.in_flight == 0
 
     run(main)
@@ -263,13 +265,18 @@ def test_what_was_spent_is_remembered_by_the_next_event_loop() -> None:
     forget()
 
     async def spend() -> None:
-        create = Gates("https://api.example", "acme").of("create", 20)
+        gates = Gates("https://api.example", "acme")
+        create = gates.of("create", 20)
         now = asyncio.get_running_loop().time()
         with await create.enter(lambda _: None) as permit:
             permit.answered(Told(20, 0, now + 3600, now + 3600))
+        await gates.aclose()
 
     async def look() -> int | None:
-        return Gates("https://api.example", "acme").of("create", 20).budget.remaining
+        gates = Gates("https://api.example", "acme")
+        remaining = gates.of("create", 20).budget.remaining
+        await gates.aclose()
+        return remaining
 
     asyncio.run(spend())
     assert asyncio.run(look()) == 0
@@ -342,10 +349,10 @@ def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
         async def call(at: float) -> None:
             await asyncio.sleep(at)
             came = loop.time()
-            again = False
+            turn: int | None = None
             while True:
-                with await create.enter(lambda _: None, again=again) as permit:
-                    if not again:
+                with await create.enter(lambda _: None, turn=turn) as permit:
+                    if turn is None:
                         went.append((loop.time(), came))
                     await asyncio.sleep(latency)
                     if service.count():
@@ -353,7 +360,7 @@ def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
                         return
                     service.refused.append(loop.time())
                     permit.refused(service.pause())
-                again = True
+                    turn = permit.turn
 
         for at, count in others:
             for _ in range(count):
@@ -381,7 +388,7 @@ def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
 
 def test_without_waiting_there_is_a_permit_only_where_nobody_waits() -> None:
     async def main() -> None:
-        list_ = Gate("list", Budget(1))
+        list_ = Gate("list", CourteousBudget(1))
         with anyio.move_on_after(1.0):
             first = list_.enter_nowait()
             assert first is not None

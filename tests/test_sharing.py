@@ -254,7 +254,7 @@ async def test_records_expire_by_themselves_and_name_no_user(
         names = [name.decode() for name in await redis.keys()]
         assert len(names) == 3
         for name in names:
-            assert name.startswith("amigo_async:1:")
+            assert name.startswith("amigo_async:2:")
             assert 0 < await redis.ttl(name) <= 7200
             assert sandbox.user_id not in name
             assert sandbox.api_key_id not in name
@@ -548,7 +548,7 @@ async def test_a_token_that_is_left_just_before_the_claim_is_taken() -> None:
         raise AssertionError
 
     tokens = Tokens()
-    auth = SignedInToken(sign_in, ServerClock(), "key", tokens)
+    auth = SignedInToken(sign_in, ServerClock(), "key", lambda: 0.0, tokens)
     assert (await auth.headers())["Authorization"] == "Bearer theirs"
     assert tokens.claimed == 0
 

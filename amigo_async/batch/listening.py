@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from amigo_async.events import Event, Events
 from amigo_async.shield import finish
@@ -35,7 +35,7 @@ class Listening:
         self._on_event = on_event
         self._set_ids = set_ids
         self._run_ids: set[str] = set()
-        self._heard: asyncio.Queue[Coroutine[Any, Any, None] | None] = asyncio.Queue()
+        self._heard: asyncio.Queue[Awaitable[None] | None] = asyncio.Queue()
 
     @asynccontextmanager
     async def open(self, events: Events) -> AsyncIterator[None]:
@@ -56,14 +56,19 @@ class Listening:
             run_id is None or run_id in self._run_ids
         ):
             told = self._on_event(event)
-            if inspect.iscoroutine(told):
+            if inspect.isawaitable(told):
                 self._heard.put_nowait(told)
 
     async def _await_heard(self) -> None:
         while (told := await self._heard.get()) is not None:
             try:
                 await told
-            except Exception:  # noqa: BLE001  # the listener is the user's: anything can come
+            except (KeyboardInterrupt, SystemExit):
+                raise  # the program is asked to end
+            except BaseException:  # the listener is the user's: anything can come
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # it is this task that is cancelled, not something the listener awaits
                 _log.exception("an on_event listener failed")
 
     async def _catch_up(self, awaiting: asyncio.Task[None]) -> None:
@@ -72,5 +77,5 @@ class Listening:
         await asyncio.wait({awaiting})
         while not self._heard.empty():
             told = self._heard.get_nowait()
-            if told is not None:
+            if inspect.iscoroutine(told):
                 told.close()

@@ -10,6 +10,8 @@ from typing import Annotated, Final, Self
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from amigo_async.wire.headers import LONGEST_WAIT
+
 # The window of the documented limits, in seconds.
 WINDOW: Final = 60.0
 
@@ -55,6 +57,8 @@ class Snapshot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     calls: int
     scout: int | None
     scout_until: float | None
+    unanswered: list[float] = []
+    denied_until: float | None = None
 
 
 class Budget:
@@ -68,6 +72,10 @@ class Budget:
     Without headers the calls of the last minute are counted. A refusal then shows that there is
     less than documented: what went through in the minute before becomes the limit, and grows by a
     quarter with each minute without a refusal until it is the documented one again.
+
+    A call that was sent and not answered may have been counted by the service, so it is counted
+    here: in what is left where that is known, and for a minute where nothing is known. Callers
+    that give up on every call that goes ahead cannot spend more than a window allows.
 
     Event loops in different threads may share it; whoever uses it holds its `lock` meanwhile.
 
@@ -102,6 +110,10 @@ class Budget:
         self._calls = 0
         self._scout: int | None = None
         self._scout_until = _NEVER
+        # When calls that may have been counted were lost while nothing was known of the window.
+        self._unanswered: deque[float] = deque()
+        # Until when the service refuses, by its own word, if that is longer than anybody waits.
+        self._denied_until = _NEVER
 
     @classmethod
     def restored(cls, documented: int, kept: Snapshot) -> Self:
@@ -115,6 +127,8 @@ class Budget:
         budget._refusals, budget._known, budget._calls = kept.refusals, kept.known, kept.calls
         budget._scout = kept.scout
         budget._scout_until = _NEVER if kept.scout_until is None else kept.scout_until
+        budget._unanswered = deque(kept.unanswered)
+        budget._denied_until = _NEVER if kept.denied_until is None else kept.denied_until
         return budget
 
     def snapshot(self) -> Snapshot:
@@ -133,7 +147,19 @@ class Budget:
             calls=self._calls,
             scout=self._scout,
             scout_until=_finite(self._scout_until),
+            unanswered=list(self._unanswered),
+            denied_until=_finite(self._denied_until),
         )
+
+    def matters_until(self) -> float:
+        """Until when it makes a difference to know what this budget knows."""
+        known = [self._closed_until, self._denied_until]
+        known += [calls[-1] + WINDOW for calls in (self._spent, self._unanswered) if calls]
+        if self._told is not None:
+            known.append(self._told.turns_at)
+        if math.isfinite(self._grows_at):
+            known.append(self._grows_at)
+        return max(known)
 
     def room(self, now: float) -> int:
         """How many calls may go."""
@@ -151,7 +177,7 @@ class Budget:
             return self._closed_until
         if not self._known:
             if self._scout is None:
-                return now
+                return self._scout_may_go_at(now)
             # All that may go without its answer have gone, after that: look again in a while.
             return self._scout_until if now < self._scout_until else now + PATIENCE
         if self._told is not None:
@@ -170,8 +196,17 @@ class Budget:
                 windows + 1
             )
         if not self._known and now >= self._closed_until:
-            return now + (ahead // self.limit) * self._window
+            return self._scout_may_go_at(now) + (ahead // self.limit) * self._window
         return self.opens_at(now) + (missing // self.limit) * self._window
+
+    def denied_for(self, now: float) -> float | None:
+        """For how many seconds the service refuses by its own word; None if that can be waited for.
+
+        A pause longer than `LONGEST_WAIT` may be meant, or be a broken header. So nobody waits for
+        its end; one call a window asks again, and the others are told at once.
+        """
+        left = self._denied_until - now
+        return left if left > LONGEST_WAIT else None
 
     def try_take(self, now: float) -> int | None:
         """Let a call go if there is room, and number it; None if there is not."""
@@ -189,6 +224,7 @@ class Budget:
         """A call that went was answered, and not refused."""
         self._is_back(call)
         self._refusals = 0
+        self._denied_until = _NEVER
         if now < self._closed_until:
             return  # sent before the refusal: what it tells is older
         if told is not None:
@@ -197,6 +233,8 @@ class Budget:
             self._told = replace(self._told, remaining=self._told.remaining - 1)
         else:
             self._blind = self._known = True
+            self._spent.extend(self._unanswered)
+            self._unanswered.clear()
             self._spent.append(now)
 
     def refused(self, now: float, call: int, pause: float | None) -> None:
@@ -216,6 +254,11 @@ class Budget:
         least = min(WINDOW, _LEAST_PAUSE * 2.0 ** min(self._refusals - 1, 10))
         if pause is None:
             pause = self._spent[0] + WINDOW - now if self._blind and self._spent else 0.0
+        else:
+            self._unanswered.clear()  # counted or not: after this pause there is room
+        if pause > LONGEST_WAIT:
+            self._denied_until = max(self._denied_until, now + pause)
+            pause = WINDOW
         self._closed_until = max(self._closed_until, now + max(pause, least))
         self._grows_at = self._closed_until + WINDOW
         self._forget()
@@ -225,8 +268,16 @@ class Budget:
         self._is_back(call)
         if self._told is not None:
             self._told = replace(self._told, remaining=self._told.remaining - 1)
-        elif self._blind:
+        elif self._known:
             self._spent.append(now)
+        else:
+            self._unanswered.append(now)
+
+    def lose_all(self, now: float) -> None:
+        """Nobody waits any more for the calls in flight: they may have been counted."""
+        self._scout = None
+        while self.in_flight:
+            self.lost(now, 0)
 
     def returned(self, call: int) -> None:
         """A call that was let go has not been sent."""
@@ -255,8 +306,12 @@ class Budget:
 
     def _room_for_scout(self, now: float) -> int:
         if self._scout is None:
-            return 1
-        return max(0, self.limit - self.in_flight) if now >= self._scout_until else 0
+            return 1 if len(self._unanswered) < self.limit else 0
+        left = self.limit - self.in_flight - len(self._unanswered)
+        return max(0, left) if now >= self._scout_until else 0
+
+    def _scout_may_go_at(self, now: float) -> float:
+        return now if len(self._unanswered) < self.limit else self._unanswered[0] + WINDOW
 
     def _learn(self, now: float, told: Told) -> None:
         """Believe `told`, unless it is of a window that has turned, or older than what is known."""
@@ -274,13 +329,15 @@ class Budget:
         self._window = max(self._window, told.turns_at - now)
         self._told, self._known, self._blind = told, True, False
         self._spent.clear()
+        self._unanswered.clear()
 
     def _pass_time(self, now: float) -> None:
         """Forget what is over: a window that has turned, calls of more than a minute ago."""
         if self._told is not None and now >= self._told.turns_at:
             self._forget()
-        while self._spent and self._spent[0] + WINDOW <= now:
-            self._spent.popleft()
+        for calls in (self._spent, self._unanswered):
+            while calls and calls[0] + WINDOW <= now:
+                calls.popleft()
         if self._blind and now >= self._grows_at:
             self.limit = min(self._documented, self.limit + max(1, self.limit // 4))
             self._grows_at = now + WINDOW if self.limit < self._documented else math.inf

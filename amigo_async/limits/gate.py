@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
@@ -44,11 +43,28 @@ class BudgetState(Struct, frozen=True):
     turns_in: float | None
 
 
+class DeniedError(Exception):
+    """The service has refused for longer than anybody waits; nothing was sent.
+
+    Attributes:
+        retry_after: Seconds until it has room again, by its own word.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
 class Permit(Struct, eq=False):
-    """Leave to send one request; what came of it has to be told, and is `lost` otherwise."""
+    """Leave to send one request; what came of it has to be told, and is `lost` otherwise.
+
+    Attributes:
+        turn: Its place among all that came to the gate: the lower comes first.
+    """
 
     _gate: Gate
     _call: int
+    turn: int
     _open: bool = True
 
     def __enter__(self) -> Self:
@@ -66,7 +82,10 @@ class Permit(Struct, eq=False):
 
     def answered(self, told: Told | None) -> None:
         """The request was answered; `told` is what the answer told of the budget."""
+        unknown = self._gate.budget.scouting
         self._settle(self._gate.budget.answered, self._gate.time(), self._call, told)
+        if unknown and not self._gate.budget.scouting:
+            self._gate.send_away()
 
     def refused(self, pause: float | None) -> None:
         """The request was refused; `pause` is for how many seconds, None where not told."""
@@ -105,10 +124,9 @@ class Gate:
         self.endpoint = endpoint
         self.budget = budget
         self._loop = ref(asyncio.get_running_loop())
-        self._waiting: OrderedDict[int, _Waiter] = OrderedDict()
+        self._waiting: dict[int, _Waiter] = {}  # by turn, in order
         self._untold: list[int] = []
-        self._numbers = itertools.count()
-        self._before = itertools.count(-1, -1)
+        self._turns = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
 
     def enter_nowait(self) -> Permit | None:
@@ -116,15 +134,16 @@ class Gate:
         if self._waiting:
             return None
         call = self._try_take(self.time())
-        return None if call is None else Permit(self, call)
+        return None if call is None else Permit(self, call, next(self._turns))
 
-    async def enter(self, emit: Emit, *, again: bool = False) -> Permit:
+    async def enter(self, emit: Emit, *, turn: int | None = None) -> Permit:
         """Wait for room.
 
         Args:
             emit: Hears a `LimitHeld` if it takes a while.
-            again: The request was let through before and refused: it goes before those that
-                have come since.
+            turn: That of the permit with which the request was refused: it keeps its place, before
+                those that have come since and behind those that came before it. None for one that
+                comes for the first time.
 
         Returns:
             A permit, to be used as a context manager around the request.
@@ -132,26 +151,37 @@ class Gate:
         Raises:
             DeadlineError: If there cannot be room before the deadline of the surrounding anyio
                 scopes.
+            DeniedError: If the service has refused for longer than anybody waits.
         """
         now = self.time()
-        ahead = 0 if again else len(self._waiting)
+        came_before = turn is not None
+        if turn is None:
+            turn, ahead = next(self._turns), len(self._waiting)
+        else:
+            ahead = sum(other < turn for other in self._waiting)
         if not ahead and (call := self._try_take(now)) is not None:
-            return Permit(self, call)
+            return Permit(self, call, turn)
         waiter = _Waiter(
             asyncio.get_running_loop().create_future(), emit, anyio.current_effective_deadline()
         )
         self._check(waiter, now, ahead)
-        number = next(self._before) if again else next(self._numbers)
-        self._waiting[number] = waiter
-        if again:
-            self._waiting.move_to_end(number, last=False)
-        self._untold.append(number)
+        self._waiting[turn] = waiter
+        if came_before:
+            self._waiting = dict(sorted(self._waiting.items()))  # no turn is there twice
+        self._untold.append(turn)
         self._set_timer()
         try:
             return await waiter.future
         except BaseException:  # whatever ends the wait, the place is given back
-            self._leave(number, waiter.future)
+            self._leave(turn, waiter.future)
             raise
+
+    def held(self) -> float:
+        """For how many seconds the next call is held at the least; 0 while one is under way."""
+        if self.budget.in_flight and not self._waiting:
+            return 0.0
+        now = self.time()
+        return max(0.0, self._earliest(now, 0) - now)
 
     def time(self) -> float:
         """The time on the clock of the gate's loop."""
@@ -164,12 +194,13 @@ class Gate:
             return
         now = self.time()
         while self._waiting and (call := self._try_take(now)) is not None:
-            _, waiter = self._waiting.popitem(last=False)
+            turn = next(iter(self._waiting))
+            waiter = self._waiting.pop(turn)
             if waiter.future.done():
                 with self.budget.lock:
                     self.budget.returned(call)
             else:
-                waiter.future.set_result(Permit(self, call))
+                waiter.future.set_result(Permit(self, call, turn))
         self._set_timer()
 
     def state(self) -> BudgetState:
@@ -209,29 +240,33 @@ class Gate:
         with self.budget.lock:
             return self.budget.earliest(now, ahead)
 
-    def _leave(self, number: int, future: asyncio.Future[Permit]) -> None:
+    def _leave(self, turn: int, future: asyncio.Future[Permit]) -> None:
         """Give the place of a cancelled waiter, or the permit it just got, to the next."""
-        self._waiting.pop(number, None)
+        self._waiting.pop(turn, None)
         if future.done() and not future.cancelled():
             future.result().unused()
         else:
             self._set_timer()
 
     def _check(self, waiter: _Waiter, now: float, ahead: int) -> None:
+        with self.budget.lock:
+            denied = self.budget.denied_for(now)
+        if denied is not None:
+            raise DeniedError(denied)
         earliest = self._earliest(now, ahead)
         if earliest > waiter.deadline:
             raise DeadlineError(endpoint=self.endpoint, retry_after=earliest - now)
 
     def send_away(self) -> None:
-        """Tell those who cannot get through in time any more, now that a refusal came."""
+        """Tell those who cannot get through in time, now that more is known of the window."""
         now = self.time()
         ahead = 0
-        for number, waiter in list(self._waiting.items()):
+        for turn, waiter in list(self._waiting.items()):
             try:
                 self._check(waiter, now, ahead)
                 ahead += 1
-            except DeadlineError as error:
-                del self._waiting[number]
+            except (DeadlineError, DeniedError) as error:
+                del self._waiting[turn]
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
 
@@ -263,8 +298,8 @@ class Gate:
     def _tell(self, now: float) -> None:
         """Tell those that wait, each once, that they do and for how long."""
         untold, self._untold = self._untold, []
-        for number in untold:
-            waiter = self._waiting.get(number)
+        for turn in untold:
+            waiter = self._waiting.get(turn)
             if waiter is not None:
                 delay = max(0.0, self._earliest(now, len(self._waiting) - 1) - now)
                 waiter.emit(LimitHeld(self.endpoint, delay=delay, queue=len(self._waiting)))

@@ -9,6 +9,7 @@ the shared budget is kept, the gate of the process is all there is.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 from collections.abc import Callable
 from types import TracebackType
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
 from amigo_async.limits.budget import PATIENCE, Budget, Told
-from amigo_async.limits.gate import NOTABLE, BudgetState, Gate, Permit
+from amigo_async.limits.gate import NOTABLE, BudgetState, DeniedError, Gate, Permit
 from amigo_async.limits.gates import Gates
 from amigo_async.limits.leases import LeasedBudget
 from amigo_async.limits.records import Instant, Records, UnavailableError
@@ -43,6 +44,11 @@ class SharedPermit:
         self._reservations = reservations
         self._call = call
         self._open = True
+
+    @property
+    def turn(self) -> int:
+        """As `Permit.turn`."""
+        return self._permit.turn
 
     def __enter__(self) -> Self:
         return self
@@ -88,17 +94,21 @@ class SharedGate:
     def enter_nowait(self) -> None:
         """As `Gate.enter_nowait`; the shared budget is always waited for."""
 
-    async def enter(self, emit: Emit, *, again: bool = False) -> Permit | SharedPermit:
+    def held(self) -> float:
+        """As `Gate.held`."""
+        return self._gate.held()
+
+    async def enter(self, emit: Emit, *, turn: int | None = None) -> Permit | SharedPermit:
         """As `Gate.enter`; the deadline is that of both waits together."""
         while True:
             self._gate.budget.alone = self.reservations.shared
-            permit = await self._gate.enter(emit, again=again)
+            permit = await self._gate.enter(emit, turn=turn)
             try:
-                call = await self.reservations.take(emit)
+                call = await self.reservations.take(emit, permit.turn)
             except UnavailableError:
                 # What the gate let through was not to go at once: it decides alone from now on.
                 permit.unused()
-                again = True
+                turn = permit.turn
                 continue
             except BaseException:
                 permit.unused()
@@ -158,6 +168,7 @@ class _Waiter(Struct, eq=False):
     future: asyncio.Future[int]
     emit: Emit
     deadline: float
+    turn: int
     untold: bool = True
 
 
@@ -198,11 +209,12 @@ class Reservations:
         """How many wait."""
         return len(self._waiting)
 
-    async def take(self, emit: Emit) -> int | None:
+    async def take(self, emit: Emit, turn: int = 0) -> int | None:
         """Wait for a call of the budget.
 
         Args:
             emit: Hears a `LimitHeld` if it takes a while.
+            turn: Its place among the calls of this client: the lower comes first.
 
         Returns:
             The call's number; None where nothing is shared at present.
@@ -210,13 +222,14 @@ class Reservations:
         Raises:
             DeadlineError: If there cannot be one before the deadline of the surrounding anyio
                 scopes.
+            DeniedError: If the service has refused for longer than anybody waits.
             UnavailableError: If the budget was lost while this call waited.
         """
         if not self._records.available:
             return None
         future = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(future, emit, anyio.current_effective_deadline())
-        self._waiting.append(waiter)
+        waiter = _Waiter(future, emit, anyio.current_effective_deadline(), turn)
+        bisect.insort(self._waiting, waiter, key=lambda other: other.turn)
         self._work()
         try:
             return await waiter.future
@@ -291,6 +304,9 @@ class Reservations:
     def _look_ahead(self, budget: Budget, at: Instant) -> None:
         """Tell those who wait that they do, or that they cannot get through in time."""
         ahead = 0
+        denied = budget.denied_for(at.now) if not budget.room(at.now) else None
+        if denied is not None:
+            self._send_away(DeniedError(denied))
         for waiter in tuple(self._waiting):
             delay = budget.earliest(at.now, ahead) - at.now
             if at.asked + delay > waiter.deadline:

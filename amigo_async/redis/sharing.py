@@ -110,7 +110,7 @@ class RedisSharing:
             timeout=self._timeout,
             cooldown=self._cooldown,
         )
-        return _Place(line, f"{self._prefix}:1:", self._cipher, owned=isinstance(self._redis, str))
+        return _Place(line, f"{self._prefix}:2:", self._cipher, owned=isinstance(self._redis, str))
 
     def __repr__(self) -> str:
         """Say where, and no secret."""

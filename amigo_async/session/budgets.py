@@ -24,12 +24,12 @@ def told(response: Response, clock: ServerClock) -> Told | None:
 
 
 def pause(response: Response, clock: ServerClock) -> float | None:
-    """For how many seconds a refusal closes the budget; None where it does not say."""
+    """For how many seconds a refusal closes the budget, as it says; None where it does not say."""
     seconds = read_retry_after(response.headers)
     if seconds is None:
         budget = told(response, clock)
         seconds = None if budget is None else budget.turns_at - response.received
-    return None if seconds is None else min(seconds, LONGEST_WAIT)
+    return seconds
 
 
 def may_be_of_a_proxy(status: int) -> bool:

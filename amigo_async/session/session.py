@@ -21,14 +21,14 @@ from amigo_async.errors import (
     is_transient,
 )
 from amigo_async.events import Events, RequestRetried, SignedIn
-from amigo_async.limits import BudgetState, Gates, Permit
+from amigo_async.limits import BudgetState, DeniedError, Gates, Permit
 from amigo_async.models import SignIn
 from amigo_async.redact import redact_body
 from amigo_async.session import budgets, retry
 from amigo_async.session.failures import bare
 from amigo_async.session.sending import Sender
 from amigo_async.sharing import Shared
-from amigo_async.wire.endpoints import LIST
+from amigo_async.wire.endpoints import LIST, SIGN_IN
 from amigo_async.wire.requests import Request, organization_segment, sign_in
 from amigo_async.wire.responses import Response, api_error, decode_error
 
@@ -54,13 +54,13 @@ class Arrival(Struct, eq=False):
 
     Attributes:
         guard: How its answer is awaited; None for as it comes.
-        refused: Whether the gate let it through before and it was refused.
+        turn: Its place at the gate, where it was let through before and refused; else None.
         lost: Whether an answer was lost, of which it is not known what it was.
         failure: How it has failed without `backoff`, which has yet to hear of it; None for not.
     """
 
     guard: Guard | None = None
-    refused: bool = False
+    turn: int | None = None
     lost: bool = False
     failure: AmigoError | None = None
 
@@ -104,7 +104,9 @@ class Session:
         if isinstance(config.auth, ApiKeyAuth):
             self._key = config.auth
             tokens = None if shared is None else shared.tokens(_holder(config, config.auth))
-            self._auth = SignedInToken(self._sign_in, self.clock, config.auth.api_key, tokens)
+            self._auth = SignedInToken(
+                self._sign_in, self.clock, config.auth.api_key, self._sign_in_held, tokens
+            )
         else:
             self._auth = GivenToken(config.auth, config.organization_id)
         self._once = self._with_refusals(self._authorized)
@@ -151,8 +153,9 @@ class Session:
         return cast(T, await self._once(request, decode, Arrival(guard)))
 
     async def aclose(self) -> None:
-        """Leave what is shared."""
+        """Leave what is shared, and no task behind."""
         self._sender.close()
+        await self._auth.aclose()
         await self._gates.aclose()
         if self._shared is not None:
             await self._shared.aclose()
@@ -185,6 +188,10 @@ class Session:
         self._events.emit(SignedIn(expires_in=max(0.0, life)))
         return answer
 
+    def _sign_in_held(self) -> float:
+        """For how many seconds its budget holds a sign in at the least; 0 if one is under way."""
+        return self._gates.of(SIGN_IN.name, SIGN_IN.limit).held()
+
     async def _with_key(
         self, request: Request, decode: Callable[[bytes], SignIn], arrival: Arrival
     ) -> SignIn:
@@ -197,9 +204,14 @@ class Session:
         """Send through the gate, with `key` or the token that is valid when it opens."""
         endpoint = request.endpoint
         gate = self._gates.of(endpoint.name, endpoint.limit)
-        permit: Permit | SharedPermit | None = gate.enter_nowait()
+        permit: Permit | SharedPermit | None = None
+        if arrival.turn is None:
+            permit = gate.enter_nowait()
         if permit is None:
-            permit = await gate.enter(self._events.emit, again=arrival.refused)
+            try:
+                permit = await gate.enter(self._events.emit, turn=arrival.turn)
+            except DeniedError as error:
+                raise _denied(request, error) from None
         with permit:
             headers = key or self._auth.current()
             if headers is None:
@@ -215,9 +227,9 @@ class Session:
             except ConfigurationError:  # the client was closed meanwhile
                 permit.unused()
                 raise
-            arrival.refused = response.status == 429
+            arrival.turn = permit.turn if response.status == 429 else None
             arrival.lost |= response.status >= 500 or response.status == 408
-            if arrival.refused:
+            if arrival.turn is not None:
                 permit.refused(budgets.pause(response, self.clock))
                 return headers, response
             told = budgets.told(response, self.clock)
@@ -285,6 +297,17 @@ class Session:
                 reason=str(details["exception"]),
             )
         )
+
+
+def _denied(request: Request, error: DeniedError) -> RateLimitError:
+    """What the service said to an earlier request, and holds for this one, which was not sent."""
+    return RateLimitError(
+        method=request.endpoint.method,
+        path=request.path,
+        status=429,
+        detail="this is what the service said before, so nothing was sent",
+        retry_after=error.retry_after,
+    )
 
 
 def _gates(config: Configuration, shared: Shared | None, lease: float) -> Gates | SharedGates:
