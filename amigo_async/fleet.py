@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -38,6 +39,7 @@ from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError, Jo
 from amigo_async.events import ArtifactProgress, Event
 from amigo_async.gate import Gate
 from amigo_async.starting import OnConflict
+from amigo_async.threads import in_thread
 from amigo_async.wire.requests import organization_segment
 
 Connect: TypeAlias = Callable[[str], AmigoClient]
@@ -228,7 +230,7 @@ async def carry_out(assignment: Assignment, report: Callable[[Event], None]) -> 
 async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) -> JobResult:
     job = assignment.job
     home = Path(assignment.folder) / organization_segment(job.organization_id)
-    await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+    await in_thread(partial(home.mkdir, parents=True, exist_ok=True))
 
     def on_event(event: Event) -> None:
         if not isinstance(event, ArtifactProgress):
@@ -267,7 +269,7 @@ async def _collect(job: FleetJob, batch: Batch, put: Put | None) -> JobResult:
             values[run_id] = await _call(put, outcome, path)
         except Exception as error:  # noqa: BLE001  # the user's: it concerns this artifact alone
             failed[run_id] = error
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        await in_thread(partial(path.unlink, missing_ok=True))
     result = batch.result()
     if put is not None:
         outcomes = [_without_file(outcome, failed) for outcome in result.outcomes]

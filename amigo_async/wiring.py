@@ -124,6 +124,7 @@ class Wiring:
             self.connections.store,
             allow_http=self.config.base_url.startswith("http:"),
             proxy=self.connections.store_proxy,
+            connection=self.connections.store_connection,
         )
         return Artifacts(
             open=store.open,

@@ -308,8 +308,6 @@ async def session(wire: Wire, **connector: Any) -> AsyncIterator[aiohttp.ClientS
         connector=aiohttp.TCPConnector(resolver=_Resolver(wire), use_dns_cache=False, **settings),
         trace_configs=[trace],
     ) as http:
-        # As the client does with a session of its own: aiohttp is not to send again by itself.
-        http._retry_connection = False
         yield http
 
 

@@ -13,6 +13,7 @@ import aiohttp
 import yarl
 from amigo_sdk.generated import model as official
 
+from amigo_async.session.aiohttp_compat import without_replay
 from amigo_async.testing import Permission, Sandbox
 
 RUNS = "simulation/unit_test_set_run/"
@@ -150,10 +151,11 @@ async def serving(**settings: Any) -> AsyncIterator[Caller]:
         timeout = aiohttp.ClientTimeout(total=None)
         # What the store sends is looked at as it is sent.
         session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
-        # A request that failed is not to be sent again behind our back.
-        session._retry_connection = False
-        async with session as http:
+        async with session:
+            # A request that failed is not to be sent again behind our back.
+            http = without_replay(session)
             yield Caller(sandbox, http, sandbox.issue_token())
+            http.detach()
 
 
 async def sleep(seconds: float) -> None:

@@ -42,7 +42,7 @@ from amigo_async.events import (
     RunStarted,
     SignedIn,
 )
-from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
+from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
 from amigo_async.testing.simulation import Outcome
 from tests.small_api import RESULT, SPEC, SmallApi
 
@@ -444,11 +444,71 @@ async def test_a_listener_that_raises_or_never_ends_harms_nobody(
     async def never_ending(_: Event) -> None:
         await anyio.sleep_forever()
 
-    for listener in (raising, raising_later, never_ending):
+    def asking_what_was_cancelled(_: Event) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        future.result()
+
+    async def asking_it_later(event: Event) -> None:
+        asking_what_was_cancelled(event)
+
+    def failing_a_test(_: Event) -> None:
+        pytest.fail("which is no Exception")
+
+    async def failing_it_later(event: Event) -> None:
+        failing_a_test(event)
+
+    heard: list[str] = []
+
+    async def raising_at_first(event: Event) -> None:
+        heard.append(type(event).__name__)
+        if len(heard) == 1:
+            raise asyncio.CancelledError
+
+    listeners: list[Any] = [
+        raising,
+        raising_later,
+        never_ending,
+        asking_what_was_cancelled,
+        asking_it_later,
+        failing_a_test,
+        failing_it_later,
+        raising_at_first,
+    ]
+    for listener in listeners:
         result = await client.run_many([sandbox.add_set(SHORT)], on_event=listener)
         assert result.passed
-    assert "ZeroDivisionError" in caplog.text
+    for error in ("ZeroDivisionError", "CancelledError", "which is no Exception"):
+        assert error in caplog.text
+    assert (heard[0], heard[-1]) == ("RunStarted", "RunFinished")
     assert our_tasks() == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_listener_can_end_the_program(
+    error: type[BaseException], later: bool, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    started: list[str] = []
+
+    def listener(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            started.append(event.unit_test_set_id)
+            raise error
+
+    async def listener_later(event: Event) -> None:
+        listener(event)
+
+    async def main() -> None:
+        async with Sandbox(plan=LONG) as sandbox, sandbox.client() as client:
+            on_event = listener_later if later else listener
+            await client.run_many(sandbox.add_sets(3), journal=journal, on_event=on_event)
+
+    with pytest.raises(error), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+    assert started
+    assert all(set_id in journal.read_text() for set_id in started)  # to be looked for
 
 
 # --- journals ---

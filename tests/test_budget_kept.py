@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from amigo_async import AmigoClient, CreatedRun
+from amigo_async import AmigoClient, BearerAuth, CreatedRun
+from amigo_async.errors import (
+    ConfigurationError,
+    ConflictError,
+    DeadlineError,
+    NotFoundError,
+    RateLimitError,
+    TransportError,
+)
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
 pytestmark = pytest.mark.anyio
@@ -179,3 +191,210 @@ async def test_the_error_of_a_proxy_does_not_tell_that_there_are_no_headers() ->
         sandbox.fault("create", Fault.delay(5.0), times=20)
         result = await client.run_many(sandbox.add_sets(25), timeout=40)
         assert result.passed
+
+
+def most_in_a_window(sandbox: Sandbox, route: str, window: float = 60.0) -> int:
+    """How many requests of a route came within one window at the most, wherever it begins."""
+    times = [request.time for request in sandbox.requests if request.route == route]
+    return max(sum(begin <= at < begin + window for at in times) for begin in times)
+
+
+async def test_calls_that_were_sent_and_left_are_counted(sandbox: Sandbox) -> None:
+    """Each caller leaves before it is answered, so nothing is ever told of the window."""
+    sandbox.faults_at_random("list", Fault.delay(1.5, after_work=True), rate=1.0)
+    async with sandbox.client(auth=BearerAuth(sandbox.issue_token())) as client:
+
+        async def hurried() -> None:
+            with suppress(DeadlineError), anyio.move_on_after(0.1):
+                await client.runs.list()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(1200):
+                group.start_soon(hurried)
+                await anyio.sleep(0.1)
+    assert 40 <= most_in_a_window(sandbox, "list") <= 50
+    assert sandbox.count("list", status=429) == 0
+
+
+async def test_calls_whose_answer_is_lost_are_counted_where_nothing_is_told() -> None:
+    async with (
+        Sandbox(rate_limit_headers=None) as sandbox,
+        sandbox.client(max_attempts=1) as client,
+    ):
+        await client.runs.list()
+        sandbox.faults_at_random("list", Fault.drop(after_work=True), rate=1.0)
+        for _ in range(120):
+            with pytest.raises(TransportError):
+                await client.runs.list()
+        assert most_in_a_window(sandbox, "list") == 50
+        assert sandbox.count("list", status=429) == 0
+
+
+async def test_callers_with_little_time_share_a_slow_sign_in_and_spend_no_other(
+    sandbox: Sandbox,
+) -> None:
+    sandbox.faults_at_random("sign_in", Fault.delay(1.5), rate=1.0)
+    served, late = [], 0
+    async with sandbox.client() as client:
+
+        async def hurried() -> None:
+            nonlocal late
+            try:
+                with anyio.fail_after(1.0):
+                    await client.runs.artifacts("0" * 24)
+            except TimeoutError:
+                late += 1
+            except NotFoundError:
+                served.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(hurried)
+                await anyio.sleep(0.2)
+    assert late <= 8
+    assert len(served) >= 92
+    assert sandbox.count("sign_in") == 1
+
+
+async def test_refused_calls_finish_in_the_order_in_which_they_came() -> None:
+    async with Sandbox(plan=LONG, limits={"create": 6}) as sandbox, sandbox.client() as client:
+        first, *ids = sandbox.add_sets(8)
+        await client.runs.create(first)
+        sandbox.fault("create", Fault.status(429, headers={"Retry-After": "5"}), times=5)
+        finished: list[int] = []
+
+        async def create(number: int) -> None:
+            await client.runs.create(ids[number])
+            finished.append(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(7):
+                group.start_soon(create, number)
+                await anyio.sleep(0.001)
+        assert sandbox.count("create", status=429) >= 2
+        assert finished == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("retry_after", ["86400", "4000", "1767355200"])
+async def test_a_pause_longer_than_anybody_waits_is_told_to_everybody_at_once(
+    client: AmigoClient, sandbox: Sandbox, retry_after: str
+) -> None:
+    await client.runs.list()
+    denied = Fault.status(429, headers={"Retry-After": retry_after})
+    sandbox.fault("list", denied, times=2)
+    began = anyio.current_time()
+    waits: list[float] = []
+    for _ in range(6):
+        with pytest.raises(RateLimitError) as caught:
+            await client.runs.list()
+        assert caught.value.retry_after is not None
+        waits.append(caught.value.retry_after)
+    assert anyio.current_time() - began < 1.0
+    assert waits == pytest.approx([float(retry_after)] * 6, abs=1.0)
+    assert sandbox.count("list", status=429) == 1
+    # It may be a broken header: one call a window asks again, whoever is the first to come.
+    await anyio.sleep(61.0)
+    for _ in range(3):
+        with pytest.raises(RateLimitError):
+            await client.runs.list()
+    assert sandbox.count("list", status=429) == 2
+    await anyio.sleep(61.0)
+    await client.runs.list()
+    await client.runs.list()
+
+
+async def test_a_pause_that_can_be_waited_for_is_waited_for(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    sandbox.fault("list", Fault.status(429, headers={"Retry-After": "3600"}))
+    began = anyio.current_time()
+    await client.runs.list()
+    assert anyio.current_time() - began == pytest.approx(3600.0, abs=2.0)
+
+
+async def test_a_request_that_never_left_spends_nothing(
+    sandbox: Sandbox,
+) -> None:
+    resolver = Unreliable()
+    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True)
+    base_url = sandbox.base_url.replace("127.0.0.1", "api.test")
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        sandbox.client(http=http, base_url=base_url, max_attempts=2) as client,
+    ):
+        await client.runs.list()
+        before = client.budgets()["list"].remaining
+        resolver.fails = True
+        with pytest.raises(TransportError) as caught:
+            await client.runs.list()
+        assert not caught.value.sent
+        state = client.budgets()["list"]
+        assert (state.remaining, state.in_flight) == (before, 0)
+
+
+class Unreliable(AbstractResolver):
+    """Knows one address, and sometimes none."""
+
+    fails = False
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if self.fails:
+            raise OSError(None, "Name or service not known")
+        return [
+            ResolveResult(
+                hostname=host,
+                host="127.0.0.1",
+                port=port,
+                family=socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_call_whose_client_is_closed_while_it_waits_gives_its_room_back() -> None:
+    async with Sandbox(limits={"list": 1}) as sandbox, sandbox.client() as other:
+        await other.runs.list()
+        closing = sandbox.client()
+        waiting = asyncio.create_task(closing.runs.list())
+        await anyio.sleep(1.0)
+        assert other.budgets()["list"].waiting == 1
+        await closing.aclose()
+        with pytest.raises(ConfigurationError, match="closed"):
+            await waiting
+        began = anyio.current_time()
+        await other.runs.list()  # nothing was sent in this window, which has room for one
+        assert anyio.current_time() - began < 1.0
+
+
+async def test_a_call_cancelled_while_its_token_is_renewed_gives_its_room_back() -> None:
+    settings: dict[str, Any] = {"limits": {"list": 1}, "token_lifetime": 60.0}
+    async with Sandbox(**settings) as sandbox, sandbox.client() as client:
+        await client.runs.list()
+        sandbox.fault("sign_in", Fault.delay(20.0))
+        waiting = asyncio.create_task(client.runs.list())
+        await anyio.sleep(70.0)  # the window has turned, and the token has expired in the queue
+        assert sandbox.count("sign_in") == 2
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        began = anyio.current_time()
+        await client.runs.list()
+        assert anyio.current_time() - began < 15.0
+        assert (sandbox.count("sign_in"), sandbox.count("list")) == (2, 2)
+
+
+@pytest.mark.parametrize("loss", LOSSES[1:3] + LOSSES[5:7] + [Fault.status(408, after_work=True)])
+async def test_a_cancel_whose_answer_is_lost_is_not_in_conflict_with_itself(
+    client: AmigoClient, sandbox: Sandbox, loss: Fault
+) -> None:
+    created = await client.runs.create(sandbox.add_set(SetPlan(seconds=3600.0, cancel_after=0.0)))
+    sandbox.fault("cancel", loss)
+    await client.runs.cancel(created.simulation_unit_test_set_run_id)
+    assert sandbox.count("cancel") == 2
+    with pytest.raises(ConflictError):
+        await client.runs.cancel(created.simulation_unit_test_set_run_id)

@@ -71,9 +71,10 @@ class Stepped:
 
     def check(self, set_ids: list[str], number: int) -> None:
         assert tasks_of_ours() == []
-        connector = self.client._wiring.connections.api().connector
-        assert connector is not None
-        assert not connector._acquired
+        connections = self.client._wiring.connections
+        for session in (connections.api(), connections.store()):
+            assert session.connector is not None
+            assert not session.connector._acquired
         runs = [run for run in self.sandbox.runs if run.unit_test_set_id in set_ids]
         assert len({run.unit_test_set_id for run in runs}) == len(runs)
         journal = self.folder / f"{number}.jsonl"

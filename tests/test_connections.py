@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import warnings
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import aiohttp
+import anyio
 import pytest
 
 from amigo_async import AmigoClient, BearerAuth
 from amigo_async.errors import ConfigurationError
 from amigo_async.session import Connections
+from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
+from amigo_async.threads import in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -39,9 +47,9 @@ async def test_nothing_is_opened_before_it_is_needed() -> None:
     await connections.aclose()
 
 
-async def test_both_sessions_share_their_connections() -> None:
+async def test_each_session_has_connections_of_its_own() -> None:
     async with opened() as connections:
-        assert connections.store().connector is connections.api().connector
+        assert connections.store().connector is not connections.api().connector
 
 
 async def test_no_cookie_is_kept() -> None:
@@ -56,7 +64,9 @@ async def test_the_store_gets_nothing_of_a_given_session() -> None:
     ) as given:
         connections = Connections(given)
         store = connections.store()
-        assert connections.api() is given
+        assert connections.api().connector is given.connector
+        assert connections.api().headers is given.headers
+        assert connections.api().cookie_jar is given.cookie_jar
         assert store.connector is given.connector
         assert dict(store.headers) == {}
         assert store.auth is None
@@ -67,12 +77,11 @@ async def test_the_store_gets_nothing_of_a_given_session() -> None:
 async def test_own_sessions_are_closed() -> None:
     connections = Connections()
     api, store = connections.api(), connections.store()
-    connector = api.connector
+    connectors = [api.connector, store.connector]
     await connections.aclose()
     assert api.closed
     assert store.closed
-    assert connector is not None
-    assert connector.closed
+    assert all(connector is not None and connector.closed for connector in connectors)
     await connections.aclose()
 
 
@@ -98,7 +107,7 @@ async def test_a_closed_client_says_so() -> None:
 async def test_a_given_session_that_was_closed_is_named() -> None:
     given = aiohttp.ClientSession()
     connections = Connections(given)
-    assert connections.api() is given
+    assert connections.api().connector is given.connector
     await given.close()
     for get in (connections.api, connections.store):
         with pytest.raises(ConfigurationError, match="http: the session given is closed"):
@@ -122,8 +131,98 @@ async def test_a_given_session_with_credentials_is_refused() -> None:
 async def test_a_client_closes_its_own_session_and_leaves_a_given_one() -> None:
     async with aiohttp.ClientSession() as given:
         async with AmigoClient(auth=BearerAuth("t"), organization_id="o", http=given) as client:
-            assert client._wiring.connections.api() is given
+            assert client._wiring.connections.api().connector is given.connector
         assert not given.closed
     async with AmigoClient(auth=BearerAuth("t"), organization_id="o") as client:
         own = client._wiring.connections.api()
     assert own.closed
+
+
+@pytest.mark.parametrize("given", [True, False])
+async def test_streams_that_are_read_slowly_leave_connections_to_the_api(given: bool) -> None:
+    """As many as there are connections, of which each answer costs the API a new one."""
+    limit = 10 if given else 100
+    large = SetPlan(seconds=1.0, artifact=ArtifactPlan(size=4_000_000))
+    async with (
+        Sandbox(plan=large) as sandbox,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=limit, force_close=True)
+        ) as http,
+    ):
+        run_id = sandbox.start_run(sandbox.add_set())
+        async with sandbox.client(http=http if given else None, max_attempts=1) as client:
+            await client.wait_for_completion(run_id, require_artifacts=True)
+
+            async def read_slowly() -> None:
+                async with client.artifacts.stream(run_id) as stream:
+                    async for _ in stream:
+                        await anyio.sleep(3600.0)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(limit):
+                    group.start_soon(read_slowly)
+                await anyio.sleep(100.0)
+                assert sandbox.count("store") == (limit // 2 if given else limit)
+                with anyio.fail_after(1.0):
+                    await client.runs.list()
+                group.cancel_scope.cancel()
+
+
+class Occupied(ThreadPoolExecutor):
+    """The threads of the application, which have other things to do."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> NoReturn:
+        raise AssertionError(f"{fn} was put into a thread of the application")
+
+
+async def test_the_default_threads_of_the_application_are_left_to_it(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_default_executor(Occupied())
+    async with Sandbox(plan=SetPlan(seconds=1.0)) as sandbox:
+        base_url = sandbox.base_url.replace("127.0.0.1", "localhost")
+        async with sandbox.client(base_url=base_url) as client:
+            (set_id,) = ids = sandbox.add_sets(1)
+            files: dict[str, Any] = {
+                "journal": tmp_path / "journal.jsonl",
+                "artifacts_dir": tmp_path,
+            }
+            result = await client.run_many(ids, **files)
+            assert result.passed
+            (outcome,) = result.outcomes
+            assert outcome.artifacts is not None
+            assert outcome.run_id is not None
+            assert outcome.artifacts.read_bytes() == sandbox.artifact_bytes(outcome.run_id)
+            assert (await client.run_many([set_id], **files)).passed
+
+
+async def test_where_no_file_is_asked_for_there_is_no_thread() -> None:
+    asyncio.get_running_loop().set_default_executor(Occupied())
+    async with Sandbox(plan=SetPlan(seconds=1.0)) as sandbox, sandbox.client() as client:
+        threads = set(threading.enumerate())
+        assert (await client.run_many(sandbox.add_sets(3), timeout=60.0)).passed
+        assert set(threading.enumerate()) <= threads
+
+
+async def test_who_waits_for_a_thread_can_leave_and_who_has_one_sees_it_end() -> None:
+    go_on = threading.Event()
+    began: list[int] = []
+    ended: list[int] = []
+
+    def work(number: int) -> None:
+        began.append(number)
+        go_on.wait(30)
+        ended.append(number)
+
+    jobs = [asyncio.create_task(in_thread(work, number)) for number in range(40)]
+    while len(began) < 16:
+        await anyio.sleep(0.01)
+    with anyio.move_on_after(1.0) as scope:
+        await in_thread(began.append, -1)
+    assert scope.cancelled_caught
+    for job in jobs:
+        job.cancel()
+    await asyncio.wait(jobs[16:])
+    assert not any(job.done() for job in jobs[:16])
+    go_on.set()
+    await asyncio.wait(jobs)
+    assert sorted(ended) == sorted(began) == list(range(16))
+    assert all(job.cancelled() for job in jobs)

@@ -90,7 +90,7 @@ class WriteBehind:
         if self._chunks:
             chunks, offset = self._chunks, self._offset
             self._chunks, self._gathered, self._offset = [], 0, offset + self._gathered
-            self._job = self._loop.run_in_executor(None, self._part.write, offset, chunks)
+            self._job = asyncio.ensure_future(in_thread(self._part.write, offset, chunks))
 
     async def _settle(self) -> None:
         job, self._job = self._job, None

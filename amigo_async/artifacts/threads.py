@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple, Unpack
 
 from amigo_async.errors import ArtifactError
-from amigo_async.shield import finish
+from amigo_async.threads import in_thread
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-
-
-async def in_thread(func: Callable[[Unpack[Ts]], T], /, *args: *Ts) -> T:
-    """Run blocking work in a thread, which has ended when this returns or raises."""
-    # Not to_thread(): another task for each call is a good part of what a small file costs.
-    return await finish(asyncio.get_running_loop().run_in_executor(None, func, *args))
+__all__ = ["explained", "in_thread"]
 
 
 @contextmanager

@@ -48,6 +48,7 @@ from amigo_async.models import CreatedRun, Run
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.shield import finish
 from amigo_async.starting import Fence, Intention, Starts
+from amigo_async.threads import in_thread
 from amigo_async.wire.names import safe_segment
 
 if TYPE_CHECKING:
@@ -107,11 +108,13 @@ class Batch:
         if self._options.timeout is not None:
             self._deadline = self._began + self._options.timeout
         async with AsyncExitStack() as stack:
-            await finish(asyncio.to_thread(make_folder, self._options))
+            wants_files = self._options.artifacts_dir is not None
+            if wants_files:
+                await in_thread(make_folder, self._options)
             records = await self._open_journal(stack)
             self._members = self._make_members(records)
-            if any(member.artifacts is None for member in self._members.values()):
-                await finish(asyncio.to_thread(check_folder, self._options))
+            if wants_files and any(member.artifacts is None for member in self._members.values()):
+                await in_thread(check_folder, self._options)
             if self._options.on_event is not None:
                 listening = Listening(self._options.on_event, self._members)
                 await stack.enter_async_context(listening.open(self._rooms.events))
@@ -303,7 +306,7 @@ class Batch:
         """Fetch the artifacts of a run that is over, once they are there."""
         before = member.record.saved
         if self._options.artifacts_dir is None:
-            if before is not None and not await asyncio.to_thread(os.path.exists, before.path):
+            if before is not None and not await in_thread(os.path.exists, before.path):
                 member.artifacts = None  # the journal has it, the disk has not
             return
         member.artifacts = None  # what the journal says of it is still to be seen

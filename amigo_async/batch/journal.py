@@ -28,6 +28,7 @@ from amigo_async.files import LockedError, close_locked, open_locked
 from amigo_async.models import Run
 from amigo_async.shield import finish
 from amigo_async.starting import Fence
+from amigo_async.threads import in_thread
 from amigo_async.wire.objects import Checksum
 
 # Of the format: journals of older versions are read, and carried on as they are.
@@ -173,7 +174,7 @@ class Journal:
     async def _write(self, data: bytes) -> None:
         async with self._lock:
             with self._errors("written"):
-                await asyncio.to_thread(_append, self._descriptor, data)
+                await in_thread(_append, self._descriptor, data)
 
     @contextmanager
     def _errors(self, done: str) -> Iterator[None]:
@@ -202,10 +203,10 @@ async def open_journal(
     """
     journal = Journal(Path(path), Opened(base_url, organization_id, user_id))
     try:
-        await finish(asyncio.to_thread(journal.open))
+        await in_thread(journal.open)
         yield journal
     finally:
-        await finish(asyncio.to_thread(journal.close))
+        await finish(in_thread(journal.close))
 
 
 def _whole_lines(descriptor: int, path: Path) -> bytes:

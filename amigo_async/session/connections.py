@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from weakref import finalize
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from amigo_async.errors import ConfigurationError
+from amigo_async.session.aiohttp_compat import has_authorization, loop_of, without_replay
 from amigo_async.session.proxies import check_environment, netrc_names, proxy_for
+from amigo_async.threads import in_name_thread
+
+# Which part of the connections of a session that was given artifacts may take: those that are read
+# slowly must leave some to the API.
+_STORE_SHARE: Final = 0.5
 
 
 class Connections:
@@ -20,7 +32,7 @@ class Connections:
     Args:
         given: A session of the caller's for the API; None to open one. The store's session
             shares its connector (and so its TLS settings) and goes through its proxy, but has
-            not its headers, cookies and credentials.
+            not its headers, cookies and credentials. Otherwise each has connections of its own.
         host: The host of the API.
 
     Raises:
@@ -32,11 +44,18 @@ class Connections:
         if given is not None:
             _check(given, host)
         self._given = given
-        self._api = given
+        self._api: aiohttp.ClientSession | None = None
         self._store: aiohttp.ClientSession | None = None
-        # The attribute is private: the public one is on its way out of aiohttp.
-        self._loop: asyncio.AbstractEventLoop | None = getattr(given, "_loop", None)
+        self._loop = None if given is None else loop_of(given)
+        self._store_room: asyncio.Semaphore | None = None
         self._closed = False
+        if given is not None:
+            self._api = without_replay(given)
+            # aiohttp would say of one that is just dropped that it was not closed.
+            finalize(self, self._api.detach)
+            if given.connector is not None and given.connector.limit:
+                share = max(1, int(given.connector.limit * _STORE_SHARE))
+                self._store_room = asyncio.Semaphore(share)
 
     def check(self) -> None:
         """Refuse to be used where nothing of the client works.
@@ -62,10 +81,11 @@ class Connections:
         if self._closed or (given is not None and given.closed):
             self.check()  # raises
         if self._api is None:
-            self._api = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-            # aiohttp would send a GET again by itself on a connection that was closed meanwhile:
-            # past the gate, and so over the budget. Our own policy does that.
-            self._api._retry_connection = False  # noqa: SLF001  # there is no public switch
+            session = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), connector=_connector()
+            )
+            self._api = without_replay(session)
+            session.detach()
         return self._api
 
     def store(self) -> aiohttp.ClientSession:
@@ -76,13 +96,23 @@ class Connections:
         """
         self.check()
         if self._store is None:
+            given = self._given
             self._store = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
-                connector=self.api().connector,
-                connector_owner=False,
+                connector=_connector() if given is None else given.connector,
+                connector_owner=given is None,
                 auto_decompress=False,
             )
         return self._store
+
+    @asynccontextmanager
+    async def store_connection(self) -> AsyncIterator[None]:
+        """Wait until one more response of the store leaves connections for the API."""
+        if self._store_room is None:
+            yield
+        else:
+            async with self._store_room:
+                yield
 
     def store_proxy(self, url: str) -> URL | None:
         """The proxy for a request to the store; None for none."""
@@ -101,6 +131,8 @@ class Connections:
             await self._store.close()
         if self._api is not None and self._given is None:
             await self._api.close()
+        elif self._api is not None:
+            self._api.detach()
 
     def _check_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -115,8 +147,7 @@ class Connections:
 
 def _check(given: aiohttp.ClientSession, host: str) -> None:
     """Refuse a session whose own credentials would travel with every request."""
-    # The attribute is on its way out of aiohttp.
-    if getattr(given, "_default_auth", None) is not None or "authorization" in given.headers:
+    if has_authorization(given):
         raise ConfigurationError(
             "http: the session given has an authorization of its own; give one without"
         )
@@ -127,3 +158,43 @@ def _check(given: aiohttp.ClientSession, host: str) -> None:
             f"http: .netrc has an authorization for {host}, and the session given would send it "
             f"(trust_env=True); remove it from there, or set NETRC={os.devnull}"
         )
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up in threads of our own; aiohttp does it in those of the application."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """As aiohttp wants it."""
+        return await in_name_thread(_resolve, host, port, family)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    found: list[ResolveResult] = []
+    for kind, _, proto, _, address in socket.getaddrinfo(
+        host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+    ):
+        numeric = str(address[0])
+        if kind == socket.AF_INET6 and len(address) == 4 and address[3]:
+            numeric += f"%{address[3]}"  # of one link: which one
+        found.append(
+            ResolveResult(
+                hostname=host,
+                host=numeric,
+                port=port,
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+        )
+    return found
+
+
+def _connector() -> aiohttp.TCPConnector:
+    # Where aiodns is installed aiohttp needs no threads.
+    threaded = aiohttp.DefaultResolver is aiohttp.ThreadedResolver
+    return aiohttp.TCPConnector(resolver=_Resolver() if threaded else None)

@@ -8,13 +8,12 @@ from types import SimpleNamespace, TracebackType
 from typing import Final
 
 import aiohttp
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from amigo_async.errors import AmigoError, RequestTimeoutError, TransportError
 from amigo_async.redact import redact
+from amigo_async.session.aiohttp_compat import ConnectionKey, HttpProcessingError
 from amigo_async.session.handshakes import explained, is_lasting
 
 # Raised before a single byte of the request has left.

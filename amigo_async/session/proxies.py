@@ -16,14 +16,14 @@ import aiohttp
 from yarl import URL
 
 from amigo_async.errors import ConfigurationError
+from amigo_async.session.aiohttp_compat import proxy_of
 
 
 def proxy_for(url: str, given: aiohttp.ClientSession) -> URL | None:
     """The proxy through which `given` would ask for `url`; None for none."""
-    # Without a public name: what a session was given as `proxy` and `proxy_auth`.
-    own = getattr(given, "_default_proxy", None)
+    own = proxy_of(given)
     if own is not None:
-        return _with_auth(URL(own), getattr(given, "_default_proxy_auth", None))
+        return own
     # Its parts are in no variable, where a traceback would show the query.
     scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     if not given.trust_env or proxy_bypass(host or ""):
@@ -82,7 +82,3 @@ def _is_url(text: str) -> bool:
         return bool(URL(text).host)
     except ValueError:
         return False
-
-
-def _with_auth(proxy: URL, auth: aiohttp.BasicAuth | None) -> URL:
-    return proxy if auth is None else proxy.with_user(auth.login).with_password(auth.password)

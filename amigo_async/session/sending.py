@@ -11,6 +11,7 @@ from yarl import URL
 
 from amigo_async.clock import ServerClock
 from amigo_async.config import Configuration
+from amigo_async.session.aiohttp_compat import HEADER_LIMITS
 from amigo_async.session.bodies import ACCEPTED, body_at_hand, read_body
 from amigo_async.session.expiry import Expiry
 from amigo_async.session.failures import mapped
@@ -108,6 +109,7 @@ class Sender:
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=False,
+                **HEADER_LIMITS,
             )
             received = self.clock.loop_time()
             flaw = None

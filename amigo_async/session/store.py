@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,6 +12,7 @@ from yarl import URL
 
 from amigo_async.errors import TransportError
 from amigo_async.redact import Secret, SecretUrl
+from amigo_async.session.aiohttp_compat import HEADER_LIMITS, unread
 from amigo_async.session.failures import mapped
 from amigo_async.wire.links import UnsafeLinkError, check_link, redirect_target
 
@@ -56,7 +57,7 @@ class StoreBody:
             return await _mapped(self._url, self._read())
         except TransportError as error:
             self._broken = error
-        if rest := _unread(self._content):
+        if rest := unread(self._content):
             return rest
         raise self._broken
 
@@ -79,6 +80,7 @@ class Store:
         http: Gives the session. It must have no headers, cookies or credentials of its own.
         allow_http: Whether URLs may be plain http, as they may where the base URL is.
         proxy: Gives the proxy for a URL, or None for none; None for no proxy ever.
+        connection: To be entered for as long as a response is open; None for nothing.
         connect_timeout: Seconds for a connection to come about.
         read_timeout: Seconds without a byte after which a connection is given up. There is no
             limit on the whole, however long it takes.
@@ -90,12 +92,14 @@ class Store:
         *,
         allow_http: bool,
         proxy: Callable[[str], URL | None] | None = None,
+        connection: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self._http = http
         self._allow_http = allow_http
         self._proxy = proxy
+        self._connection = connection
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
@@ -115,15 +119,16 @@ class Store:
         target = SecretUrl(url)
         check_link(target, allow_http=self._allow_http)
         for _ in range(MAX_REDIRECTS + 1):
-            body = await self._get(target, headers)
-            try:
-                location = SecretUrl(body.headers.get("location", ""))
-                # One that leads nowhere is an answer: S3 says so of a bucket in another region.
-                if body.status not in _REDIRECTS or not location:
-                    yield body
-                    return
-            finally:
-                body.close()  # rather than read to its end
+            async with self._connection():
+                body = await self._get(target, headers)
+                try:
+                    location = SecretUrl(body.headers.get("location", ""))
+                    # One that leads nowhere is an answer: S3 says so of a bucket in another region.
+                    if body.status not in _REDIRECTS or not location:
+                        yield body
+                        return
+                finally:
+                    body.close()  # rather than read to its end
             target = redirect_target(target, location, allow_http=self._allow_http)
         raise UnsafeLinkError("the store redirects without end")
 
@@ -141,18 +146,9 @@ class Store:
             raise_for_status=False,
             auto_decompress=False,
             read_bufsize=_BUFFER,
+            **HEADER_LIMITS,
         )
         return StoreBody(await _mapped(url, request), url)
-
-
-def _unread(content: aiohttp.StreamReader) -> bytes:
-    """What had come before the connection broke.
-
-    aiohttp raises as soon as it knows, and keeps what it has in attributes that are private.
-    Without them nothing is wrong, but as much as a whole buffer would be fetched again, and a
-    store that breaks off early every time would never come to an end.
-    """
-    return b"".join(getattr(content, "_buffer", ()))[getattr(content, "_buffer_offset", 0) :]
 
 
 def _path(url: str) -> str:
