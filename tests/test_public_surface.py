@@ -287,7 +287,7 @@ print(*sorted(m for m in set(sys.modules) - before))
 ROOMS = [
     ["version", "redact", "shield"],
     ["escaping"],
-    ["errors", "models", "events", "clock"],
+    ["errors", "models", "events", "clock", "threads"],
     ["decoding", "files"],
     ["wire"],
     ["auth", "limits"],

@@ -162,6 +162,7 @@ class SharedGates:
         """Tell what became of the calls that are over; nobody waits here any more."""
         for gate in self._shared.values():
             await gate.reservations.aclose()
+        await self._gates.aclose()
 
 
 class _Waiter(Struct, eq=False):
