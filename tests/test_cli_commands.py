@@ -339,6 +339,35 @@ def test_list_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -
     assert states == dict(zip(runs, ("passed", "failed", "errored", "running"), strict=True))
 
 
+def test_list_calls_a_run_cancelled_of_which_repeats_never_ran(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(LASTING))
+    assert Said(capsys, "cancel", run_id).status == 0
+    [line] = [line for line in Said(capsys, "list").out.splitlines() if run_id in line]
+    assert line.split()[0] == "cancelled"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_list_shows_what_can_be_read_and_tells_of_the_rest(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
+    record = msgspec.json.decode(Said(capsys, "list", "--json").out)
+    bad = record | {"id": some_id(7), "created_at": None}
+    page = {
+        "simulation_unit_test_set_runs": [bad, record],
+        "has_more": False,
+        "continuation_token": None,
+    }
+    sandbox.fault("list", Fault.garbage(msgspec.json.encode(page), "application/json"))
+    said = Said(capsys, "list", *options)
+    assert said.status == 3
+    assert run_id in said.out
+    assert some_id(7) in said.err
+    assert "created_at" in said.err
+
+
 @pytest.mark.parametrize(
     ("columns", "form"), [(80, r"\d\d-\d\d \d\d:\d\d"), (100, r"20.*:\d\d:\d\d")]
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from amigo_async.cli.statuses import Status
 from amigo_async.cli.streams import write, writing_to_stdout
 from amigo_async.cli.summary import STYLES, console_of, plain_table, print_table
 from amigo_async.client import AmigoClient
+from amigo_async.errors import DecodeError
 from amigo_async.escaping import encode_json, log_line
 from amigo_async.models import Run
 from amigo_async.wire.requests import RunFilters
@@ -69,7 +70,8 @@ async def list_runs(
     given: RunFilters = {"simulation_unit_test_set_id": sets, "limit": min(most or _PAGE, _PAGE)}
     given.update(filters)  # type: ignore[typeddict-item]  # they are the API's own names
     async with open_client() as client:
-        runs = _first(client, given, most)
+        unreadable: list[DecodeError] = []
+        runs = _first(client, given, most, unreadable.append)
         if as_json:
             await _write_lines(runs)
         else:
@@ -77,17 +79,34 @@ async def list_runs(
             table = await _table(runs, wide=console.width >= _WIDE)
             with writing_to_stdout():
                 print_table(console, table)
+        for error in unreadable:
+            raise error
     return Status.PASSED
 
 
-async def _first(client: AmigoClient, filters: RunFilters, most: int | None) -> AsyncIterator[Run]:
-    """The first runs that match, or all of them."""
+async def _first(
+    client: AmigoClient,
+    filters: RunFilters,
+    most: int | None,
+    failed: Callable[[DecodeError], object],
+) -> AsyncIterator[Run]:
+    """The first runs that match, or all of them.
+
+    Args:
+        client: The client.
+        filters: What to list.
+        most: How many; None for all.
+        failed: Hears of runs that cannot be read, once all others were given.
+    """
     count = 0
-    async for run in client.runs.iterate(**filters):
-        yield run
-        count += 1
-        if count == most:
-            return
+    try:
+        async for run in client.runs.iterate(**filters):
+            yield run
+            count += 1
+            if count == most:
+                return
+    except DecodeError as error:
+        failed(error)
 
 
 async def _write_lines(runs: AsyncIterator[Run]) -> None:
@@ -122,6 +141,8 @@ def _local(at: datetime) -> datetime:
 def _state(run: Run) -> str:
     if not run.is_completed:
         return "running"
+    if run.was_cut_short:
+        return "cancelled"
     if run.errored:
         return "errored"
     return "failed" if run.failed_metrics else "passed"
