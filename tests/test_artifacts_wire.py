@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amigo_async.wire.links import UnsafeLinkError, check_link, redirect_target
-from amigo_async.wire.names import safe_name
+from amigo_async.wire.names import safe_name, safe_segment
 from amigo_async.wire.objects import (
     Checksum,
     ObjectInfo,
@@ -180,6 +180,22 @@ def test_a_name_too_long_is_cut_and_keeps_its_suffix() -> None:
 def test_a_fallback_is_made_safe_too() -> None:
     assert safe_name("https://s/", "a/b") == "a_b"
     assert safe_name("https://s/", "..") == "artifacts"
+
+
+@pytest.mark.parametrize(
+    ("run_id", "expected"),
+    [
+        ("5f1e0c1d7ab3482694d8e7f6", "5f1e0c1d7ab3482694d8e7f6"),
+        ("6618791275130b73714e8d9h", "6618791275130b73714e8d9h"),
+        ("../../evil", "_.._evil"),
+        ("a/b", "a_b"),
+        ("..", "_"),
+        ("con", "_con"),
+        ("", "_"),
+    ],
+)
+def test_an_id_as_the_name_of_a_folder(run_id: str, expected: str) -> None:
+    assert safe_segment(run_id) == expected
 
 
 @given(st.text(max_size=300))
