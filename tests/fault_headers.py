@@ -138,7 +138,7 @@ def _objects() -> list[Kind]:
         resumed("Content-Range: another size", headers(Content_Range="bytes 500-999/1001"),
                 store="changed"),
         resumed("ETag: another", headers(ETag='"another"'), store="changed"),
-        resumed("412 to a resumption", said(answered(412)), store="changed"),
+        resumed("412 to a resumption", said(answered(412)), store="unmatched"),
         resumed("416 to a resumption", said(answered(416))),
         resumed("range ignored", rangeless, store="harmless"),
     ]  # fmt: skip

@@ -30,10 +30,10 @@ from tests.fault_wire import AtConnect, Handshake, Happening
 # refusal; the token is not accepted; the budget is spent.
 Effect: TypeAlias = Literal["harmless", "passes", "lasts", "token", "budget"]
 # The same for the store: it gives more each time, or the object is to be asked for again; a fresh
-# link is worth a try; never; it is another object; bytes are wrong and a checksum tells; bytes
-# are wrong and nothing tells.
+# link is worth a try; the object may be late; never; it is another object; it is, or is the same
+# under a weak ETag; bytes are wrong and a checksum tells; bytes are wrong and nothing tells.
 StoreEffect: TypeAlias = Literal[
-    "harmless", "again", "link", "never", "changed", "checksum", "unseen"
+    "harmless", "again", "link", "late", "never", "changed", "unmatched", "checksum", "unseen"
 ]
 # Whether the work was done, not done, or its request never sent.
 Work: TypeAlias = Literal["done", "undone", "unsent"]
@@ -227,6 +227,8 @@ def effect_of(status: int) -> Effect:
 def store_effect_of(status: int) -> StoreEffect:
     if status in (400, 401, 403):
         return "link"
+    if status == 404:
+        return "late"
     return "again" if status in (408, 425, 429) or status >= 500 else "never"
 
 

@@ -213,12 +213,14 @@ def _of_store(kind: Kind, call: Call, *, lasting: bool) -> str:
         "harmless": HEALED,
         "again": "ArtifactTruncatedError" if kind.resumed else "ArtifactError",
         "link": "ArtifactError",
+        "late": "ArtifactError",
+        "unmatched": "ArtifactChangedError",
         "never": "ArtifactError",
         "changed": "ArtifactChangedError",
         "checksum": "ArtifactError",
         "unseen": "as given",
     }[kind.store or ""]
-    if kind.store in ("again", "link") and not lasting:
+    if kind.store in ("again", "link", "late", "unmatched") and not lasting:
         return HEALED
     return f"passed, {outcome}" if call == "run_many" and outcome[0] == "A" else outcome
 
