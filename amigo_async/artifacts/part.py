@@ -114,7 +114,7 @@ class PartialFile:
         self.digest = None
         if info and info.checksum:
             self.digest = Digest(info.checksum.algorithm)
-        elif info and self._sums:
+        elif self._sums:
             self.digest = Digest(ALGORITHM)
 
     def learn(self, info: ObjectInfo | None) -> None:
