@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import trustme
 
 HOST = "127.0.0.1"
+NAMES = (HOST, "*.amigo.test")
 LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
 
@@ -25,7 +26,7 @@ def authority(name: str = "ours") -> trustme.CA:
 
 
 def good() -> trustme.LeafCert:
-    return authority().issue_cert(HOST)
+    return authority().issue_cert(*NAMES)
 
 
 def of_another_host() -> trustme.LeafCert:
@@ -33,11 +34,13 @@ def of_another_host() -> trustme.LeafCert:
 
 
 def expired() -> trustme.LeafCert:
-    return authority().issue_cert(HOST, not_before=LONG_AGO, not_after=LONG_AGO + timedelta(days=7))
+    return authority().issue_cert(
+        *NAMES, not_before=LONG_AGO, not_after=LONG_AGO + timedelta(days=7)
+    )
 
 
 def of_unknown_authority() -> trustme.LeafCert:
-    return authority("unknown").issue_cert(HOST)
+    return authority("unknown").issue_cert(*NAMES)
 
 
 def self_signed() -> ssl.SSLContext:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,10 +15,15 @@ import aiohttp
 from amigo_async import AmigoClient, AmigoError
 from amigo_async.errors import APIError, DecodeError, TransportError
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
-from tests import fault_wire
-from tests.fault_kinds import JSON_LIMIT, Kind
-from tests.fault_matrix import HEALED, Call, Cell
-from tests.fault_wire import Wire
+from tests.faults.kinds import JSON_LIMIT, Kind
+from tests.faults.table import AS_GIVEN, SAME, Cell
+from tests.faults.wire import STORE, Connector, Wire, cut, session
+
+ATTEMPTS: Final = 2
+# How many requests meet a fault that lasts.
+REQUESTS: Final = {"raised": 1, "retried": ATTEMPTS, "new token": 4, "waited out": 20}
+# The calls that this holds for; the others may go on for longer, or make several requests.
+PLAIN: Final = frozenset({"create", "list", "iterate", "get", "cancel", "artifacts"})
 
 ARTIFACT: Final = ArtifactPlan(size=1000, name="a.zip")
 DONE: Final = SetPlan(seconds=0.0, artifacts_after=0.0, artifact=ARTIFACT)
@@ -68,7 +72,7 @@ class Scene:
 
 
 def matched(found: object, wanted: object) -> str:
-    return HEALED if found == wanted else f"{found} instead of {wanted}"
+    return SAME if found == wanted else f"{found} instead of {wanted}"
 
 
 async def create(scene: Scene) -> str:
@@ -134,20 +138,20 @@ async def cancel_and_wait(scene: Scene) -> str:
 
 async def artifacts(scene: Scene) -> str:
     link = await scene.client.runs.artifacts(scene.done[0])
-    return matched(f"://{fault_wire.STORE}/" in link.presigned_url, True)
+    return matched(f"://{STORE}/" in link.presigned_url, True)
 
 
 async def stream(scene: Scene) -> str:
     async with scene.client.artifacts.stream(scene.done[0]) as chunks:
         data = b"".join([chunk async for chunk in chunks])
-    return HEALED if data == scene.sandbox.artifact_bytes(scene.done[0]) else "as given"
+    return SAME if data == scene.sandbox.artifact_bytes(scene.done[0]) else AS_GIVEN
 
 
 async def download(scene: Scene) -> str:
     path = await scene.client.artifacts.download(scene.done[0], f"{scene.folder}/")
     assert [p.name for p in scene.folder.iterdir()] == [path.name], "something is beside the file"
     data = path.read_bytes()
-    return HEALED if data == scene.sandbox.artifact_bytes(scene.done[0]) else "as given"
+    return SAME if data == scene.sandbox.artifact_bytes(scene.done[0]) else AS_GIVEN
 
 
 async def run_many(scene: Scene) -> str:
@@ -166,7 +170,7 @@ async def run_many(scene: Scene) -> str:
     assert outcome.run_id is not None
     truth = scene.sandbox.artifact_bytes(outcome.run_id)
     given = outcome.artifacts.read_bytes() == truth
-    return matched(outcome.verdict, "passed") if given else "as given"
+    return matched(outcome.verdict, "passed") if given else AS_GIVEN
 
 
 async def cancel_rest(scene: Scene) -> str:
@@ -181,11 +185,11 @@ async def cancel_rest(scene: Scene) -> str:
     return matched((outcome.verdict, truth), ("cancelled", [True]))
 
 
-CALLS: Final[dict[Call, Callable[[Scene], Awaitable[str]]]] = {
+CALLS: Final[dict[str, Callable[[Scene], Awaitable[str]]]] = {
     "create": create,
-    "create attach": attach,
-    "create wait": wait,
-    "create restart": restart,
+    "create(attach)": attach,
+    "create(wait)": wait,
+    "create(restart)": restart,
     "list": listed,
     "iterate": iterate,
     "get": get,
@@ -197,7 +201,7 @@ CALLS: Final[dict[Call, Callable[[Scene], Awaitable[str]]]] = {
     "stream": stream,
     "download": download,
     "run_many": run_many,
-    "run_many cancel_rest": cancel_rest,
+    "run_many(cancel_rest)": cancel_rest,
 }
 
 
@@ -229,36 +233,40 @@ class Stage:
     sandbox: Sandbox
     wire: Wire
     http: aiohttp.ClientSession
+    connector: Connector
     done: tuple[str, str]
     folder: Path
 
     @classmethod
     @asynccontextmanager
     async def open(cls, kind: Kind, folder: Path) -> AsyncIterator[Stage]:
+        # With limits, so that answers have their headers; without reaching them.
         limits = dict.fromkeys(("sign_in", "create", "list", "cancel", "artifacts"), 100_000)
         async with (
             Sandbox(limits=limits, clock_skew=kind.skew) as sandbox,  # type: ignore[arg-type]
-            Wire(sandbox, kept_alive=kind.kept, tls=kind.tls).listen() as wire,
-            fault_wire.session(wire) as http,
+            Wire(sandbox, kept_alive=kind.kept_alive, tls=kind.tls).listen() as wire,
+            session(wire) as (http, connector),
         ):
             runs = [sandbox.start_run(sandbox.add_set(DONE)) for _ in range(2)]
-            yield cls(sandbox, wire, http, (runs[0], runs[1]), folder)
+            yield cls(sandbox, wire, http, connector, (runs[0], runs[1]), folder)
 
     async def play(self, cell: Cell) -> str:
         """What came of a cell; what else has to hold is asserted."""
-        self.wire.clear()
-        first = [fault_wire.CUT] if cell.kind.resumed else []
-        self.wire.script[cell.target] = deque([*first, cell.kind.happening])
-        if cell.lasting:
-            self.wire.forever[cell.target] = cell.kind.happening
+        happening = cell.kind.happening
+        first = [cut, happening] if cell.kind.resumed else [happening]
+        base_url = self.wire.play(cell.route, *first, forever=happening if cell.lasting else None)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         client = self.sandbox.client(
-            base_url=self.wire.url(fault_wire.API), http=self.http, max_response_bytes=JSON_LIMIT
+            base_url=base_url,
+            http=self.http,
+            max_attempts=ATTEMPTS,
+            max_response_bytes=JSON_LIMIT,
+            poll_interval=100.0,
         )
         # Where it cannot be dealt with, it must not be over meanwhile by itself.
-        stuck = cell.lasting and cell.outcome != HEALED and cell.kind.status != 409
-        endless = stuck and cell.target in ("create", "list")
+        stuck = cell.lasting and cell.outcome != SAME and cell.kind.api != "409"
+        endless = stuck and cell.route in ("create", "list")
         scene = Scene(self.sandbox, client, self.done, self.folder, LONG if endless else SHORT)
         error: AmigoError | None = None
         async with client:
@@ -271,7 +279,11 @@ class Stage:
         return outcome
 
     def _look(self, cell: Cell, scene: Scene, error: AmigoError | None) -> None:
-        assert self.wire.played or cell.kind.kept or cell.kind.skew, "it did not happen"
+        wire = self.wire
+        assert wire.played or cell.kind.kept_alive or cell.kind.skew, "it did not happen"
+        assert wire.sent <= wire.asked, "a request was sent again behind the client's back"
+        if cell.lasting and (cell.words == "raised" or cell.call in PLAIN):
+            assert wire.played == REQUESTS.get(cell.words, wire.played), f"{wire.played} requests"
         for set_id in scene.sets:
             started = scene.started(set_id)
             assert len(started) <= 1, "started twice"
@@ -280,15 +292,4 @@ class Stage:
         files = [path.name for path in self.folder.iterdir() if path.is_file()]
         if error is not None:
             assert not [n for n in files if not n.endswith((".part", ".part.jsonl"))], files
-        connector = self.http.connector
-        assert connector is not None
-        assert not connector._acquired, "a connection is held"
-
-
-async def tasks_end(before: set[asyncio.Task[object]]) -> None:
-    """Nothing goes on that was not there before."""
-    for _ in range(20):
-        if asyncio.all_tasks() <= before:
-            return
-        await asyncio.sleep(0.01)
-    assert asyncio.all_tasks() <= before, "a task is left"
+        assert not self.connector.held(), "a connection is held"

@@ -1,4 +1,4 @@
-"""Every fault at every endpoint under every call: what has to come of it, comes of it."""
+"""Every fault at every endpoint under every call: what FAULTS.md says comes of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from amigo_async.limits import forget
 from amigo_async.testing import VirtualTimeLoop
-from tests.fault_calls import Stage, tasks_end
-from tests.fault_kinds import Kind
-from tests.fault_matrix import DOCUMENT, KINDS, cells, chosen, document
+from tests.faults.calls import Stage
+from tests.faults.kinds import KINDS, Kind
+from tests.faults.table import API, EXCEPTIONS, STORE, VERDICT, cells, chosen
 
 pytestmark = pytest.mark.anyio
 
@@ -26,15 +25,6 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
-@pytest.fixture(autouse=True)
-def _less_patience(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Minutes of failing looks are some hundred requests; three seconds show the same."""
-    monkeypatch.setattr("amigo_async.polling.poller.PATIENCE", 3.0)
-    monkeypatch.setattr("amigo_async.batch.batch.PATIENCE", 3.0)
-    monkeypatch.setattr("amigo_async.batch.downloads.PATIENCE", 3.0)
-    caplog.set_level(logging.CRITICAL, "amigo_async")  # thousands of retries
-
-
 # aiohttp's parser takes it for a header like any other before this version.
 NULLS_REFUSED: Final = (3, 14)
 
@@ -42,10 +32,13 @@ PLAYED: Final = frozenset(cells()) if os.environ.get("AMIGO_FAULTS") == "all" el
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_what_comes_of_a_fault(kind: Kind, tmp_path: Path) -> None:
+async def test_the_page_says_what_comes_of_a_fault(
+    kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     version = tuple(map(int, aiohttp.__version__.split(".")[:2]))
     if kind.name == "header with a null" and version < NULLS_REFUSED:
         pytest.skip("aiohttp takes a null in a header before 3.14")
+    caplog.set_level(logging.CRITICAL, "amigo_async")  # thousands of retries
     before = asyncio.all_tasks()
     wrong = []
     async with Stage.open(kind, tmp_path / "files") as stage:
@@ -55,11 +48,22 @@ async def test_what_comes_of_a_fault(kind: Kind, tmp_path: Path) -> None:
             except AssertionError as error:
                 came = f"wrong: {error}"
             if came != cell.outcome:
-                wrong.append(f"{cell}: {cell.outcome!r} by the table, but: {came}")
-            forget()
-    await tasks_end(before)
+                wrong.append(f"{cell}: {cell.outcome!r} by the page, but: {came}")
+    for _ in range(20):
+        if asyncio.all_tasks() <= before:
+            break
+        await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() <= before, "a task is left"
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_document_is_that_of_the_table() -> None:
-    assert DOCUMENT.read_text(encoding="utf-8") == document(), "python -m tests.fault_matrix"
+def test_nothing_on_the_page_is_left_out() -> None:
+    places = {
+        (label, column)
+        for table in (API, STORE)
+        for label, row in table.items()
+        for column, words in row.items()
+        if words and label != VERDICT and column not in ("Fault", "Error")
+    }
+    places |= {(f"exception {n}", row["Column"]) for n, row in enumerate(EXCEPTIONS)}
+    assert {cell.place for cell in PLAYED} == places

@@ -1,6 +1,6 @@
 """Fuzz all that is read, guided by coverage: ``python -m tests.fuzz --seconds 600``.
 
-Needs ``pip install atheris``. What is found becomes a case of `test_hostile_input`.
+Needs ``pip install atheris``. What it finds becomes a test in `test_hostile_input`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 with atheris.instrument_imports(include=["amigo_async"]):
-    from tests import hostile
+    from tests.fuzz import targets
 
 
 def main() -> None:
@@ -22,15 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=600, help="how long (default: 600)")
     parser.add_argument("--corpus", type=Path, help="a folder in which to keep what is new")
-    parser.add_argument("--target", choices=sorted(hostile.TARGETS), help="this one alone")
+    parser.add_argument("--target", choices=sorted(targets.TARGETS), help="this one alone")
     asked = parser.parse_args()
-    names = [asked.target] if asked.target else sorted(hostile.TARGETS)
+    names = [asked.target] if asked.target else sorted(targets.TARGETS)
     with tempfile.TemporaryDirectory() as folder:
         words, seeds = Path(folder, "words"), Path(folder, "seeds")
-        words.write_text("".join(map(_word, hostile.PIECES)))
+        words.write_text("".join(map(_word, targets.PIECES)))
         seeds.mkdir()
         for number, name in enumerate(names):
-            for count, seed in enumerate(hostile.SEEDS.get(name, [b"\xff"])):
+            for count, seed in enumerate(targets.SEEDS.get(name, [b"\xff"])):
                 (seeds / f"{name}-{count}").write_bytes(bytes([number]) + seed)
         kept = asked.corpus or Path(folder, "corpus")
         kept.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def _chosen(names: list[str]) -> Callable[[bytes], None]:
 
     def fuzz(data: bytes) -> None:
         if data:
-            hostile.TARGETS[names[data[0] % len(names)]](data[1:])
+            targets.TARGETS[names[data[0] % len(names)]](data[1:])
 
     return fuzz
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gzip
 import json
 import tracemalloc
@@ -38,8 +39,8 @@ from amigo_async.errors import (
 from amigo_async.models import LLMConfig
 from amigo_async.tally import tally
 from amigo_async.wire import links, names, objects, ranges, requests, responses
-from tests import hostile
 from tests.fake_runs import run_id, some_run
+from tests.fuzz import targets
 from tests.test_artifacts_http import Server
 
 pytestmark = pytest.mark.anyio
@@ -51,29 +52,27 @@ SLOW = {"page": 20, "written_report": 40, "told": 40, "link": 40, "sign_in": 40,
 
 def given_to(name: str) -> st.SearchStrategy[bytes]:
     """What is usual with parts of it replaced or cut off, and anything at all."""
-    seeds = st.sampled_from(hostile.SEEDS.get(name, [b"\xff"]))
+    seeds = st.sampled_from(targets.SEEDS.get(name, [b"\xff"]))
     return st.one_of(
-        st.builds(hostile.spliced, seeds, st.binary(max_size=6)),
+        st.builds(targets.spliced, seeds, st.binary(max_size=6)),
         st.builds(lambda orders: b"\xff" + orders, st.binary(min_size=2, max_size=6)),
         st.builds(lambda seed, at: seed[:at] + seed[at + 1 :], seeds, st.integers(0, 80)),
         st.binary(max_size=60),
     )
 
 
-@pytest.mark.parametrize("name", hostile.TARGETS)
+@pytest.mark.parametrize("name", targets.TARGETS)
 def test_only_our_errors_come_out(name: str) -> None:
+    target = targets.TARGETS[name]
+    for seed in (b"", b"\xff", *targets.SEEDS.get(name, [])):
+        target(seed)
+
     @settings(deadline=None, max_examples=SLOW.get(name, 100))
     @given(given_to(name))
     def try_out(data: bytes) -> None:
-        hostile.TARGETS[name](data)
+        target(data)
 
     try_out()
-
-
-@pytest.mark.parametrize("name", hostile.TARGETS)
-def test_what_is_usual_and_nothing_at_all_pass(name: str) -> None:
-    for seed in (b"", b"\xff", *hostile.SEEDS.get(name, [])):
-        hostile.TARGETS[name](seed)
 
 
 # What was found, and what comes of it now.
@@ -174,17 +173,12 @@ HEADS = {
     "no status": b"nonsense\r\n\r\n",
     "no digits": b"HTTP/1.1 abc OK\r\n\r\n",
     "a status beyond": b"HTTP/1.1 99999 OK\r\n\r\n",
-    "another version": b"HTTP/9.9 200 OK\r\n\r\n",
     "no line end": b"HTTP/1.1 200 " + b"O" * 100_000,
     "a long header": head(200, 2, "X: " + "y" * 100_000) + b"{}",
     "headers without end": head(200, 2, *(f"X-{n}: y" for n in range(50_000))) + b"{}",
-    "a NUL": head(200, 2, "X: \0") + b"{}",
-    "a negative length": head(200, -5) + b"{}",
     "a length beyond": head(200, 10**30) + b"{}",
     "a length of many digits": head(200, int("9" * 4000)) + b"{}",
-    "a length in words": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}",
     "a chunk beyond": head(200, None) + b"F" * 40 + b"\r\n{}",
-    "a chunk in words": head(200, None) + b"two\r\n{}",
     "a trailer without end": head(200, None) + b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 50_000,
     "an encoding of another kind": answer(b"{}", 200, "Content-Encoding: br, \xff, gzip"),
     "a charset that is none": answer(b"{}", 200, "Content-Type: text/\xff; charset=utf-\xff"),
@@ -319,8 +313,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_leaves_its_folder(name: str) -> None:
-    hostile.inside(names.safe_name(f"https://h/b/{name}", "fallback"))
-    hostile.inside(names.safe_name("https://h/", name))
+    targets.inside(names.safe_name(f"https://h/b/{name}", "fallback"))
+    targets.inside(names.safe_name("https://h/", name))
     assert requests.check_id("run_id", run_id(1))
     with pytest.raises(ArgumentError):
         requests.check_id("run_id", name)
@@ -405,12 +399,12 @@ async def test_a_run_of_a_time_that_is_none_here_is_listed(year: int) -> None:
 
 
 def hostile_page(seed: dict[str, Any]) -> bytes:
-    return page_body({**hostile._RUN, **seed})
+    return page_body({**targets.RUN, **seed})
 
 
 @pytest.mark.parametrize("count", [10**9, 2**63, 10**30, -5])
 def test_a_count_of_repeats_beyond_reason_takes_no_memory(count: int) -> None:
-    spec = {**hostile._RUN["unit_test_run_specs"][0], "run_count": count}  # type: ignore[index]
+    spec = {**targets.SPEC, "run_count": count}
     body = hostile_page({"unit_test_run_specs": [spec]})
     (run,) = decode_run_page(body).simulation_unit_test_set_runs
     with peak(8 * MIB):
@@ -419,7 +413,7 @@ def test_a_count_of_repeats_beyond_reason_takes_no_memory(count: int) -> None:
 
 
 def test_results_in_another_order_than_the_specs_are_found() -> None:
-    spec = hostile._RUN["unit_test_run_specs"][0]  # type: ignore[index]
+    spec = targets.SPEC
     specs = [{**spec, "unit_test_id": f"t-{n}"} for n in range(2000)]
     results = [
         {"unit_test_id": f"t-{n}", "metric_evaluation_results": [], "run_errors": [f"e-{n}"]}
@@ -439,7 +433,7 @@ def nested(depth: int) -> Any:
 
 
 def test_a_criterion_that_is_too_deep_to_be_written_again_is_refused() -> None:
-    spec = json.loads(json.dumps(hostile._RUN["unit_test_run_specs"][0]))  # type: ignore[index]
+    spec = copy.deepcopy(targets.SPEC)
     spec["metrics_to_evaluate"][0]["success_criterion"] = {"type": "new", "of": nested(150)}
     page = decode_run_page(hostile_page({"unit_test_run_specs": [spec]}))
     (run,) = page.simulation_unit_test_set_runs
@@ -476,7 +470,7 @@ async def test_a_run_that_is_too_deep_for_the_journal_leaves_it_as_it_is(tmp_pat
 def test_what_is_made_of_a_body_is_in_proportion_to_it(body: bytes) -> None:
     response = responses.Response(400, {}, body)
     with peak(30 * len(body) + 512 * KIB):
-        assert hostile.decoded(b"", decode_run_page, b"\0" + body) is None
+        assert targets.decoded(b"", decode_run_page, b"\0" + body) is None
     with peak(30 * len(body) + 512 * KIB):
         assert len(str(responses.api_error(requests.sign_in("acme"), response))) < 1000
 

@@ -1,7 +1,7 @@
-"""What may reach us from outside, as functions of bytes: only errors of ours may come out.
+"""What comes from outside, as functions of bytes, out of which only errors of ours may come.
 
 Each target takes any bytes, makes of them what a server, a store, a disk or a user might give,
-and lets the code that reads it have its way. `tests.fuzz` drives them for as long as wished,
+and hands it to the code that reads it. `python -m tests.fuzz` drives them for as long as wished,
 `test_hostile_input` for a moment.
 """
 
@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from amigo_async import report
 from amigo_async.artifacts.plan import Body, Reading, judge, next_request
 from amigo_async.artifacts.record import Received, Record
 from amigo_async.auth import BearerAuth
-from amigo_async.batch.journal import Finished, Opened, parse
+from amigo_async.batch.journal import Finished, Intent, Opened, Saved, Started, parse
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, verdict_of
 from amigo_async.cli import listing, params
 from amigo_async.cli.reasons import amount_done, explain, judged, reasons
@@ -54,96 +55,50 @@ from amigo_async.session.bodies import _Intake
 from amigo_async.session.store import _path, _secrets
 from amigo_async.wire import links, names, objects, ranges, requests, responses
 from amigo_async.wire.headers import read_date, read_rate_limit, read_retry_after
+from tests import report_samples
 from tests.service import run
 
 Target = Callable[[bytes], None]
 
 RUN_ID: Final = "0123456789abcdef01234567"
-_USER: Final = {"org_id": "acme", "user_id": "u-1"}
-_VERSION: Final = ["6618791275130b73714e8d7f", 3]
-_CRITERIA: Final = [
-    {"type": "boolean", "expected_value": True},
-    {"type": "numerical", "verb": ">=", "threshold": 0.8},
-    {"type": "categorical", "expected_values": ["a", "b"]},
-    {"type": "new", "of": ["later", {"x": 1}]},
-]
-_RUN: Final = {
-    "org_id": "acme",
-    "id": RUN_ID,
-    "is_completed": True,
-    "simulation_unit_test_set_id": RUN_ID,
-    "failed_metrics": True,
-    "errored": True,
-    "artifacts_generated": True,
-    "unit_test_run_specs": [
-        {
-            "unit_test_id": "t-1",
-            "run_count": 2,
-            "service_hierarchical_state_machine_version_info": _VERSION,
-            "agent_version_info": _VERSION,
-            "scenario_version_info": None,
-            "persona_version_info": _VERSION,
-            "llm_model_preferences": {"a": {"llm_name": "m", "params": {"t": 0.5}}},
-            "max_interactions": 10,
-            "metrics_to_evaluate": [
-                {"metric_id": f"m-{n}", "success_criterion_name": "n", "success_criterion": c}
-                for n, c in enumerate(_CRITERIA)
-            ],
-        }
-    ],
-    "unit_test_run_results": [
-        {
-            "unit_test_id": "t-1",
-            "metric_evaluation_results": [
-                {"metric_id": "m-0", "metric_version": 1, "results": [["e-1", True], ["e", False]]}
-            ],
-            "run_errors": [None, "it broke"],
-        },
-        None,
-    ],
-    "created_at": "2026-01-02T03:04:05.678Z",
-    "creator": _USER,
-}
+AT: Final = "2026-01-02T03:04:05Z"
+# One run with a criterion of each kind, and all else that a page has.
+_SAMPLE: Final = report_samples.run(
+    ("t-1", dict.fromkeys(report_samples.METRICS, "+-"), [None, "it broke"]),
+    set_id=RUN_ID,
+    run_id=RUN_ID,
+)
+RUN: Final[dict[str, Any]] = msgspec.to_builtins(_SAMPLE)
+SPEC: Final[dict[str, Any]] = RUN["unit_test_run_specs"][0]
+SPEC["llm_model_preferences"] = {"a": {"llm_name": "m", "params": {"t": 0.5}}}
+SPEC["persona_version_info"] = None
+RUN["unit_test_run_results"].append(None)
 _PAGE: Final = {
-    "simulation_unit_test_set_runs": [_RUN],
+    "simulation_unit_test_set_runs": [RUN],
     "has_more": True,
     "continuation_token": 50,
     "filter_values": {
-        "creators": [_USER],
+        "creators": [RUN["creator"]],
         "simulation_unit_test_set_ids": [RUN_ID],
         "tags": ["t"],
     },
 }
 _LINK: Final = {
     "presigned_url": "https://s3.example/b/r.zip?X-Amz-Signature=0123456789abcdef0123",
-    "url_expires_at": "2026-01-02T03:04:05Z",
+    "url_expires_at": AT,
 }
 _OPENED: Final = Opened("https://api.example", "acme")
+_NOW: Final = datetime.fromisoformat(AT)
 _JOURNAL: Final = b"\n".join(
-    msgspec.json.encode(line)
-    for line in (
-        _OPENED,
-        {"what": "intent", "unit_test_set_id": RUN_ID, "at": "2026-01-02T03:04:05Z"},
-        {
-            "what": "started",
-            "unit_test_set_id": RUN_ID,
-            "run_id": RUN_ID,
-            "at": "2026-01-02T03:04:05Z",
-            "attached": False,
-        },
-        {
-            "what": "finished",
-            "unit_test_set_id": RUN_ID,
-            "verdict": "failed",
-            "run": _RUN,
-            "at": "2026-01-02T03:04:05Z",
-        },
-        {
-            "what": "saved",
-            "unit_test_set_id": RUN_ID,
-            "path": "/a.zip",
-            "at": "2026-01-02T03:04:05Z",
-        },
+    map(
+        msgspec.json.encode,
+        (
+            _OPENED,
+            Intent(RUN_ID, _NOW),
+            Started(RUN_ID, RUN_ID, _NOW),
+            Finished(RUN_ID, "failed", _SAMPLE, _NOW),
+            Saved(RUN_ID, "/a.zip", _NOW),
+        ),
     )
 )
 _RECORD: Final = (
@@ -232,7 +187,7 @@ def decoded(seed: Any, decode: Callable[[bytes], Any], data: bytes) -> Any:
 
 def sign_in(data: bytes) -> None:
     """The answer of a sign in, as far as the header that its token goes into."""
-    found = decoded({"id_token": "t", "expires_at": _RUN["created_at"]}, decode_sign_in, data)
+    found = decoded({"id_token": "t", "expires_at": AT}, decode_sign_in, data)
     if found is not None:
         assert isinstance(found, SignIn)
         found.expires_at.timestamp()
@@ -364,20 +319,6 @@ def stored(data: bytes) -> None:
                 _sendable(value)
 
 
-def spans(data: bytes) -> None:
-    """Ranges that were received, in any order."""
-    pairs = [(a, a + b) for a, b in zip(data[::2], data[1::2], strict=False)]
-    joined: list[ranges.Span] = []
-    for span in pairs:
-        joined = ranges.add_span(joined, span)
-    there = {byte for start, stop in pairs for byte in range(start, stop)}
-    assert {byte for start, stop in joined for byte in range(start, stop)} == there
-    gaps = ranges.missing_spans(joined, 300)
-    missing = {byte for start, stop in gaps for byte in range(start, stop)}
-    assert {byte for byte in missing if byte < 300} == set(range(300)) - there
-    ranges.read_content_range(data.decode("latin-1"))
-
-
 def redirect(data: bytes) -> None:
     """A URL of a store, and where it redirects to."""
     url, location, *_ = [*_lines(data), ""]
@@ -485,10 +426,10 @@ def arguments(data: bytes) -> None:
 
 def written_report(data: bytes) -> None:
     """A report in JSON, read back."""
-    outcome = {"unit_test_set_id": "s", "run_id": "r", "verdict": "failed", "run": _RUN}
+    outcome = {"unit_test_set_id": "s", "run_id": "r", "verdict": "failed", "run": RUN}
     more = {"error": {"type": "E", "message": "m"}, "artifacts": "/a", "attached": False}
-    at = {"started_at": _RUN["created_at"], "finished_at": None, "saved_at": None}
-    seed = {"outcomes": [outcome | more | at], "began_at": _RUN["created_at"]}
+    at = {"started_at": AT, "finished_at": None, "saved_at": None}
+    seed = {"outcomes": [outcome | more | at], "began_at": AT}
     document = _document(seed, data)
     try:
         found = report.from_json(document)
@@ -539,7 +480,7 @@ def _askable(url: str) -> None:
 
 
 def _public() -> Iterator[Target]:
-    yield from (sign_in, created, link, page, refusal, told, stored, spans, redirect, file_name)
+    yield from (sign_in, created, link, page, refusal, told, stored, redirect, file_name)
     yield from (journal, sidecar, settings, arguments, written_report, redaction, body)
 
 
