@@ -20,6 +20,8 @@ from tests.faults.table import AS_GIVEN, SAME, Cell
 from tests.faults.wire import STORE, Connector, Wire, cut, session
 
 ATTEMPTS: Final = 2
+# Longer than any fault is borne, and shorter than `LONG`.
+HOURS: Final = 7200.0
 # How many requests meet a fault that lasts.
 REQUESTS: Final = {"raised": 1, "retried": ATTEMPTS, "new token": 4, "waited out": 20}
 # The calls that this holds for; the others may go on for longer, or make several requests.
@@ -271,10 +273,13 @@ class Stage:
         error: AmigoError | None = None
         async with client:
             try:
-                outcome = await CALLS[cell.call](scene)
+                async with asyncio.timeout(HOURS):
+                    outcome = await CALLS[cell.call](scene)
             except AmigoError as raised:
                 error, outcome = raised, type(raised).__name__
                 plain(raised)
+            except TimeoutError:
+                return "no end"
         self._look(cell, scene, error)
         return outcome
 
