@@ -75,7 +75,11 @@ def _connection() -> Iterator[Kind]:
     yield Kind("slow drip", FINE, FINE, drip(8.0))
     yield Kind("drip slower than allowed", "No answer in time", FINE, drip(45.0))
     idle = broken("before", "reset")
-    yield Kind("idle connection closed", FINE, FINE, idle, handled=False, kept_alive=True)
+    yield replace(
+        Kind("", "Connection lost", "No answer", idle, handled=False),
+        name="idle connection closed",
+        kept_alive=True,
+    )
 
 
 def _protocol() -> Iterator[Kind]:
@@ -274,7 +278,7 @@ def _objects() -> Iterator[Kind]:
             "Another object",
         ),
         "ETag: another": (headers(ETag='"another"'), "Another object"),
-        "412 to a resumption": (answered(412), "Another object"),
+        "412 to a resumption": (answered(412), "412"),
         "416 to a resumption": (answered(416), "Useless resumption"),
         "range ignored": (rangeless, FINE),
     }

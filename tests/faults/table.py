@@ -14,6 +14,8 @@ from tests.faults.wire import Route
 
 SAME: Final = "the same as without the fault"
 AS_GIVEN: Final = "as given"
+TAKEN: Final = "the run in the way"
+NO_END: Final = "no end"
 
 # The endpoints that each call asks.
 ASKED: Final[dict[str, tuple[Route, ...]]] = {
@@ -96,12 +98,13 @@ def _column(kind: Kind, call: str, route: Route) -> str:
 
 
 def _says(exception: dict[str, str], label: str, call: str, column: str) -> bool:
-    faults = exception["Fault"].split("; ")
+    """Whether an exception is about a fault: by its label, as any, or as any lost answer."""
+    groups = {"any": label != FINE}
+    groups["any lost answer"] = "AmbiguousStartError" in API[label]["Create, no run started"]
     return (
         f"`{call}`" in exception["Calls"]
-        and exception["Column"] == column
-        and label != FINE
-        and (label in faults or faults == ["any"])
+        and column.startswith(exception["Column"])
+        and any(groups.get(fault, fault == label) for fault in exception["Fault"].split("; "))
     )
 
 
@@ -130,7 +133,7 @@ def _cells(kind: Kind, call: str, route: Route) -> Iterator[Cell]:
     place, words = (label, column), table[label][column]
     for number, exception in enumerate(EXCEPTIONS):
         if table is API and _says(exception, label, call, column):
-            place, words = (f"exception {number}", column), exception["Instead"]
+            place, words = (f"exception {number}", exception["Column"]), exception["Instead"]
             break
     named = re.search(r"`(\w+)`", words)
     error = named[1] if named else table[label]["Error"].strip("`")
@@ -144,10 +147,12 @@ def _cells(kind: Kind, call: str, route: Route) -> Iterator[Cell]:
         "as given": (AS_GIVEN, AS_GIVEN),
         **dict.fromkeys(("retried", "new token", "waited out"), (SAME, error)),
         "raised": (error, error),
+        "waits on": (SAME, NO_END),
+        "taken": (TAKEN, TAKEN),
     }[verb]
     if not kind.kept_alive:
         yield Cell(kind, route, call, True, place, words, lasting)
-    if words != "no effect" or kind.kept_alive:
+    if words != "no effect":
         yield Cell(kind, route, call, False, place, words, once)
 
 

@@ -241,7 +241,7 @@ class Wire:
     """What happens to the requests of each route: first, next, and from then on.
 
     Attributes:
-        first: What happens to the next requests of a route.
+        first: What happens to the next requests of a route, each in turn; None for nothing.
         forever: What happens to those that come then.
         played: How often something happened.
         kept_alive: Whether all requests come here, on connections that stay open.
@@ -253,7 +253,7 @@ class Wire:
     sandbox: Sandbox
     kept_alive: bool = False
     tls: Handshake | None = None
-    first: dict[Route, deque[Happening]] = field(default_factory=dict)
+    first: dict[Route, deque[Happening | None]] = field(default_factory=dict)
     forever: dict[Route, Happening] = field(default_factory=dict)
     played: int = 0
     sent: int = 0
@@ -269,7 +269,7 @@ class Wire:
         self.played += take and found is not None
         return found
 
-    def play(self, route: Route, *first: Happening, forever: Happening | None = None) -> str:
+    def play(self, route: Route, *first: Happening | None, forever: Happening | None = None) -> str:
         """Forget what was to happen, for this instead.
 
         Returns:
@@ -299,6 +299,7 @@ class Wire:
             return self._ports[happening.why]
         if happening is not None or self.kept_alive or self.tls:
             return self._ports["proxy"]
+        self.next(route, take=True)
         return self._upstream(route)
 
     def _upstream(self, route: Route) -> int:
