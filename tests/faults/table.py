@@ -145,7 +145,7 @@ def _cells(kind: Kind, call: str, route: Route) -> Iterator[Cell]:
         "no effect": (SAME, SAME),
         "recovered": (SAME, SAME),
         "as given": (AS_GIVEN, AS_GIVEN),
-        **dict.fromkeys(("retried", "new token", "waited out"), (SAME, error)),
+        **dict.fromkeys(("retried", "new token", "waited out", "asked again"), (SAME, error)),
         "raised": (error, error),
         "waits on": (SAME, NO_END),
         "taken": (TAKEN, TAKEN),
