@@ -11,7 +11,14 @@ from amigo_async.testing import Sandbox, VirtualTimeLoop
 
 # What takes longest, for being done in real time, begins first: workers end together then.
 SLOW = (
-    *("test_killed", "test_dask", "test_sharing", "test_artifacts_killed", "test_load"),
+    *(
+        "test_faults",
+        "test_killed",
+        "test_dask",
+        "test_sharing",
+        "test_artifacts_killed",
+        "test_load",
+    ),
     *("test_secrets", "test_event_loops", "test_readme", "test_proxy", "test_benchmarks"),
 )
 

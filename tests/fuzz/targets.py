@@ -419,7 +419,7 @@ def arguments(data: bytes) -> None:
     with suppress(click.BadParameter):
         params.instant(text)
     with suppress(click.UsageError):
-        params.read_ids((), io.TextIOWrapper(_File(data), "utf-8"), "SET_ID")
+        params.read_ids((), _File(data), "SET_ID")
     with suppress(click.UsageError):
         params.read_ids(text.split("\n"), None, "SET_ID")
 
