@@ -185,6 +185,8 @@ def _status(status: int, also: str, happening: Happening, *, handled: bool = Fal
         store = "Link refused"
     elif status in (408, 425, 429) or status >= 500:
         store = "No answer"
+    elif status == 404:
+        store = "404"
     row = _ROWS.get(status, "Other 5xx" if status >= 500 else "Other 4xx")
     return Kind(f"{status}{also}", row, store, happening, handled)
 
