@@ -143,6 +143,20 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Verdict]] = [
         body(UNSIZED, 0, 5, whole=False),
     ),
     (
+        "a range without the total that is known",
+        Reading(KNOWN, 3),
+        206,
+        headers(content_range="bytes 3-4/*"),
+        body(KNOWN, 0, 5, whole=False),
+    ),
+    (
+        "a range of another date, and the same strong ETag",
+        Reading(KNOWN, 3),
+        206,
+        headers(content_range="bytes 3-9/10", last_modified="D2"),
+        body(KNOWN, 0, 10, whole=False),
+    ),
+    (
         "a range that tells the total",
         Reading(UNSIZED, 3),
         206,

@@ -144,27 +144,34 @@ def test_a_child_that_was_forked_has_no_part_in_a_lock(tmp_path: Path) -> None:
     fd = open_locked(tmp_path / "x", FLAGS)
     os.write(fd, b"ours")
     reading, writing = os.pipe()
+    waiting, waking = os.pipe()
     child = os.fork()
     if not child:
         try:
             os.write(fd, b"of the child")  # a copy of the program may do so: it does no harm
-            close_locked(fd)
             close_locked(open_locked(tmp_path / "child", FLAGS))
             os.write(writing, b"fine")
+            os.read(waiting, 1)
+            close_locked(open_locked(tmp_path / "x", FLAGS))  # it is as free as any other
+            close_locked(fd)
+            os.write(writing, b"well")
             signal.pause()
         finally:
             os._exit(1)
+    os.close(writing)
     try:
         assert os.read(reading, 4) == b"fine"
         assert seen_by_another(tmp_path / "x") == "locked"
         close_locked(fd)
         assert seen_by_another(tmp_path / "x") == "free"
+        os.write(waking, b"!")
+        assert os.read(reading, 4) == b"well"
         assert (tmp_path / "x").read_bytes() == b"ours"
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        os.close(reading)
-        os.close(writing)
+        for end in (reading, waiting, waking):
+            os.close(end)
 
 
 @pytest.mark.parametrize(
