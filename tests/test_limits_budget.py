@@ -8,6 +8,8 @@ import pytest
 
 from amigo_async.limits import Budget, Told
 from amigo_async.limits.budget import PATIENCE, WINDOW
+from amigo_async.limits.courtesy import CourteousBudget
+from amigo_async.wire.headers import LONGEST_WAIT
 
 
 def known(limit: int = 20, *, remaining: int = 19, turns_at: float = 60.0) -> Budget:
@@ -108,10 +110,105 @@ def test_a_newer_window_replaces_an_older_one() -> None:
     assert budget.room(1.0) == 12
 
 
-def test_a_better_known_turn_is_taken() -> None:
-    budget = known(remaining=5, turns_at=60.0)
-    budget.answered(1.0, budget.take(1.0), Told(20, 4, 60.0, 59.2))
+@pytest.mark.parametrize(("first", "then"), [(60.0, 59.2), (59.2, 60.0)])
+def test_the_better_known_turn_is_taken_whichever_came_first(first: float, then: float) -> None:
+    budget = CourteousBudget(20)
+    budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, first))
+    budget.answered(1.0, budget.take(1.0), Told(20, 18, 60.0, then))
     assert budget.turns_at == 59.2
+
+
+def test_the_longest_window_that_was_seen_is_the_measure_of_those_to_come() -> None:
+    """Whoever comes late into a window sees but its end; the next ones are as long as the first."""
+    budget = CourteousBudget(20)
+    budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, 60.0))
+    budget.answered(110.0, budget.take(110.0), Told(20, 0, 120.0, 120.0))
+    assert budget.earliest(110.0, 0) == 120.0
+    assert budget.earliest(110.0, 20) == 180.0
+    assert budget.earliest(110.0, 45) == 240.0
+
+
+def test_a_later_refusal_does_not_open_what_an_earlier_one_has_closed() -> None:
+    budget = CourteousBudget(20)
+    budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, 60.0))
+    first, second, third = (budget.take(1.0) for _ in range(3))
+    budget.refused(1.0, first, 30.0)
+    budget.refused(1.5, second, 5.0)
+    budget.refused(1.6, third, None)
+    assert budget.opens_at(2.0) == 31.0
+    assert budget.room(30.9) == 0
+    assert budget.room(31.0) == 1
+
+
+def test_a_lost_call_counts_where_nothing_is_told() -> None:
+    budget = CourteousBudget(20)
+    spend(budget, 1)
+    for call in [budget.take(1.0) for _ in range(5)]:
+        budget.lost(2.0, call)
+    assert budget.room(2.0) == 14
+    assert budget.room(61.9) == 15
+    assert budget.room(62.0) == 20
+
+
+def test_lost_calls_count_while_nothing_is_known() -> None:
+    budget = CourteousBudget(3)
+    for now in (0.0, 10.0, 20.0):
+        budget.lost(now, budget.take(now))
+    assert budget.room(20.0) == 0
+    assert budget.opens_at(20.0) == WINDOW
+    assert budget.earliest(20.0, 0) == WINDOW
+    assert budget.room(WINDOW) == 1
+    budget.answered(WINDOW, budget.take(WINDOW), None)  # and those before it are still counted
+    assert budget.room(WINDOW) == 0
+    assert budget.opens_at(WINDOW) == 10.0 + WINDOW
+
+
+def test_what_was_lost_is_over_when_headers_tell_or_a_pause_has_passed() -> None:
+    for told in (True, False):
+        budget = CourteousBudget(2)
+        budget.lost(0.0, budget.take(0.0))
+        if told:
+            budget.answered(1.0, budget.take(1.0), Told(2, 1, 60.0, 60.0))
+            assert budget.room(1.0) == 1
+        else:
+            budget.refused(1.0, budget.take(1.0), 5.0)
+            budget.lost(6.0, budget.take(6.0))
+            assert budget.room(6.0) == 1
+
+
+@pytest.mark.parametrize("pause", [LONGEST_WAIT, LONGEST_WAIT + 1.0, 86_400.0])
+def test_a_pause_is_judged_on_its_real_value(pause: float) -> None:
+    budget = CourteousBudget(20)
+    budget.refused(0.0, budget.take(0.0), pause)
+    if pause <= LONGEST_WAIT:
+        assert budget.denied_for(0.0) is None
+        assert budget.opens_at(0.0) == pause
+        return
+    assert budget.denied_for(0.0) == pause
+    assert budget.room(WINDOW - 0.1) == 0
+    assert budget.room(WINDOW) == 1  # one asks again
+    call = budget.take(WINDOW)
+    assert (budget.denied_for(WINDOW) is None) == (pause - WINDOW <= LONGEST_WAIT)
+    budget.answered(WINDOW + 0.1, call, None)
+    assert budget.denied_for(WINDOW + 0.1) is None
+
+
+def test_how_long_it_matters_what_is_known() -> None:
+    budget = CourteousBudget(20)
+    assert budget.matters_until() < 0.0
+    budget.lost(1.0, budget.take(1.0))
+    assert budget.matters_until() == 61.0
+    budget.answered(2.0, budget.take(2.0), Told(20, 19, 40.0, 40.0))
+    assert budget.matters_until() == 40.0
+    budget.refused(3.0, budget.take(3.0), 600.0)
+    assert budget.matters_until() >= 603.0
+    blind = CourteousBudget(20)
+    spend(blind, 2, now=5.0)
+    in_flight = [blind.take(6.0) for _ in range(3)]
+    assert blind.matters_until() == 65.0
+    blind.lose_all(7.0)
+    assert (blind.in_flight, blind.matters_until()) == (0, 67.0)
+    assert blind.room(7.0) == 20 - 2 - len(in_flight)
 
 
 def test_a_lost_call_counts_as_spent() -> None:
