@@ -15,7 +15,7 @@ from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
 from amigo_async.limits import Gate, Gates, Told, forget
 from amigo_async.limits.courtesy import CourteousBudget
-from tests.service import Service, gate, run
+from tests.service import QuickLoop, Service, gate, run
 
 
 def admitted_after(service: Service) -> list[float]:
@@ -414,5 +414,27 @@ def test_what_is_forgotten_is_forgotten_by_those_who_have_looked_it_up() -> None
         assert here.states() == {}
         assert here.of("list", 50).budget is not gate.budget
         assert elsewhere.of("list", 50) is other
+
+    run(main)
+
+
+def test_who_was_refused_later_does_not_overtake_at_the_moment_in_which_the_gate_opens() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, QuickLoop)
+        create = gate(20)
+        with await create.enter(lambda _: None) as ahead:
+            ahead.answered(Told(20, 19, loop.time() + 60, loop.time() + 60))
+        first, second = [await create.enter(lambda _: None) for _ in range(2)]
+        first.refused(10.0)
+        second.refused(10.0)
+        earlier = asyncio.create_task(create.enter(lambda _: None, turn=first.turn))
+        await asyncio.sleep(0)
+        loop.skipped += 10.0  # it is open, and its timer has yet to tell
+        later = asyncio.create_task(create.enter(lambda _: None, turn=second.turn))
+        permit = await earlier
+        assert (permit.turn, later.done()) == (first.turn, False)
+        permit.unused()
+        (await later).unused()
 
     run(main)
