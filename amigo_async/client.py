@@ -158,7 +158,7 @@ class AmigoClient:
                 for a minute where it answers all lists but those with this run.
             TransportError: If the service could not be reached for as long.
         """
-        return await wait_for_completion(
+        run = await wait_for_completion(
             self._wiring.poller,
             run_id,
             timeout=timeout,
@@ -166,6 +166,8 @@ class AmigoClient:
             require_artifacts=require_artifacts,
             on_progress=on_progress,
         )
+        await self._wiring.starts.report_second_run(run_id)
+        return run
 
     def as_completed(
         self,

@@ -1063,6 +1063,20 @@ def test_a_start_that_is_cancelled_before_it_leaves_asks_nothing_and_is_void() -
         assert record.steps == steps
 
 
+def test_a_resumed_start_that_sends_nothing_is_left_at_once_and_stays_on_record() -> None:
+    calls, record, heard = FakeCalls(), Record(), list[Event]()
+
+    async def main() -> float:
+        began = calls.now()
+        earlier = Intention(calls.server_now(), Fence())
+        with anyio.move_on_after(5.0):
+            await starts(calls, heard).start(SET, recorder=record, earlier=earlier)
+        return calls.now() - began
+
+    assert run(main) == 5.0
+    assert (record.steps, heard, calls.creates) == ([], [], 0)
+
+
 def test_the_record_of_an_id_is_written_to_its_end_even_if_the_caller_leaves() -> None:
     calls, record = FakeCalls(), Record()
 

@@ -73,7 +73,8 @@ class Attempt:
 
     Attributes:
         sent: Whether the newest create has left, or may have.
-        last_sent_at: When it left, in loop time.
+        has_sent: Whether any create has left from this process, or may have.
+        last_sent_at: When the newest left, in loop time.
         response: Its response; None as long as there is none.
         lost: Why it is not known what became of a create; None if all that is on record is known.
         sent_at: When the create left that nothing else is known of, by the service's clock; None
@@ -96,6 +97,7 @@ class Attempt:
         self.patience = patience
         self.lost: AmigoError | None = None
         self.sent = False
+        self.has_sent = False
         self.last_sent_at = 0.0
         self.response: Response | None = None
         self.done = False
@@ -149,7 +151,7 @@ class Attempt:
             except BaseException:
                 sending.close()
                 raise
-        self.sent, self._unsent = True, False
+        self.sent, self.has_sent, self._unsent = True, True, False
         self.response, self.last_sent_at = None, anyio.current_time()
         return await finish(self._keep(sending), grace=GRACE)
 

@@ -230,7 +230,7 @@ class Starts:
         search = self._doubtful.pop(run_id, None)
         if search is None:
             return
-        with suppress(AmigoError):  # it is said, if it can be
+        with suppress(AmigoError), anyio.move_on_after(GRACE):  # it is said, if it can be
             runs = (await self._lookout.look(search)).runs
             choice = choose(search, runs, others={run_id, *self._others(search, runs)}, final=True)
             for second in _chosen(choice):
@@ -357,7 +357,7 @@ class Starts:
             await self._started(attempt, created)
         elif attempt.lost is None and attempt.did_nothing:
             await attempt.void()
-        else:
+        elif attempt.has_sent:  # what an earlier process has sent, it has on record
             lost = attempt.lost = attempt.lost or AmigoError("the call was cancelled")
             try:
                 with anyio.move_on_after(GRACE):
