@@ -37,8 +37,8 @@ def in_virtual_time(work: Any) -> Any:
 def test_thousands_of_sets_at_once_have_each_the_right_outcome_and_leave_nothing() -> None:
     loaded = in_virtual_time(load.load(2_000, raised=True))
     assert loaded.problems == []
-    # One create for each, and some looks at forty pages: no more than that.
-    assert 2_000 < loaded.requests < 2_300
+    # One create for each, two lists for fifty before, and some looks at forty pages: no more.
+    assert 2_080 < loaded.requests < 2_600
     assert loaded.makespan < 200.0
 
 

