@@ -231,8 +231,8 @@ class DecodeError(_RequestError):
         status: The status of the response.
         request_id: The service's own name of the request; None without one.
         body: The text of the body, at most its first 16,384 characters.
-        lasting: Whether the same would happen again, as with a body beyond the limit, or JSON of
-            another shape; it is raised at once then, and never tried again.
+        lasting: Whether the same would happen again, as with a body beyond the limit, or the
+            record of a run; it is raised at once then, and never tried again.
         run: Where it is one run that cannot be read: as much of it as can, its flags but not its
             specs and results. None where that is nothing, or not one run.
     """
@@ -405,9 +405,10 @@ class ArtifactTimeoutError(ArtifactError, TimeoutError):
 def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later.
 
-    It may after no answer, 408, 5xx other than 501 and 505, or an answer that is not JSON, which
-    is of something in between. It will not after JSON of another shape, or anything that is marked
-    as `lasting`. A refusal (429) is not a failure, and is waited out before this is asked.
+    It may after no answer, 408, 5xx other than 501 and 505, or an answer that cannot be read,
+    which may be of something in between. It will not after anything that is marked as `lasting`,
+    as the record of a run that cannot be read. A refusal (429) is not a failure, and is waited out
+    before this is asked.
     """
     if isinstance(error, APIError):
         return error.status == 408 or (error.status >= 500 and error.status not in (501, 505))

@@ -426,8 +426,7 @@ class Poller:
         elif is_transient(error) or isinstance(error, RateLimitError):
             patience = PATIENCE
         else:
-            # The service itself says no, twice; or something in between answers for it.
-            patience = _BELIEVED_AFTER if isinstance(error, DecodeError) else -math.inf
+            patience = -math.inf  # the service itself says no, and to every list
         pause = error.retry_after if isinstance(error, APIError) else None
         looks.looked_at |= dict.fromkeys(ids, min(pause or 0.0, _BELIEVED_AFTER))
         for run_id in ids:

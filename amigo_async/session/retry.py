@@ -1,7 +1,7 @@
 """When a failed request is sent again, and after how long.
 
 A request is sent again if its failure may pass (`errors.is_transient`: no answer, 408, 5xx but 501
-and 505, a body that is not JSON) and repeating it does no harm: GET, DELETE and the sign in,
+and 505, a body that cannot be read) and repeating it does no harm: GET, DELETE and the sign in,
 `ATTEMPTS` times in all. A create is not: its repetition belongs to the start, which knows what to
 look for first. Nor is a look of a wait, which looks again anyway.
 

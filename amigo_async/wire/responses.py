@@ -157,7 +157,7 @@ def decode_error(
         status=response.status,
         request_id=request_id(_shown_headers(response.headers, secrets)),
         body=_text(response.body, secrets),
-        lasting=isinstance(reason, OversizeError | msgspec.ValidationError),
+        lasting=isinstance(reason, OversizeError),
     )
 
 
