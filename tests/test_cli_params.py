@@ -87,8 +87,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_id_is_refused() -> None:
     with pytest.raises(click.UsageError, match=r"SET_ID must be 24 characters.*'XYZ'"):
         read_ids([some_id(1), "XYZ"], None, "SET_ID")
-    with pytest.raises(click.UsageError, match=r"RUN_ID must be 24 characters.*'X/Z'"):
-        read_ids([some_id(1), "X/Z"], None, "RUN_ID")
+    with pytest.raises(click.UsageError, match=r"RUN_ID must be 24 characters.*'XYZ'"):
+        read_ids([some_id(1), "XYZ"], None, "RUN_ID")
 
 
 def test_the_id_of_a_run_is_what_the_service_says() -> None:

@@ -118,10 +118,17 @@ def insist(process: subprocess.Popen[Any]) -> None:
             process.wait(0.1)
 
 
+def await_create(sandbox: Sandbox) -> None:
+    """Wait until a create is on the wire: before that, there is nothing to stop tidily."""
+    asked = threading.Event()
+    while not sandbox.count("create"):
+        asked.wait(0.02)
+
+
 def test_two_signals_are_out_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.fault("create", Fault.delay(60.0))
     with Process(sandbox, tmp_path, "run", sandbox.add_set(LASTING)) as command:
-        command.await_line("signed in")
+        await_create(sandbox)
         command.process.send_signal(signal.SIGINT)
         command.await_line("Stopping tidily")
         insist(command.process)
@@ -283,7 +290,7 @@ def test_on_a_terminal_the_display_is_live(sandbox: Sandbox) -> None:
 def test_two_signals_leave_the_terminal_as_it_was(sandbox: Sandbox) -> None:
     sandbox.fault("create", Fault.delay(60.0), times=5)
     with Terminal(sandbox, "run", sandbox.add_set(LASTING)) as terminal:
-        terminal.read_until("sign in 4/5")
+        await_create(sandbox)
         terminal.process.send_signal(signal.SIGINT)
         terminal.read_until("Stopping tidily")
         insist(terminal.process)

@@ -27,6 +27,7 @@ from amigo_async.errors import (
     ServerError,
     ServiceUnavailableError,
     TransportError,
+    ValidationError,
     WaitTimeoutError,
 )
 from amigo_async.events import Event, RequestRetried
@@ -741,15 +742,18 @@ def test_a_run_whose_id_no_list_takes_is_found_by_its_set() -> None:
 
     async def look(**filters: Any) -> RecordPage:
         asked.append(filters)
-        assert "id" not in filters
+        if "id" in filters:
+            raise ValidationError(method="GET", path="/", status=422)
         over = len(asked) > 3
         runs = [some_run(other), some_run(odd, is_completed=over, artifacts_generated=over)]
         return decode_record_page(msgspec.json.encode(page_of(runs)))
 
     async def main() -> Run:
         shared = Poller(look, budget, creator=CREATOR)
-        with pytest.raises(ArgumentError, match="run_id"):
+        with pytest.raises(ValidationError):  # as long as its set is not known
             await wait_for(shared, odd)
+        assert all(filters["id"] == [odd] for filters in asked)
+        asked.clear()
         shared.expect(odd, "a" * 24)
         return await wait_for(shared, odd)
 

@@ -1124,6 +1124,48 @@ def test_a_second_start_of_a_set_waits_for_the_first_one() -> None:
 # --- fences ---
 
 
+def test_a_fence_has_what_either_list_shows() -> None:
+    """An unfinished run that a list of the newest leaves out, as lists may."""
+
+    class Leaky(FakeCalls):
+        async def page(self, **filters: Unpack[RunFilters]) -> RunPage:
+            page = await super().page(**filters)
+            runs = [r for r in page.simulation_unit_test_set_runs if r.id != run_id(2)]
+            left_out = filters.get("is_completed") is None
+            return replace(page, simulation_unit_test_set_runs=runs) if left_out else page
+
+    calls = Leaky()
+
+    async def main() -> Fence | None:
+        calls.add()
+        calls.end(run_id(1))
+        calls.add()
+        return await starts(calls).fences(lambda: [SET]).before(SET)
+
+    assert run(main) == Fence((run_id(1), run_id(2)))
+
+
+def test_a_fence_says_how_far_back_its_list_goes() -> None:
+    calls = FakeCalls(ends_after=1.0)
+
+    async def main() -> Fence | None:
+        for _ in range(60):
+            calls.add()
+            await asyncio.sleep(60)
+        return await starts(calls).fences(lambda: [SET]).before(SET)
+
+    ids = tuple(run_id(number) for number in range(60, 10, -1))
+    assert run(main) == Fence(ids, calls.runs[10].created_at)
+
+
+@pytest.mark.parametrize("on_conflict", ["wait", "restart"])
+def test_a_run_that_is_to_be_out_of_the_way_is_not_taken_for_the_lost_one(
+    on_conflict: Any,
+) -> None:
+    calls = FakeCalls("lost before", ends_after=200.0)
+    assert conflicting(calls, on_conflict) == CreatedRun(run_id(2))
+
+
 def test_a_fence_serves_a_window_of_creates_and_covers_fifty_sets() -> None:
     calls = FakeCalls()
     set_ids = [run_id(n + 1000) for n in range(70)]

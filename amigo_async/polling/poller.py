@@ -39,7 +39,7 @@ from amigo_async.limits import BudgetState
 from amigo_async.models import Run, UserInfo
 from amigo_async.polling.pace import PAGE_SIZE, Pace, Page, affordable, lay_out
 from amigo_async.polling.watch import Watch, Watched
-from amigo_async.wire.requests import RunFilters, check_id, is_id
+from amigo_async.wire.requests import RunFilters, check_run_id, is_id
 
 # How long the service may answer no list at all before the waiters get the cause, in seconds.
 PATIENCE: Final = 300.0
@@ -199,7 +199,7 @@ class Poller:
     def _checked(self, run_id: str) -> str:
         """`run_id`, if it can be one: the service has sent it, or it looks like one."""
         known = isinstance(run_id, str) and self._known.get(run_id) is not None
-        return run_id if known else check_id("run_id", run_id)
+        return run_id if known else check_run_id("run_id", run_id)
 
     def _add(self, watch: Watch) -> None:
         now = anyio.current_time()
@@ -293,7 +293,7 @@ class Poller:
         groups: dict[tuple[bool, int, bool], tuple[list[str], list[str]]] = {}
         for run_id in due:
             watched = self._watched[run_id]
-            by_set = not is_id(run_id)
+            by_set = not is_id(run_id) and self._known.get(run_id) is not None
             key = (watched.failing is not None, -watched.page_size, by_set)
             full, completed = groups.setdefault(key, ([], []))
             (full if by_set or _needs_full_look(watched) else completed).append(run_id)

@@ -184,7 +184,8 @@ class Starts:
         Args:
             set_id: The set.
             on_conflict: What to do about an unfinished run.
-            fence: Finds out what is there before the create leaves; None not to.
+            fence: Finds out what is there before the create leaves; None not to, unless a run in
+                the way is to be told from the one that is started.
             recorder: Keeps a record of the start; None for none.
             earlier: A process that was stopped intended this start, and it is not known whether
                 its create did anything: look for the run first. None if there was none.
@@ -198,6 +199,9 @@ class Starts:
                 f"on_conflict={on_conflict!r} needs to know whose run is in the way; "
                 "give BearerAuth a user_id"
             )
+        if fence is None and on_conflict in ("wait", "restart"):
+            # A run that is to be out of the way is not to be taken for the one that was lost.
+            fence = self.fences(lambda: ()).before
         attempt = Attempt(
             set_id,
             creator=self._creator,

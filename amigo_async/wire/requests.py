@@ -17,9 +17,9 @@ from amigo_async.wire.endpoints import ARTIFACTS, CANCEL, CREATE, LIST, SIGN_IN,
 from amigo_async.wire.text import is_encodable
 
 _ID = re.compile(r"[a-f0-9]{24}")
-# Ids of runs come from the service, which does not keep to its own pattern: whatever is safe in a
-# path, and as the name of a folder, may be one.
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
+# Ids of runs come from the service, which does not keep to its own pattern: whatever looks like an
+# id, and is safe in a path and as the name of a folder, may be one.
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{15,127}")
 _LARGEST = 2**63 - 1
 _SORT = r"[+-][a-z_]+"
 _NAME_OF_HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
