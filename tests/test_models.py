@@ -461,6 +461,14 @@ def test_values_of_filters_that_cannot_be_read_cost_no_run(values: Any) -> None:
     assert [run.id for run in page.simulation_unit_test_set_runs] == ["good"]
 
 
+def test_a_record_that_is_kept_does_not_keep_its_page() -> None:
+    body = json.dumps(page_document(GOOD)).encode()
+    before = sys.getrefcount(body)
+    page = decode_record_page(body)
+    assert set(page.records) == {"good"}
+    assert sys.getrefcount(body) == before
+
+
 def test_a_wait_needs_only_what_it_waits_for() -> None:
     documents = [
         {**GOOD, "created_at": None, "unit_test_run_specs": 7},

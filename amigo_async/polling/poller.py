@@ -360,9 +360,6 @@ class Poller:
         # what newer runs of other sets may have pushed off the page.
         cut = answer.has_more and len(missing) < len(ids)
         again = set(missing) if cut or (page.by_set and len(ids) > 1) else set()
-        if page.by_set:
-            for each in (watched[i] for i in again if i in watched):
-                each.page_size = 1
         looks.looked_at |= {i: 0.0 for i in ids if i not in again}
         for run_id in watched:
             if run_id in answer.records:
