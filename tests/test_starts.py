@@ -1121,7 +1121,47 @@ def test_a_second_start_of_a_set_waits_for_the_first_one() -> None:
     assert isinstance(second, ConflictError)
 
 
+def test_the_deadline_of_the_one_who_looks_is_nobody_elses() -> None:
+    class Spent(FakeCalls):
+        """Its budget of lists has no room for half a minute."""
+
+        async def page(self, **filters: Unpack[RunFilters]) -> RunPage:
+            if anyio.current_effective_deadline() < self.now() + 30:
+                raise DeadlineError(endpoint="list", retry_after=30.0)
+            return await super().page(**filters)
+
+    calls = Spent("lost after", "lost after")
+
+    async def hurried(shared: Starts) -> None:
+        with anyio.fail_after(5.0):
+            await shared.start(OTHER_SET, fence=no_fence)
+
+    async def main() -> list[object]:
+        shared = starts(calls)
+        both = (hurried(shared), shared.start(SET, fence=no_fence))
+        return list(await asyncio.gather(*both, return_exceptions=True))
+
+    first, second = run(main)
+    assert isinstance(first, AmbiguousStartError)
+    assert second == CreatedRun(run_id(2), attached=True)
+
+
 # --- fences ---
+
+
+def test_all_lists_ask_for_the_runs_of_this_user_alone() -> None:
+    calls = FakeCalls("lost before")
+    asked: list[object] = []
+    page = calls.page
+
+    async def noted(**filters: Unpack[RunFilters]) -> RunPage:
+        asked.append(filters.get("creator"))
+        return await page(**filters)
+
+    calls.page = noted  # type: ignore[method-assign]
+    run(lambda: fenced(calls))
+    assert asked
+    assert set(asked) == {CREATOR}
 
 
 def test_a_fence_has_what_either_list_shows() -> None:

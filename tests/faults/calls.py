@@ -16,7 +16,7 @@ from amigo_async import AmigoClient, AmigoError
 from amigo_async.errors import APIError, DecodeError, TransportError
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
 from tests.faults.kinds import JSON_LIMIT, Kind
-from tests.faults.table import AS_GIVEN, NO_END, SAME, TAKEN, Cell
+from tests.faults.table import AS_GIVEN, NO_END, SAME, Cell
 from tests.faults.wire import STORE, Connector, Happening, Wire, cut, session
 
 ATTEMPTS: Final = 2
@@ -103,10 +103,8 @@ async def restart(scene: Scene) -> str:
 
 
 async def _in_the_way(scene: Scene, on_conflict: Literal["wait", "restart"]) -> str:
-    set_id, there = await scene.running(scene.in_the_way)
+    set_id, _ = await scene.running(scene.in_the_way)
     created = await scene.client.runs.create(set_id, on_conflict=on_conflict)
-    if created.attached and created.simulation_unit_test_set_run_id == there:
-        return TAKEN
     return matched([created.simulation_unit_test_set_run_id], scene.started(set_id))
 
 

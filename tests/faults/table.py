@@ -14,7 +14,6 @@ from tests.faults.wire import Route
 
 SAME: Final = "the same as without the fault"
 AS_GIVEN: Final = "as given"
-TAKEN: Final = "the run in the way"
 NO_END: Final = "no end"
 
 # The endpoints that each call asks.
@@ -148,7 +147,6 @@ def _cells(kind: Kind, call: str, route: Route) -> Iterator[Cell]:
         **dict.fromkeys(("retried", "new token", "waited out", "asked again"), (SAME, error)),
         "raised": (error, error),
         "waits on": (SAME, NO_END),
-        "taken": (TAKEN, TAKEN),
     }[verb]
     if not kind.kept_alive:
         yield Cell(kind, route, call, True, place, words, lasting)
