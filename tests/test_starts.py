@@ -867,6 +867,20 @@ def test_of_several_fresh_runs_the_earliest_is_taken() -> None:
     assert run(main) == CreatedRun(run_id(1), attached=True)
 
 
+def test_a_resumed_start_reads_as_many_pages_as_there_are_runs_since() -> None:
+    calls = FakeCalls(ends_after=1.0)
+
+    async def main() -> CreatedRun:
+        earlier = Intention(calls.server_now(), Fence())
+        for _ in range(120):
+            calls.add()
+            await asyncio.sleep(70)
+        return await starts(calls).start(SET, earlier=earlier)
+
+    assert run(main) == CreatedRun(run_id(1), attached=True)
+    assert len(calls.lists) == 3
+
+
 def test_all_lost_creates_share_a_look_every_two_seconds() -> None:
     calls = FakeCalls(*["lost before"] * 60)
     set_ids = [run_id(n + 1000) for n in range(60)]
