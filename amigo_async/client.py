@@ -23,8 +23,8 @@ from amigo_async.batch import (
 )
 from amigo_async.config import configure
 from amigo_async.events import Listener
-from amigo_async.gate import Gate
-from amigo_async.limits import BudgetState
+from amigo_async.verdicts.gate import Gate
+from amigo_async.ratelimit import BudgetState
 from amigo_async.models import Run
 from amigo_async.polling import (
     Cancellation,
@@ -34,10 +34,10 @@ from amigo_async.polling import (
     wait_for_completion,
 )
 from amigo_async.redact import SecretUrl, masked
-from amigo_async.runs import Runs
-from amigo_async.session.bodies import MAX_RESPONSE_BYTES
-from amigo_async.session.retry import ATTEMPTS
-from amigo_async.sharing import Sharing
+from amigo_async.resources.runs import Runs
+from amigo_async.transport.body import MAX_RESPONSE_BYTES
+from amigo_async.transport.retry import ATTEMPTS
+from amigo_async.ratelimit.backend import Sharing
 from amigo_async.starting import OnConflict
 from amigo_async.wiring import Settings, Wiring
 

@@ -49,7 +49,7 @@ from amigo_async.fleet import (
 )
 from amigo_async.polling import check_seconds
 from amigo_async.redact import Secret
-from amigo_async.shield import finish
+from amigo_async.cancellation import finish
 
 __all__ = [
     "Connect",

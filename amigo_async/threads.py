@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 from weakref import WeakKeyDictionary
 
-from amigo_async.shield import finish
+from amigo_async.cancellation import finish
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -111,7 +111,7 @@ async def _room(job: Job) -> None:
 
     from amigo_async.artifacts import Artifacts  # noqa: PLC0415
     from amigo_async.models import ArtifactsLink  # noqa: PLC0415
-    from amigo_async.session.store import Store  # noqa: PLC0415
+    from amigo_async.transport.store import Store  # noqa: PLC0415
 
     expires = datetime.now(UTC) + timedelta(hours=1)
 

@@ -26,7 +26,7 @@ import msgspec
 
 from amigo_async import AmigoClient
 from amigo_async.testing import Sandbox, SetPlan
-from amigo_async.wire.endpoints import EndpointName
+from amigo_async.protocol.endpoints import EndpointName
 from benchmarks import command
 from benchmarks.figures import Aim, Result, Table, spread
 

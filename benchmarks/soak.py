@@ -25,7 +25,7 @@ import msgspec
 
 from amigo_async import AmigoClient, RunOutcome
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
-from amigo_async.wire.endpoints import EndpointName
+from amigo_async.protocol.endpoints import EndpointName
 from benchmarks import machine, samples
 from benchmarks.samples import Sample
 

@@ -8,7 +8,7 @@ import msgspec
 
 from amigo_async import RunOutcome
 from amigo_async.cli.board import Board
-from amigo_async.limits import BudgetState
+from amigo_async.ratelimit import BudgetState
 from amigo_async.models import Run
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from amigo_async import AmigoClient
-from amigo_async.limits import forget
+from amigo_async.ratelimit import forget
 from amigo_async.testing import Sandbox, VirtualTimeLoop
 
 # What takes longest, for being done in real time, begins first: workers end together then.

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from amigo_async.decoding import RecordPage, decode_record_page
 from amigo_async.errors import AmigoError
 from amigo_async.models import Run, RunPage, UserInfo
-from amigo_async.wire.requests import RunFilters
+from amigo_async.protocol.requests import RunFilters
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 CREATOR = UserInfo("acme", "user-1")

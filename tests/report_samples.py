@@ -10,7 +10,7 @@ from typing import Any
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, Verdict, verdict_of
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
-from amigo_async.gate import Gate
+from amigo_async.verdicts.gate import Gate
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
     CategoricalMetricSuccessCriterion,

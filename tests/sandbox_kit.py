@@ -13,7 +13,7 @@ import aiohttp
 import yarl
 from amigo_sdk.generated import model as official
 
-from amigo_async.session.aiohttp_compat import without_replay
+from amigo_async.transport.aiohttp_compat import without_replay
 from amigo_async.testing import Permission, Sandbox
 
 RUNS = "simulation/unit_test_set_run/"

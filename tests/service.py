@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
 from amigo_async.events import Event
-from amigo_async.limits import Gate, Told
-from amigo_async.limits.courtesy import CourteousBudget
-from amigo_async.limits.shared import SharedGate
+from amigo_async.ratelimit import Gate, Told
+from amigo_async.ratelimit.fair_share import CourteousBudget
+from amigo_async.ratelimit.shared import SharedGate
 from amigo_async.testing import VirtualTimeLoop
 
 T = TypeVar("T")

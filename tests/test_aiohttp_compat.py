@@ -16,7 +16,7 @@ from yarl import URL
 import amigo_async
 from amigo_async import AmigoClient, BearerAuth
 from amigo_async.errors import TransportError
-from amigo_async.session import aiohttp_compat as compat
+from amigo_async.transport import aiohttp_compat as compat
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from amigo_async.artifacts import part
+from amigo_async.artifacts import partfile as part
 from amigo_async.errors import (
     ArgumentError,
     ArtifactError,

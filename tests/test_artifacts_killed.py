@@ -50,7 +50,7 @@ import asyncio, datetime, sys
 import aiohttp
 from amigo_async.artifacts import Artifacts, filling
 from amigo_async.models import ArtifactsLink
-from amigo_async.session.store import Store
+from amigo_async.transport.store import Store
 
 filling._LARGEST_BUFFER = 64 * 1024
 url, target, connections = sys.argv[1:]

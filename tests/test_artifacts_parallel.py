@@ -16,7 +16,8 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async.artifacts import digest, part
+from amigo_async.artifacts import partfile as digest
+from amigo_async.artifacts import partfile as part
 from amigo_async.errors import (
     ArtifactError,
 )

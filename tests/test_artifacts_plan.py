@@ -22,7 +22,7 @@ from amigo_async.artifacts.plan import (
     judge,
     next_request,
 )
-from amigo_async.wire.objects import Checksum, ObjectInfo
+from amigo_async.protocol.ranges import Checksum, ObjectInfo
 
 KNOWN = ObjectInfo(10, '"a"', "D1")
 WEAK = ObjectInfo(10, 'W/"a"', "D1")

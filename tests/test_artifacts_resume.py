@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from amigo_async.artifacts import record as record_module
-from amigo_async.artifacts.digest import Digest
+from amigo_async.artifacts.partfile import Digest
 from amigo_async.errors import (
     ArtifactChangedError,
     ArtifactError,
     ArtifactTruncatedError,
 )
-from amigo_async.wire.objects import Checksum
+from amigo_async.protocol.ranges import Checksum
 from tests.artifact_files import (  # noqa: F401 # fixtures
     DATA,
     MULTIPART,

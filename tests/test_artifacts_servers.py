@@ -18,7 +18,7 @@ from amigo_async.artifacts import Artifacts, Policy, filling
 from amigo_async.errors import ArtifactChangedError, ArtifactError
 from amigo_async.events import Event
 from amigo_async.models import ArtifactsLink
-from amigo_async.session.store import Store
+from amigo_async.transport.store import Store
 from tests.store_cases import CASES, DATA, EMPTY, KEY, NAME, SIGNED, SIZE, Case, Served, spoil
 from tests.store_servers import STORES, Nginx
 

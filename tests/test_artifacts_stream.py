@@ -17,7 +17,7 @@ from amigo_async.errors import (
     ArtifactTruncatedError,
     TransportError,
 )
-from amigo_async.wire.links import UnsafeLinkError
+from amigo_async.protocol.urls import UnsafeLinkError
 from tests.fake_store import SECRET, FakeStore, Room, Step
 
 pytestmark = pytest.mark.anyio

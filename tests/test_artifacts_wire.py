@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amigo_async.wire.links import UnsafeLinkError, check_link, redirect_target
-from amigo_async.wire.names import safe_name, safe_segment
-from amigo_async.wire.objects import (
+from amigo_async.protocol.urls import UnsafeLinkError, check_link, redirect_target
+from amigo_async.protocol.urls import safe_name, safe_segment
+from amigo_async.protocol.ranges import (
     Checksum,
     ObjectInfo,
     conditions,

@@ -22,7 +22,7 @@ from amigo_async.auth import (
     SignedInToken,
     creator_of,
 )
-from amigo_async.clock import ServerClock
+from amigo_async.server_clock import ServerClock
 from amigo_async.errors import (
     AmigoError,
     AuthenticationError,

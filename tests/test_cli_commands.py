@@ -51,7 +51,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    monkeypatch.setattr("amigo_async.polling.pace.SHORTEST", 0.1)
+    monkeypatch.setattr("amigo_async.polling.schedule.SHORTEST", 0.1)
     with Sandbox(limits={"list": 5_000}).in_thread() as served:
         for name, value in served.environment().items():
             monkeypatch.setenv(name, value)
@@ -248,7 +248,7 @@ def test_wait_tells_of_progress_and_of_what_goes_on(
 def test_wait_gives_up_on_artifacts_that_never_come(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amigo_async.cli.wait.ARTIFACTS_PATIENCE", 0.3)
+    monkeypatch.setattr("amigo_async.cli.run.ARTIFACTS_PATIENCE", 0.3)
     runs = start(sandbox, sandbox.add_set(SetPlan(seconds=0.0, artifacts_after=None)))
     said = Said(capsys, "wait", *runs, "--artifacts", "got")
     assert said.status == 4

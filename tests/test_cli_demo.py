@@ -50,7 +50,7 @@ def test_a_demo_that_does_not_go_as_planned_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo_module, "_SETS", 2)
-    monkeypatch.setattr("amigo_async.artifacts.part.os.fsync", _full)
+    monkeypatch.setattr("amigo_async.artifacts.partfile.os.fsync", _full)
     assert main(["demo", "-q"]) == 3
     assert "No space left" in capsys.readouterr().out
 

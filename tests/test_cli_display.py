@@ -9,7 +9,7 @@ from rich.console import Console
 
 from amigo_async.cli.board import Board
 from amigo_async.cli.display import LiveView, choose, frame
-from amigo_async.cli.words import VERDICTS
+from amigo_async.cli.reasons import VERDICTS
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
@@ -20,7 +20,7 @@ from amigo_async.events import (
     SignedIn,
     StartUnresolved,
 )
-from amigo_async.limits import BudgetState
+from amigo_async.ratelimit import BudgetState
 from tests.cli_samples import Clock, board, budget, outcome, run, some_id
 
 

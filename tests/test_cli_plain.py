@@ -21,7 +21,7 @@ from amigo_async.events import (
     SignedIn,
     StartUnresolved,
 )
-from amigo_async.limits import BudgetState
+from amigo_async.ratelimit import BudgetState
 from tests.cli_samples import board, budget, outcome, run, some_id
 
 A, B = some_id(0), some_id(1)

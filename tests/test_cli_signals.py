@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import pytest
 
-from amigo_async.cli import interrupts, main, views
+from amigo_async.cli import (main, views)
+from amigo_async.cli import signals as interrupts
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
 LASTING = SetPlan(seconds=600.0, cancel_after=0.0)

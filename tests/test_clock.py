@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amigo_async.clock import ServerClock
+from amigo_async.server_clock import ServerClock
 from tests.service import QuickLoop, run
 
 pytestmark = pytest.mark.anyio

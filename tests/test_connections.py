@@ -17,7 +17,7 @@ import pytest
 
 from amigo_async import AmigoClient, BearerAuth
 from amigo_async.errors import ConfigurationError
-from amigo_async.session import Connections
+from amigo_async.transport import Connections
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
 from amigo_async.threads import in_thread
 

@@ -20,7 +20,8 @@ import pytest
 
 from amigo_async import AmigoClient, BearerAuth, ConfigurationError, DeadlineError
 from amigo_async.events import Event
-from amigo_async.limits import Budget, Gate, Gates, Permit, Told, gates
+from amigo_async.ratelimit import (Budget, Gate, Gates, Permit, Told)
+from amigo_async.ratelimit import registry as gates
 from amigo_async.testing import Fault, Sandbox
 from tests.processes import in_a_process
 
@@ -275,7 +276,7 @@ def test_what_a_closed_loop_left_pending_frees_the_budget_and_the_loop() -> None
 
 FORKED = """
 import asyncio, os
-from amigo_async.limits import Gates
+from amigo_async.ratelimit import Gates
 api = Gates("https://api.example", "acme")
 
 async def main():
@@ -306,7 +307,7 @@ import multiprocessing
 from amigo_async import Gate
 
 def judge(gate):
-    from amigo_async.limits import gates
+    from amigo_async.ratelimit import registry as gates
     return gate.min_pass_rate, len(gates._BUDGETS)
 
 if __name__ == "__main__":

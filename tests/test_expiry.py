@@ -8,7 +8,7 @@ import contextlib
 import anyio
 import pytest
 
-from amigo_async.session.expiry import Expiry
+from amigo_async.transport.expiry import Expiry
 from tests.service import run
 
 

@@ -27,7 +27,7 @@ from amigo_async.errors import (
     WaitTimeoutError,
     is_transient,
 )
-from amigo_async.session.failures import mapped
+from amigo_async.transport.exceptions import mapped
 
 SIGNED = "https://store.example/key?X-Amz-Signature=hunter2"
 KEY = ConnectionKey("store.example", 443, True, True, None, None, None)

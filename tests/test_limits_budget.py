@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from amigo_async.limits import Budget, Told
-from amigo_async.limits.budget import PATIENCE, WINDOW
-from amigo_async.limits.courtesy import CourteousBudget
-from amigo_async.wire.headers import LONGEST_WAIT
+from amigo_async.ratelimit import Budget, Told
+from amigo_async.ratelimit.window import PATIENCE, WINDOW
+from amigo_async.ratelimit.fair_share import CourteousBudget
+from amigo_async.protocol.headers import LONGEST_WAIT
 
 
 def known(limit: int = 20, *, remaining: int = 19, turns_at: float = 60.0) -> Budget:

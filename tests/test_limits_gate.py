@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
-from amigo_async.limits import Gate, Gates, Told, forget
-from amigo_async.limits.courtesy import CourteousBudget
+from amigo_async.ratelimit import Gate, Gates, Told, forget
+from amigo_async.ratelimit.fair_share import CourteousBudget
 from tests.service import QuickLoop, Service, gate, run
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amigo_async.wire.ranges import (
+from amigo_async.protocol.ranges import (
     ContentRange,
     add_span,
     missing_spans,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amigo_async.batch.outcomes import BatchResult
-from amigo_async.gate import Gate
+from amigo_async.verdicts.gate import Gate
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
 )

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import ConfigurationError
-from amigo_async.gate import Gate
+from amigo_async.verdicts.gate import Gate
 from amigo_async.report import html, markdown
 from tests.report_samples import batch, outcome, run
 

@@ -9,8 +9,8 @@ import pytest
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.models import CategoricalMetricSuccessCriterion, NumericalMetricSuccessCriterion
 from amigo_async.report import html
-from amigo_async.report.timeline import timeline
-from amigo_async.report.view import view
+from amigo_async.report.html import timeline
+from amigo_async.report.model import view
 from amigo_async.report.words import criterion_in_words, duration, numbers, percent
 from tests.report_samples import BEGAN
 

@@ -44,11 +44,11 @@ def in_what_is_cut_off(patch: pytest.MonkeyPatch, _: Scene) -> None:
 
 
 def in_what_is_repeated(patch: pytest.MonkeyPatch, _: Scene) -> None:
-    patch.setattr("amigo_async.wire.responses.redact", lambda text, _=(): text)
+    patch.setattr("amigo_async.protocol.responses.redact", lambda text, _=(): text)
 
 
 def in_tracebacks(patch: pytest.MonkeyPatch, _: Scene) -> None:
-    patch.setattr("amigo_async.session.failures.bare", lambda error, *_: error)
+    patch.setattr("amigo_async.transport.exceptions.bare", lambda error, *_: error)
 
 
 def in_the_log(_: pytest.MonkeyPatch, told: Scene) -> None:

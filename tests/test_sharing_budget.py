@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
-from amigo_async.limits import Budget, Gate, Gates, Instant, Step, Told, UnavailableError
-from amigo_async.limits.budget import PATIENCE
-from amigo_async.limits.courtesy import CourteousBudget
-from amigo_async.limits.leases import LeasedBudget
-from amigo_async.limits.shared import Reservations, SharedGate, SharedGates
+from amigo_async.ratelimit import Budget, Gate, Gates, Instant, Step, Told, UnavailableError
+from amigo_async.ratelimit.window import PATIENCE
+from amigo_async.ratelimit.fair_share import CourteousBudget
+from amigo_async.ratelimit.leases import LeasedBudget
+from amigo_async.ratelimit.shared import Reservations, SharedGate, SharedGates
 from tests.service import Service, run
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from typing import Literal
 import anyio
 import pytest
 
-from amigo_async import shield
-from amigo_async.shield import finish
+from amigo_async import cancellation as shield
+from amigo_async.cancellation import finish
 
 pytestmark = pytest.mark.anyio
 

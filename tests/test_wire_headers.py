@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amigo_async.wire.headers import RateLimit, read_date, read_rate_limit, read_retry_after
+from amigo_async.protocol.headers import RateLimit, read_date, read_rate_limit, read_retry_after
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 SECONDS = 784111777.0

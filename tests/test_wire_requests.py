@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
-from amigo_async.wire import requests
-from amigo_async.wire.endpoints import ARTIFACTS, CANCEL, CREATE, ENDPOINTS, LIST, SIGN_IN
-from amigo_async.wire.requests import (
+from amigo_async.protocol import requests
+from amigo_async.protocol.endpoints import ARTIFACTS, CANCEL, CREATE, ENDPOINTS, LIST, SIGN_IN
+from amigo_async.protocol.requests import (
     Request,
     RunFilters,
     check_id,

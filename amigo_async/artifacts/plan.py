@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from amigo_async.wire.headers import read_retry_after
-from amigo_async.wire.objects import ObjectInfo, conditions, difference, is_chunked, read_object
-from amigo_async.wire.ranges import range_header, read_content_range
+from amigo_async.protocol.headers import read_retry_after
+from amigo_async.protocol.ranges import ObjectInfo, conditions, difference, is_chunked, read_object
+from amigo_async.protocol.ranges import range_header, read_content_range
 
 
 class Reading(Struct, frozen=True):

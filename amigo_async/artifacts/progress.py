@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from amigo_async.artifacts.seam import Emit
+from amigo_async.artifacts.source import Emit
 from amigo_async.events import ArtifactProgress
 
 # With the last event, which does not wait, that makes at most ten in any second.

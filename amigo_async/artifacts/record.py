@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Struct
 
 from amigo_async.files import open_regular
-from amigo_async.wire.objects import ALGORITHMS, ObjectInfo, repeatable
-from amigo_async.wire.ranges import Span, join_spans
+from amigo_async.protocol.ranges import ALGORITHMS, ObjectInfo, repeatable
+from amigo_async.protocol.ranges import Span, join_spans
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST = 64 * 1024 * 1024

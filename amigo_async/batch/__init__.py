@@ -1,7 +1,7 @@
 """Start, wait for and collect many sets."""
 
 from amigo_async.batch.batch import Batch, Rooms
-from amigo_async.batch.listening import OnEvent
+from amigo_async.batch.listener import OnEvent
 from amigo_async.batch.options import OnExit, OnFailure, Options, check_options, check_sets
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, Verdict
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import click
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
+from amigo_async.cli.exit_codes import Status
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-
-import click
-
-from amigo_async.cli.cancel import cancel
+from amigo_async.cli.actions import cancel
 from amigo_async.cli.carrying import tell
-from amigo_async.cli.completion import completion
 from amigo_async.cli.demo import demo
-from amigo_async.cli.download import download
-from amigo_async.cli.interrupts import ignore_signals
+from amigo_async.cli.actions import download
+from amigo_async.cli.signals import ignore_signals
 from amigo_async.cli.listing import list_runs
 from amigo_async.cli.run import run
-from amigo_async.cli.serving import sandbox
-from amigo_async.cli.statuses import Status
+from amigo_async.cli.demo import sandbox
 from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
-from amigo_async.cli.wait import wait
+from amigo_async.cli.run import wait
 from amigo_async.version import __version__
+
+
+_VARIABLE = "_AMIGO_ASYNC_COMPLETE"
+_KINDS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+
+
+@click.command(
+    help="""Write the script that makes a shell complete this command's arguments.
+
+    For instance: eval "$(amigo-async completion bash)" in ~/.bashrc, the same with zsh in
+    ~/.zshrc, or amigo-async completion fish | source in fish's configuration.
+    """,
+)
+@click.argument("shell", type=click.Choice(tuple(_KINDS)))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Write the script that makes a shell complete this command's arguments."""
+    click.echo(_KINDS[shell](ctx.find_root().command, {}, _NAME, _VARIABLE).source())
+    return Status.PASSED
+
 
 _NAME = "amigo-async"
 

@@ -18,7 +18,7 @@ from amigo_async.events import (
     RunStarted,
     StartUnresolved,
 )
-from amigo_async.limits import BudgetState
+from amigo_async.ratelimit import BudgetState
 
 # A snapshot of the budgets, by endpoint.
 Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]

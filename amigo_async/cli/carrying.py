@@ -11,15 +11,15 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from amigo_async.cli.interrupts import Interrupts
+from amigo_async.cli.signals import Interrupts
 from amigo_async.cli.reasons import explain
-from amigo_async.cli.statuses import Status, status_of_error
+from amigo_async.cli.exit_codes import Status, status_of_error
 from amigo_async.cli.streams import note
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError
 from amigo_async.escaping import log_line
 from amigo_async.events import Listener
-from amigo_async.session import environment_session
+from amigo_async.transport import environment_session
 
 _NEEDED: Final = (
     "AMIGO_ORGANIZATION_ID",

@@ -16,10 +16,10 @@ from rich.text import Text
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.board import Board, Budgets, Row
 from amigo_async.cli.plain import held, stages_said
-from amigo_async.cli.words import ENDPOINTS, VERDICTS, seconds, size, stopwatch, verdict
+from amigo_async.cli.reasons import ENDPOINTS, VERDICTS, seconds, size, stopwatch, verdict
 from amigo_async.escaping import log_line
 from amigo_async.events import Event, RequestRetried
-from amigo_async.limits import BudgetState
+from amigo_async.ratelimit import BudgetState
 
 # The part of a terminal that is drawn on. Some say that they have 65,535 columns and lines, which
 # would take longer to fill than until the next drawing.

@@ -14,14 +14,14 @@ from rich.text import Text
 from amigo_async.cli.carrying import carried_out, open_client
 from amigo_async.cli.params import instant
 from amigo_async.cli.reasons import amount_done
-from amigo_async.cli.statuses import Status
+from amigo_async.cli.exit_codes import Status
 from amigo_async.cli.streams import write, writing_to_stdout
 from amigo_async.cli.summary import STYLES, console_of, plain_table, print_table
 from amigo_async.client import AmigoClient
 from amigo_async.errors import DecodeError
 from amigo_async.escaping import encode_json, log_line
 from amigo_async.models import Run
-from amigo_async.wire.requests import RunFilters
+from amigo_async.protocol.requests import RunFilters
 
 # What the service gives at once.
 _PAGE = 50

@@ -8,7 +8,7 @@ from typing import Final
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.board import Board, Budgets, Row
 from amigo_async.cli.reasons import reasons
-from amigo_async.cli.words import (
+from amigo_async.cli.reasons import (
     ENDPOINTS,
     clock,
     count,
@@ -31,7 +31,7 @@ from amigo_async.events import (
     SignedIn,
     StartUnresolved,
 )
-from amigo_async.limits import BudgetState
+from amigo_async.ratelimit import BudgetState
 
 # Seconds of silence after which a line says how things stand.
 _SILENCE: Final = 30.0

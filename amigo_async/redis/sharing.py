@@ -18,10 +18,10 @@ from redis.exceptions import ConnectionError as BrokenConnection
 from amigo_async.auth import Tokens
 from amigo_async.errors import ConfigurationError
 from amigo_async.events import Emit
-from amigo_async.limits import Gates, Instant, Step
-from amigo_async.limits.shared import SharedGates
+from amigo_async.ratelimit import Gates, Instant, Step
+from amigo_async.ratelimit.shared import SharedGates
 from amigo_async.redact import masked
-from amigo_async.redis.line import Line, as_bytes, evaluation
+from amigo_async.redis.connection import Line, as_bytes, evaluation
 from amigo_async.redis.tokens import SealedTokens, cipher_of, masked_keys
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from amigo_async.auth import KeptToken
 from amigo_async.errors import ConfigurationError
-from amigo_async.limits import UnavailableError
+from amigo_async.ratelimit import UnavailableError
 from amigo_async.redact import masked
-from amigo_async.redis.line import Line, as_bytes, evaluation
+from amigo_async.redis.connection import Line, as_bytes, evaluation
 
 # A process that signs in keeps the others from it for as many seconds at the most.
 _CLAIM: Final = 10.0

@@ -5,8 +5,8 @@ gives text and writes no file.
 """
 
 from amigo_async.report.junit import junit
-from amigo_async.report.page import html
-from amigo_async.report.records import RecordedError, from_json, to_json
-from amigo_async.report.summary import markdown
+from amigo_async.report.html import html
+from amigo_async.report.json import RecordedError, from_json, to_json
+from amigo_async.report.markdown import markdown
 
 __all__ = ["RecordedError", "from_json", "html", "junit", "markdown", "to_json"]

@@ -26,7 +26,7 @@ from amigo_async.testing.simulation import (
     remember,
     rfc3339,
 )
-from amigo_async.wire.endpoints import ENDPOINTS, EndpointName
+from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 
 _PATHS: Final = [
     (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path)), endpoint)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from amigo_async.wire.endpoints import ENDPOINTS
+from amigo_async.protocol.endpoints import ENDPOINTS
 
 Kind = Literal[
     "none",

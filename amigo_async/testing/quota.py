@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal
 
-from amigo_async.wire.endpoints import ENDPOINTS, EndpointName
+from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 
 WindowMode = Literal["fixed", "sliding"]
 HeaderStyle = Literal["decimal", "whole"]

@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from amigo_async.redact import Secret
-from amigo_async.shield import finish
+from amigo_async.cancellation import finish
 from amigo_async.testing.faults import Fault, Faults
-from amigo_async.wire.endpoints import EndpointName
+from amigo_async.protocol.endpoints import EndpointName
 
 Route: TypeAlias = EndpointName | Literal["store", "unknown"]
 

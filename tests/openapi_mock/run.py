@@ -31,7 +31,7 @@ from amigo_async import (
     RunPage,
     UserInfo,
 )
-from amigo_async.wire.requests import RunFilters
+from amigo_async.protocol.requests import RunFilters
 
 DESCRIPTION = Path(__file__).with_name("openapi.json")
 STARTUP_SECONDS = 30.0

@@ -1,0 +1,268 @@
+"""The aiohttp sessions of a client: one for the API, one without any credentials for the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from weakref import finalize
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+from amigo_async.errors import ConfigurationError
+from amigo_async.transport.aiohttp_compat import has_authorization, loop_of, without_replay
+from amigo_async.threads import in_name_thread
+import netrc
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+from amigo_async.transport.aiohttp_compat import proxy_of
+
+
+# Which part of the connections of a session that was given artifacts may take: those that are read
+# slowly must leave some to the API.
+_STORE_SHARE: Final = 0.5
+
+
+class Connections:
+    """Opens the sessions when they are first needed, inside a running loop.
+
+    They belong to that loop, and so does everything else of a client.
+
+    Args:
+        given: A session of the caller's for the API; None to open one. The store's session
+            shares its connector (and so its TLS settings) and goes through its proxy, but has
+            not its headers, cookies and credentials. Otherwise each has connections of its own.
+        host: The host of the API.
+
+    Raises:
+        ConfigurationError: If the session given has an authorization of its own, or would take
+            one for `host` from ``.netrc``, or a proxy from the environment that cannot be one.
+    """
+
+    def __init__(self, given: aiohttp.ClientSession | None = None, host: str = "") -> None:
+        if given is not None:
+            _check(given, host)
+        self._given = given
+        self._api: aiohttp.ClientSession | None = None
+        self._store: aiohttp.ClientSession | None = None
+        self._loop = None if given is None else loop_of(given)
+        self._store_room: asyncio.Semaphore | None = None
+        self._closed = False
+        if given is not None:
+            self._api = without_replay(given)
+            # aiohttp would say of one that is just dropped that it was not closed.
+            finalize(self, self._api.detach)
+            if given.connector is not None and given.connector.limit:
+                share = max(1, int(given.connector.limit * _STORE_SHARE))
+                self._store_room = asyncio.Semaphore(share)
+
+    def check(self) -> None:
+        """Refuse to be used where nothing of the client works.
+
+        Raises:
+            ConfigurationError: If the client is closed, or the session that was given, or if
+                they belong to another event loop.
+        """
+        if self._closed:
+            raise ConfigurationError("the client is closed; make a new one")
+        if self._loop is not asyncio.get_running_loop():
+            self._check_loop()
+        if self._given is not None and self._given.closed:
+            raise ConfigurationError("http: the session given is closed; give an open one")
+
+    def api(self) -> aiohttp.ClientSession:
+        """The session for the API, in the event loop in which `check` was called.
+
+        Raises:
+            ConfigurationError: If the client is closed, or the session that was given.
+        """
+        given = self._given
+        if self._closed or (given is not None and given.closed):
+            self.check()  # raises
+        if self._api is None:
+            session = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), connector=_connector()
+            )
+            self._api = without_replay(session)
+            session.detach()
+        return self._api
+
+    def store(self) -> aiohttp.ClientSession:
+        """The session for the artifact store, which carries nothing of ours.
+
+        Raises:
+            ConfigurationError: As for `check`.
+        """
+        self.check()
+        if self._store is None:
+            given = self._given
+            self._store = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=_connector() if given is None else given.connector,
+                connector_owner=given is None,
+                auto_decompress=False,
+            )
+        return self._store
+
+    @asynccontextmanager
+    async def store_connection(self) -> AsyncIterator[None]:
+        """Wait until one more response of the store leaves connections for the API."""
+        if self._store_room is None:
+            yield
+        else:
+            async with self._store_room:
+                yield
+
+    def store_proxy(self, url: str) -> URL | None:
+        """The proxy for a request to the store; None for none."""
+        return None if self._given is None else proxy_for(url, self._given)
+
+    async def aclose(self) -> None:
+        """Close what was opened here; a second call does nothing.
+
+        Raises:
+            ConfigurationError: If it is in use in another event loop.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._check_loop()
+        self._closed = True
+        if self._store is not None:
+            await self._store.close()
+        if self._api is not None and self._given is None:
+            await self._api.close()
+        elif self._api is not None:
+            self._api.detach()
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            what = "client" if self._given is None else "session given as http"
+            raise ConfigurationError(
+                f"the {what} belongs to another event loop; make one in each loop"
+            )
+
+
+def _check(given: aiohttp.ClientSession, host: str) -> None:
+    """Refuse a session whose own credentials would travel with every request."""
+    if has_authorization(given):
+        raise ConfigurationError(
+            "http: the session given has an authorization of its own; give one without"
+        )
+    if given.trust_env:
+        check_environment()
+    if given.trust_env and netrc_names(host):
+        raise ConfigurationError(
+            f"http: .netrc has an authorization for {host}, and the session given would send it "
+            f"(trust_env=True); remove it from there, or set NETRC={os.devnull}"
+        )
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up in threads of our own; aiohttp does it in those of the application."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """As aiohttp wants it."""
+        return await in_name_thread(_resolve, host, port, family)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    found: list[ResolveResult] = []
+    for kind, _, proto, _, address in socket.getaddrinfo(
+        host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+    ):
+        numeric = str(address[0])
+        if kind == socket.AF_INET6 and len(address) == 4 and address[3]:
+            numeric += f"%{address[3]}"  # of one link: which one
+        found.append(
+            ResolveResult(
+                hostname=host,
+                host=numeric,
+                port=port,
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+        )
+    return found
+
+
+def _connector() -> aiohttp.TCPConnector:
+    # Where aiodns is installed aiohttp needs no threads.
+    threaded = aiohttp.DefaultResolver is aiohttp.ThreadedResolver
+    return aiohttp.TCPConnector(resolver=_Resolver() if threaded else None)
+
+
+def proxy_for(url: str, given: aiohttp.ClientSession) -> URL | None:
+    """The proxy through which `given` would ask for `url`; None for none."""
+    own = proxy_of(given)
+    if own is not None:
+        return own
+    # Its parts are in no variable, where a traceback would show the query.
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    if not given.trust_env or proxy_bypass(host or ""):
+        return None
+    found = URL(getproxies().get(scheme, ""))
+    # As aiohttp does, which takes no proxy from the environment that is itself behind TLS.
+    return found if found.host and found.scheme != "https" else None
+
+
+def environment_session() -> aiohttp.ClientSession | None:
+    """A session that obeys the proxies of the environment; None where that names none.
+
+    Only then: with ``trust_env`` aiohttp looks into ``.netrc`` for every request.
+
+    Raises:
+        ConfigurationError: If one is of a kind that aiohttp would pass by, or take for another.
+    """
+    named = {scheme: url for scheme, url in getproxies().items() if scheme in ("http", "https")}
+    if not named:
+        return None
+    for scheme, url in named.items():
+        kind, separator, _ = url.partition("://")
+        if separator and kind.lower() != "http":
+            raise ConfigurationError(
+                f"{scheme.upper()}_PROXY has a proxy of another kind than http: it must be like "
+                "http://proxy.example:3128"
+            )
+    return aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def check_environment() -> None:
+    """Refuse proxies in the environment that cannot be any; aiohttp says little about them.
+
+    Raises:
+        ConfigurationError: If there is one.
+    """
+    for scheme in ("http", "https"):
+        found = getproxies().get(scheme)
+        if found is not None and not _is_url(found):
+            raise ConfigurationError(
+                f"{scheme.upper()}_PROXY cannot be read: it must be like http://proxy.example:3128"
+            )
+
+
+def netrc_names(host: str) -> bool:
+    """Whether ``.netrc`` has credentials for `host`, which aiohttp would add to requests."""
+    try:
+        path = os.environ.get("NETRC") or Path.home() / ".netrc"
+        return netrc.netrc(os.fspath(path)).authenticators(host) is not None
+    except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):
+        return False  # aiohttp does without one that cannot be read, too
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return bool(URL(text).host)
+    except ValueError:
+        return False

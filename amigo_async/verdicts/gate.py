@@ -1,0 +1,228 @@
+"""What counts as passing where agents are not deterministic.
+
+A run's own flags say that something failed once one repeat of one unit test has. A `Gate` asks
+for a minimum pass rate instead::
+
+    gate = Gate(min_pass_rate=0.9, per="unit_test", errored="fail")
+    judgement = gate.judge(run)
+    judgement.verdict, judgement.reasons
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
+
+from msgspec import Struct
+
+from amigo_async.errors import ArgumentError
+from amigo_async.models import Run
+from amigo_async.verdicts.tally import Counts, UnitTestTally, tally
+
+RateVerdict: TypeAlias = Literal["passed", "failed", "errored"]
+GateVerdict: TypeAlias = Literal["passed", "failed", "errored", "cancelled"]
+Per: TypeAlias = Literal["run", "unit_test", "metric"]
+Errored: TypeAlias = Literal["error", "fail", "ignore"]
+
+
+class PassRate(Struct, frozen=True, kw_only=True):
+    """How many repeats passed of what a gate asks a rate of.
+
+    Attributes:
+        unit_test_id: The unit test; None where the rate is that of the whole run.
+        metric_id: The metric of it; None where the rate is not that of one metric.
+        passed: Repeats that passed: every metric of theirs, or the one of `metric_id`.
+        failed: Repeats that were evaluated and did not pass.
+        errored: Repeats that met an error, or that a run that is over has no result of.
+        rate: The share that passed, from 0 to 1, with errored repeats counted as the gate was
+            asked to; None where no repeat is left to count.
+        verdict: ``"passed"``, ``"failed"`` (too few passed) or ``"errored"``.
+    """
+
+    unit_test_id: str | None = None
+    metric_id: str | None = None
+    passed: int
+    failed: int
+    errored: int
+    rate: float | None
+    verdict: RateVerdict
+
+
+class Judgement(Struct, frozen=True, kw_only=True):
+    """A verdict with its reasons.
+
+    Attributes:
+        verdict: ``"passed"``, ``"failed"`` (too few repeats passed), ``"errored"`` or
+            ``"cancelled"`` (the run was cut short: repeats that were asked for never ran).
+        reasons: Why, one sentence each; never empty.
+        rates: The rates it was computed from; empty where it fell back.
+        fell_back: Whether the verdict is that of the run's own flags, because the permission
+            hides the results of the repeats, or some of them.
+    """
+
+    verdict: GateVerdict
+    reasons: tuple[str, ...]
+    rates: tuple[PassRate, ...] = ()
+    fell_back: bool = False
+
+
+class Gate(Struct, frozen=True, kw_only=True):
+    """What counts as passing: a minimum pass rate over the repeats.
+
+    Args:
+        min_pass_rate: The share of repeats that has to pass, from 0 to 1; 0.9 is 90%.
+        per: What has to reach it: ``"run"`` (all repeats of all unit tests together),
+            ``"unit_test"`` (the repeats of each unit test; one passes if all of its metrics do)
+            or ``"metric"`` (each metric of each unit test).
+        errored: How a repeat counts that met an error, or that a run that is over has no result
+            of: ``"error"`` (one of them makes the verdict ``"errored"``, as without a gate),
+            ``"fail"`` (as one that did not pass) or ``"ignore"`` (not at all; where none is
+            left, the verdict is ``"errored"``).
+
+    Raises:
+        ArgumentError: If an argument is none of these.
+    """
+
+    min_pass_rate: float = 1.0
+    per: Per = "unit_test"
+    errored: Errored = "error"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_pass_rate <= 1:
+            raise ArgumentError(
+                f"min_pass_rate is a share from 0 to 1 (0.9 for 90%), not {self.min_pass_rate!r}"
+            )
+        for name, value, choices in (("per", self.per, Per), ("errored", self.errored, Errored)):
+            if value not in get_args(choices):
+                raise ArgumentError(f"{name} is one of {get_args(choices)}, not {value!r}")
+
+    def judge(self, run: Run) -> Judgement:
+        """The verdict on a run that is over, from the results of its repeats.
+
+        Where the permission hides the results it is that of the run's own flags, and says so.
+        It is as well where the flags tell of a failure or an error that no result shows: what
+        was not seen never passes. Nor does what did not run: a run that was cut short is
+        ``"cancelled"``, whatever the rates of the rest.
+
+        Args:
+            run: The last state of the run.
+
+        Raises:
+            ArgumentError: If the run is not completed.
+        """
+        if not run.is_completed:
+            raise ArgumentError(f"run {run.id} is not completed; wait for it before judging it")
+        tests = tally(run)
+        hidden = _what_is_hidden(run, tests)
+        if hidden is not None and not run.was_cut_short:
+            return _by_flags(run, hidden)
+        judged = [
+            (subject, self._rate(counts, test, metric))
+            for subject, counts, test, metric in self._subjects(tests)
+        ]
+        rates = tuple(rate for _, rate in judged)
+        if run.was_cut_short:
+            return Judgement(verdict="cancelled", reasons=(cut_short(run),), rates=rates)
+        verdicts = {rate.verdict for rate in rates}
+        if verdicts == {"passed"}:
+            return Judgement(verdict="passed", reasons=(self._praise(rates),), rates=rates)
+        return Judgement(
+            verdict="errored" if "errored" in verdicts else "failed",
+            reasons=tuple(self._reason(s, rate) for s, rate in judged if rate.verdict != "passed"),
+            rates=rates,
+        )
+
+    def _subjects(
+        self, tests: tuple[UnitTestTally, ...]
+    ) -> Iterator[tuple[str, Counts, str | None, str | None]]:
+        """Whatever has to reach the rate, with its unit test and metric."""
+        if self.per == "run":
+            each = [test.counts for test in tests]
+            yield "the run", Counts(*map(sum, zip(*each, strict=True))), None, None
+            return
+        for test in tests:
+            subject = f"unit test {test.unit_test_id}"
+            if self.per == "unit_test" or not test.metrics:
+                yield subject, test.counts, test.unit_test_id, None
+                continue
+            for metric in test.metrics:
+                named = f"{subject}, metric {metric.name}"
+                yield named, metric.counts, test.unit_test_id, metric.metric_id
+
+    def _rate(self, counts: Counts, test: str | None, metric: str | None) -> PassRate:
+        passed, failed, errored = counts
+        counted = sum(counts) if self.errored == "fail" else counts.evaluated
+        rate = passed / counted if counted else None
+        verdict: RateVerdict = "passed"
+        if rate is None or (errored and self.errored == "error"):
+            verdict = "errored"
+        elif rate < self.min_pass_rate:
+            verdict = "failed"
+        return PassRate(
+            unit_test_id=test,
+            metric_id=metric,
+            passed=passed,
+            failed=failed,
+            errored=errored,
+            rate=rate,
+            verdict=verdict,
+        )
+
+    def _reason(self, subject: str, rate: PassRate) -> str:
+        """Why `subject` did not pass."""
+        repeats = rate.passed + rate.failed + rate.errored
+        if rate.verdict == "errored" and rate.errored:
+            return f"{subject}: {rate.errored} of {repeats} repeats met an error or have no result"
+        if rate.rate is None:
+            return f"{subject}: there is no repeat to judge by"
+        counted = repeats if self.errored == "fail" else rate.passed + rate.failed
+        errored = f", {rate.errored} errored" if rate.errored else ""
+        return (
+            f"{subject}: {rate.passed} of {counted} repeats passed ({_percent(rate.rate)}{errored})"
+            f"; at least {_percent(self.min_pass_rate)} have to"
+        )
+
+    def _praise(self, rates: tuple[PassRate, ...]) -> str:
+        lowest = min(rate.rate for rate in rates if rate.rate is not None)
+        what = {"run": "the run", "unit_test": "unit test", "metric": "metric of a unit test"}
+        each = what[self.per] if self.per == "run" else f"every {what[self.per]}"
+        return (
+            f"{each} reached {_percent(self.min_pass_rate)}; "
+            f"the lowest pass rate was {_percent(lowest)}"
+        )
+
+
+def _what_is_hidden(run: Run, tests: tuple[UnitTestTally, ...]) -> str | None:
+    """Why the results cannot be judged by, in words; None where they can."""
+    if not any(test.metrics for test in tests):
+        return "the permission hides the results of the repeats"
+    failed = any(metric.counts.failed for test in tests for metric in test.metrics)
+    blind = any(not test.metrics for test in tests)
+    if run.failed_metrics and (blind or not failed):
+        return "a metric failed, perhaps one whose results are not shown"
+    if run.errored and not any(test.counts.missing for test in tests):
+        return "an error was met that is not in the results of the repeats"
+    return None
+
+
+def cut_short(run: Run) -> str:
+    """Why a run that was cut short has no other verdict, in words."""
+    missing = run.repeats_missing
+    never = "1 repeat" if missing == 1 else f"{missing} repeats"
+    return f"the run was cut short: {never} of those asked for never ran"
+
+
+def _by_flags(run: Run, hidden: str) -> Judgement:
+    verdict: GateVerdict = "failed" if run.failed_metrics else "passed"
+    verdict = "errored" if run.errored else verdict
+    said = {
+        "passed": "no metric failed and no error was met",
+        "failed": "a metric failed",
+        "errored": "an error was met",
+    }
+    reason = f"{hidden}; by the run's own flags {said[verdict]}"
+    return Judgement(verdict=verdict, reasons=(reason,), fell_back=True)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
