@@ -36,11 +36,11 @@ from amigo_async.errors import (
     ValidationError,
     WaitTimeoutError,
 )
-from amigo_async.verdicts.gate import Gate, Judgement, PassRate
-from amigo_async.ratelimit import BudgetState
 from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
 from amigo_async.polling import Cancellation
+from amigo_async.ratelimit import BudgetState
 from amigo_async.resources.runs import Runs
+from amigo_async.verdicts.gate import Gate, Judgement, PassRate
 from amigo_async.version import __version__
 
 __all__ = [

@@ -13,11 +13,11 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from amigo_async.server_clock import ServerClock
 from amigo_async.errors import ConfigurationError, DeadlineError
 from amigo_async.models import SignIn, UserInfo
-from amigo_async.redact import Secret, masked
 from amigo_async.protocol.requests import header_value
+from amigo_async.redact import Secret, masked
+from amigo_async.server_clock import ServerClock
 
 # A token is renewed this long before it expires, or a tenth of its life if that is shorter, so
 # that it does not expire on the way.

@@ -23,8 +23,6 @@ from amigo_async.batch import (
 )
 from amigo_async.config import configure
 from amigo_async.events import Listener
-from amigo_async.verdicts.gate import Gate
-from amigo_async.ratelimit import BudgetState
 from amigo_async.models import Run
 from amigo_async.polling import (
     Cancellation,
@@ -33,12 +31,14 @@ from amigo_async.polling import (
     cancel_and_wait,
     wait_for_completion,
 )
+from amigo_async.ratelimit import BudgetState
+from amigo_async.ratelimit.backend import Sharing
 from amigo_async.redact import SecretUrl, masked
 from amigo_async.resources.runs import Runs
+from amigo_async.starting import OnConflict
 from amigo_async.transport.body import MAX_RESPONSE_BYTES
 from amigo_async.transport.retry import ATTEMPTS
-from amigo_async.ratelimit.backend import Sharing
-from amigo_async.starting import OnConflict
+from amigo_async.verdicts.gate import Gate
 from amigo_async.wiring import Settings, Wiring
 
 

@@ -13,9 +13,9 @@ from yarl import URL
 
 from amigo_async.auth import ApiKeyAuth, Auth, BasicAuth, BearerAuth
 from amigo_async.errors import ConfigurationError
-from amigo_async.redact import SecretUrl, masked
-from amigo_async.protocol.urls import is_host
 from amigo_async.protocol.requests import extra_headers, header_value, organization_segment
+from amigo_async.protocol.urls import is_host
+from amigo_async.redact import SecretUrl, masked
 
 T = TypeVar("T")
 

@@ -32,6 +32,7 @@ import cloudpickle
 import distributed
 import msgspec
 
+from amigo_async.cancellation import finish
 from amigo_async.errors import AmigoError, ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
@@ -49,7 +50,6 @@ from amigo_async.fleet import (
 )
 from amigo_async.polling import check_seconds
 from amigo_async.redact import Secret
-from amigo_async.cancellation import finish
 
 __all__ = [
     "Connect",

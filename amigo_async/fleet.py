@@ -37,10 +37,10 @@ from amigo_async.batch import (
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError, JournalError
 from amigo_async.events import ArtifactProgress, Event
-from amigo_async.verdicts.gate import Gate
+from amigo_async.protocol.requests import organization_segment
 from amigo_async.starting import OnConflict
 from amigo_async.threads import in_thread
-from amigo_async.protocol.requests import organization_segment
+from amigo_async.verdicts.gate import Gate
 
 Connect: TypeAlias = Callable[[str], AmigoClient]
 Put: TypeAlias = Callable[[RunOutcome, Path], Any | Awaitable[Any]]

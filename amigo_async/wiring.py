@@ -9,13 +9,13 @@ from yarl import URL
 from amigo_async.artifacts import Artifacts
 from amigo_async.auth import creator_of
 from amigo_async.batch import Rooms
-from amigo_async.resources.calls import Calls
 from amigo_async.config import Configuration, check_settings
 from amigo_async.events import Event, Events, Listener, RunStarted
 from amigo_async.polling import Poller, wait_for_completion
-from amigo_async.transport import Connections, Sender, Session, Store
 from amigo_async.ratelimit.backend import Sharing
+from amigo_async.resources.calls import Calls
 from amigo_async.starting import Starts, given_by
+from amigo_async.transport import Connections, Sender, Session, Store
 
 
 class Settings(Struct, frozen=True):

@@ -16,9 +16,9 @@ from typing import Final
 from msgspec import Struct
 
 from amigo_async import BatchResult
+from amigo_async.protocol.endpoints import EndpointName
 from amigo_async.testing import Sandbox, SetPlan, VirtualTimeLoop
 from amigo_async.testing.simulation import Outcome
-from amigo_async.protocol.endpoints import EndpointName
 from benchmarks import figures, machine, samples
 from benchmarks.stage import CREATES_A_WINDOW, WINDOW
 

@@ -25,8 +25,8 @@ from typing import Any, Final
 import msgspec
 
 from amigo_async import AmigoClient
-from amigo_async.testing import Sandbox, SetPlan
 from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.testing import Sandbox, SetPlan
 from benchmarks import command
 from benchmarks.figures import Aim, Result, Table, spread
 

@@ -24,8 +24,8 @@ from typing import Final
 import msgspec
 
 from amigo_async import AmigoClient, RunOutcome
-from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
 from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
 from benchmarks import machine, samples
 from benchmarks.samples import Sample
 

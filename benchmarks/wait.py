@@ -24,8 +24,8 @@ import msgspec
 from amigo_async.decoding import RecordPage, RunRecord, decode_record_page
 from amigo_async.models import Run, RunPage, UserInfo
 from amigo_async.polling import Poller, wait_for_completion
-from amigo_async.testing import VirtualTimeLoop
 from amigo_async.protocol.requests import RunFilters
+from amigo_async.testing import VirtualTimeLoop
 from benchmarks import command, figures
 from benchmarks.figures import Aim, Plot, Result, Table
 

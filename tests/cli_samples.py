@@ -8,8 +8,8 @@ import msgspec
 
 from amigo_async import RunOutcome
 from amigo_async.cli.board import Board
-from amigo_async.ratelimit import BudgetState
 from amigo_async.models import Run
+from amigo_async.ratelimit import BudgetState
 
 
 def some_id(number: int) -> str:

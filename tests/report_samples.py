@@ -10,7 +10,6 @@ from typing import Any
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, Verdict, verdict_of
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
-from amigo_async.verdicts.gate import Gate
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
     CategoricalMetricSuccessCriterion,
@@ -26,6 +25,7 @@ from amigo_async.models import (
     UserInfo,
     VersionInfo,
 )
+from amigo_async.verdicts.gate import Gate
 
 BEGAN = datetime(2025, 3, 4, 9, 30, tzinfo=UTC)
 

@@ -13,8 +13,8 @@ import aiohttp
 import yarl
 from amigo_sdk.generated import model as official
 
-from amigo_async.transport.aiohttp_compat import without_replay
 from amigo_async.testing import Permission, Sandbox
+from amigo_async.transport.aiohttp_compat import without_replay
 
 RUNS = "simulation/unit_test_set_run/"
 NOWHERE = "0123456789abcdef01234567"

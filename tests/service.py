@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from amigo_async.events import Event
 from amigo_async.ratelimit import Gate, Told
-from amigo_async.ratelimit.fair_share import CourteousBudget
+from amigo_async.ratelimit.fair_share import FairShareBudget
 from amigo_async.ratelimit.shared import SharedGate
 from amigo_async.testing import VirtualTimeLoop
 
@@ -113,4 +113,4 @@ class Service:
 
 
 def gate(limit: int) -> Gate:
-    return Gate("create", CourteousBudget(limit))
+    return Gate("create", FairShareBudget(limit))

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from amigo_async.errors import RequestTimeoutError, TransportError
+from amigo_async.protocol.urls import UnsafeLinkError
 from amigo_async.redact import SecretUrl
 from amigo_async.transport.store import Store
-from amigo_async.protocol.urls import UnsafeLinkError
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amigo_async.protocol.urls import UnsafeLinkError, check_link, redirect_target
-from amigo_async.protocol.urls import safe_name, safe_segment
 from amigo_async.protocol.ranges import (
     Checksum,
     ObjectInfo,
@@ -20,6 +18,13 @@ from amigo_async.protocol.ranges import (
     is_chunked,
     read_length,
     read_object,
+)
+from amigo_async.protocol.urls import (
+    UnsafeLinkError,
+    check_link,
+    redirect_target,
+    safe_name,
+    safe_segment,
 )
 
 MD5 = hashlib.md5(b"x", usedforsecurity=False).hexdigest()

@@ -22,7 +22,6 @@ from amigo_async.auth import (
     SignedInToken,
     creator_of,
 )
-from amigo_async.server_clock import ServerClock
 from amigo_async.errors import (
     AmigoError,
     AuthenticationError,
@@ -31,6 +30,7 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.models import SignIn, UserInfo
+from amigo_async.server_clock import ServerClock
 
 pytestmark = pytest.mark.anyio
 

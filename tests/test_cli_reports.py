@@ -12,9 +12,8 @@ import pytest
 
 from amigo_async import BatchResult
 from amigo_async.cli.carrying import Outputs
-from amigo_async.cli.reports import annotate, summarize
-from amigo_async.cli.reports import Reports
 from amigo_async.cli.exit_codes import Status
+from amigo_async.cli.reports import Reports, annotate, summarize
 from amigo_async.errors import ArtifactError, ConfigurationError
 from amigo_async.report import from_json
 from tests.cli_samples import outcome, run, some_id

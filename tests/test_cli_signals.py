@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from amigo_async.cli import (main, views)
+from amigo_async.cli import main, views
 from amigo_async.cli import signals as interrupts
 from amigo_async.testing import Fault, Sandbox, SetPlan
 

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from amigo_async.cli import reasons as words
-from amigo_async.cli.reasons import amount_done, explain, reasons
 from amigo_async.cli.exit_codes import Status, status_of_batch, status_of_error
+from amigo_async.cli.reasons import amount_done, explain, reasons
 from amigo_async.errors import (
     AmigoError,
     ArgumentError,

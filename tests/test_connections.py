@@ -17,9 +17,9 @@ import pytest
 
 from amigo_async import AmigoClient, BearerAuth
 from amigo_async.errors import ConfigurationError
-from amigo_async.transport import Connections
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
 from amigo_async.threads import in_thread
+from amigo_async.transport import Connections
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ import pytest
 
 from amigo_async import AmigoClient, BearerAuth, ConfigurationError, DeadlineError
 from amigo_async.events import Event
-from amigo_async.ratelimit import (Budget, Gate, Gates, Permit, Told)
+from amigo_async.ratelimit import Budget, Gate, Gates, Permit, Told
 from amigo_async.ratelimit import registry as gates
 from amigo_async.testing import Fault, Sandbox
 from tests.processes import in_a_process

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from amigo_async.ratelimit import Budget, Told
-from amigo_async.ratelimit.window import PATIENCE, WINDOW
-from amigo_async.ratelimit.fair_share import CourteousBudget
 from amigo_async.protocol.headers import LONGEST_WAIT
+from amigo_async.ratelimit import Budget, Told
+from amigo_async.ratelimit.fair_share import FairShareBudget
+from amigo_async.ratelimit.window import PATIENCE, WINDOW
 
 
 def known(limit: int = 20, *, remaining: int = 19, turns_at: float = 60.0) -> Budget:
@@ -112,7 +112,7 @@ def test_a_newer_window_replaces_an_older_one() -> None:
 
 @pytest.mark.parametrize(("first", "then"), [(60.0, 59.2), (59.2, 60.0)])
 def test_the_better_known_turn_is_taken_whichever_came_first(first: float, then: float) -> None:
-    budget = CourteousBudget(20)
+    budget = FairShareBudget(20)
     budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, first))
     budget.answered(1.0, budget.take(1.0), Told(20, 18, 60.0, then))
     assert budget.turns_at == 59.2
@@ -120,7 +120,7 @@ def test_the_better_known_turn_is_taken_whichever_came_first(first: float, then:
 
 def test_the_longest_window_that_was_seen_is_the_measure_of_those_to_come() -> None:
     """Whoever comes late into a window sees but its end; the next ones are as long as the first."""
-    budget = CourteousBudget(20)
+    budget = FairShareBudget(20)
     budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, 60.0))
     budget.answered(110.0, budget.take(110.0), Told(20, 0, 120.0, 120.0))
     assert budget.earliest(110.0, 0) == 120.0
@@ -129,7 +129,7 @@ def test_the_longest_window_that_was_seen_is_the_measure_of_those_to_come() -> N
 
 
 def test_a_later_refusal_does_not_open_what_an_earlier_one_has_closed() -> None:
-    budget = CourteousBudget(20)
+    budget = FairShareBudget(20)
     budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, 60.0))
     first, second, third = (budget.take(1.0) for _ in range(3))
     budget.refused(1.0, first, 30.0)
@@ -141,7 +141,7 @@ def test_a_later_refusal_does_not_open_what_an_earlier_one_has_closed() -> None:
 
 
 def test_a_lost_call_counts_where_nothing_is_told() -> None:
-    budget = CourteousBudget(20)
+    budget = FairShareBudget(20)
     spend(budget, 1)
     for call in [budget.take(1.0) for _ in range(5)]:
         budget.lost(2.0, call)
@@ -151,7 +151,7 @@ def test_a_lost_call_counts_where_nothing_is_told() -> None:
 
 
 def test_lost_calls_count_while_nothing_is_known() -> None:
-    budget = CourteousBudget(3)
+    budget = FairShareBudget(3)
     for now in (0.0, 10.0, 20.0):
         budget.lost(now, budget.take(now))
     assert budget.room(20.0) == 0
@@ -165,7 +165,7 @@ def test_lost_calls_count_while_nothing_is_known() -> None:
 
 def test_what_was_lost_is_over_when_headers_tell_or_a_pause_has_passed() -> None:
     for told in (True, False):
-        budget = CourteousBudget(2)
+        budget = FairShareBudget(2)
         budget.lost(0.0, budget.take(0.0))
         if told:
             budget.answered(1.0, budget.take(1.0), Told(2, 1, 60.0, 60.0))
@@ -178,7 +178,7 @@ def test_what_was_lost_is_over_when_headers_tell_or_a_pause_has_passed() -> None
 
 @pytest.mark.parametrize("pause", [LONGEST_WAIT, LONGEST_WAIT + 1.0, 86_400.0])
 def test_a_pause_is_judged_on_its_real_value(pause: float) -> None:
-    budget = CourteousBudget(20)
+    budget = FairShareBudget(20)
     budget.refused(0.0, budget.take(0.0), pause)
     if pause <= LONGEST_WAIT:
         assert budget.denied_for(0.0) is None
@@ -194,7 +194,7 @@ def test_a_pause_is_judged_on_its_real_value(pause: float) -> None:
 
 
 def test_how_long_it_matters_what_is_known() -> None:
-    budget = CourteousBudget(20)
+    budget = FairShareBudget(20)
     assert budget.matters_until() < 0.0
     budget.lost(1.0, budget.take(1.0))
     assert budget.matters_until() == 61.0
@@ -202,7 +202,7 @@ def test_how_long_it_matters_what_is_known() -> None:
     assert budget.matters_until() == 40.0
     budget.refused(3.0, budget.take(3.0), 600.0)
     assert budget.matters_until() >= 603.0
-    blind = CourteousBudget(20)
+    blind = FairShareBudget(20)
     spend(blind, 2, now=5.0)
     in_flight = [blind.take(6.0) for _ in range(3)]
     assert blind.matters_until() == 65.0

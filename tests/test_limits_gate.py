@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
 from amigo_async.ratelimit import Gate, Gates, Told, forget
-from amigo_async.ratelimit.fair_share import CourteousBudget
+from amigo_async.ratelimit.fair_share import FairShareBudget
 from tests.service import QuickLoop, Service, gate, run
 
 
@@ -388,7 +388,7 @@ def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
 
 def test_without_waiting_there_is_a_permit_only_where_nobody_waits() -> None:
     async def main() -> None:
-        list_ = Gate("list", CourteousBudget(1))
+        list_ = Gate("list", FairShareBudget(1))
         with anyio.move_on_after(1.0):
             first = list_.enter_nowait()
             assert first is not None

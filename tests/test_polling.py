@@ -31,11 +31,11 @@ from amigo_async.errors import (
     WaitTimeoutError,
 )
 from amigo_async.events import Event, RequestRetried
-from amigo_async.ratelimit import BudgetState
 from amigo_async.models import Run, RunPage
 from amigo_async.polling import Poller, as_completed, wait_for_completion
-from amigo_async.polling.schedule import LONGEST, Pace, affordable, lay_out
 from amigo_async.polling.poller import PATIENCE
+from amigo_async.polling.schedule import LONGEST, Pace, affordable, lay_out
+from amigo_async.ratelimit import BudgetState
 from tests.fake_runs import CREATOR, FakeRuns, ids, page_of, run_id, some_run
 from tests.service import run
 

@@ -19,9 +19,9 @@ import pytest
 from amigo_async import AmigoClient, BatchResult, ConfigurationError
 from amigo_async.errors import TransportError
 from amigo_async.events import Event, RequestRetried
-from amigo_async.transport import environment_session
-from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
+from amigo_async.transport import environment_session
 from tests import tls_servers as tls
 from tests.proxies import HAProxy, Settings, Tunnels
 from tests.store_servers import free_port

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amigo_async.batch.outcomes import BatchResult
-from amigo_async.verdicts.gate import Gate
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
 )
 from amigo_async.report import html
+from amigo_async.verdicts.gate import Gate
 from tests.report_samples import BEGAN, batch, hidden_run, outcome, run
 
 METRIC = "67aa00000000000000000002"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.errors import ConflictError
-from amigo_async.verdicts.gate import Gate, Per
 from amigo_async.models import BooleanMetricSuccessCriterion, MetricToEvaluate
 from amigo_async.report import RecordedError, html, junit, markdown
+from amigo_async.verdicts.gate import Gate, Per
 from tests.report_samples import BEGAN, batch, hidden_run, outcome, result, run, spec
 
 # As published by the xunit plugin of Jenkins; its license is in the file.

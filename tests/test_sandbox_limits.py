@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from amigo_async.testing import Sandbox, SetPlan
 from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.testing import Sandbox, SetPlan
 from tests.sandbox_kit import NOWHERE, Answer, Caller, serving, sleep
 
 pytestmark = pytest.mark.anyio

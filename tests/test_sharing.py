@@ -24,11 +24,11 @@ from redis.asyncio import Redis
 
 from amigo_async import AmigoClient, AuthenticationError, ConfigurationError
 from amigo_async.auth import KeptToken, SignedInToken
-from amigo_async.server_clock import ServerClock
 from amigo_async.events import Event, SharingLost, SharingRestored
 from amigo_async.ratelimit import Gates
 from amigo_async.ratelimit.shared import Reservations
 from amigo_async.redis import RedisSharing
+from amigo_async.server_clock import ServerClock
 from amigo_async.testing import Fault, Sandbox, SetPlan, VirtualTimeLoop
 from tests.redis_server import PASSWORD, RedisServer
 

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from amigo_async.server_clock import ServerClock
 from amigo_async.decoding import decode_created_run
 from amigo_async.errors import (
     AmbiguousStartError,
@@ -33,12 +32,13 @@ from amigo_async.errors import (
 )
 from amigo_async.events import Event, RunStarted, SecondRunFound, StartUnresolved
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
-from amigo_async.transport import Guard
+from amigo_async.protocol.requests import RunFilters
+from amigo_async.protocol.responses import Response
+from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.starting.attempt import GRACE
 from amigo_async.starting.starts import PATIENCE
-from amigo_async.protocol.requests import RunFilters
-from amigo_async.protocol.responses import Response
+from amigo_async.transport import Guard
 from tests.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
 from tests.service import run
 

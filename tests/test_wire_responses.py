@@ -16,7 +16,13 @@ from multidict import CIMultiDict
 from amigo_async import errors
 from amigo_async.protocol import requests
 from amigo_async.protocol.requests import Request
-from amigo_async.protocol.responses import Response, api_error, decode_error, error_class, request_id
+from amigo_async.protocol.responses import (
+    Response,
+    api_error,
+    decode_error,
+    error_class,
+    request_id,
+)
 
 ID = "a" * 24
 SIGN_IN = requests.sign_in("org")

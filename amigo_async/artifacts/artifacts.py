@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+
 from amigo_async.artifacts.download import Download
 from amigo_async.artifacts.filling import MAX_CONNECTIONS
 from amigo_async.artifacts.plan import Reading
 from amigo_async.artifacts.progress import Meter
 from amigo_async.artifacts.reader import Reader
-from amigo_async.artifacts.source import Emit, FetchLink, Open, Policy, Seam, ServerNow
-from amigo_async.artifacts.source import Source
+from amigo_async.artifacts.source import Emit, FetchLink, Open, Policy, Seam, ServerNow, Source
 from amigo_async.errors import ArgumentError
 from amigo_async.files import check_path
 from amigo_async.protocol.ranges import ObjectInfo

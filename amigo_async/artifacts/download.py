@@ -13,21 +13,25 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amigo_async.artifacts.partfile import ALGORITHM, Digest
 from amigo_async.artifacts.filling import Filling
-from amigo_async.artifacts.partfile import PartialFile, partial_names, remove_leftovers
+from amigo_async.artifacts.partfile import (
+    ALGORITHM,
+    Digest,
+    PartialFile,
+    explained,
+    partial_names,
+    remove_leftovers,
+)
 from amigo_async.artifacts.plan import Reading
 from amigo_async.artifacts.progress import Meter
 from amigo_async.artifacts.reader import Reader
 from amigo_async.artifacts.source import Source
-from amigo_async.artifacts.partfile import explained
-from amigo_async.threads import in_thread
 from amigo_async.errors import ArtifactChangedError, ArtifactTruncatedError
 from amigo_async.events import ArtifactSaved
 from amigo_async.files import LockedError, open_regular
+from amigo_async.protocol.ranges import Checksum, ObjectInfo, missing_spans
 from amigo_async.protocol.urls import safe_name
-from amigo_async.protocol.ranges import Checksum, ObjectInfo
-from amigo_async.protocol.ranges import missing_spans
+from amigo_async.threads import in_thread
 
 # Seconds between two looks at whether another download to the same file has ended.
 _FIRST_PAUSE: Final = 0.05

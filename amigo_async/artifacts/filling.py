@@ -16,9 +16,9 @@ from amigo_async.artifacts.plan import Reading
 from amigo_async.artifacts.progress import Meter
 from amigo_async.artifacts.reader import Reader
 from amigo_async.artifacts.source import Source
-from amigo_async.threads import in_thread
 from amigo_async.cancellation import finish
 from amigo_async.protocol.ranges import Span, missing_spans
+from amigo_async.threads import in_thread
 
 MAX_CONNECTIONS: Final = 16
 # The least that one connection fetches with one request where there are several.

@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
-from amigo_async.artifacts.record import Received, Record
-from amigo_async.files import UNSUPPORTED, close_locked, open_locked
-from amigo_async.protocol.ranges import ObjectInfo
-from amigo_async.protocol.ranges import Span, add_span
-import hashlib
 import zlib
-from collections.abc import Iterable
-from typing import Final, Protocol
-from amigo_async.protocol.ranges import Checksum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from amigo_async.errors import ArtifactError
+from pathlib import Path
+from typing import Final, Protocol
 
+from amigo_async.artifacts.record import Received, Record
+from amigo_async.errors import ArtifactError
+from amigo_async.files import UNSUPPORTED, close_locked, open_locked
+from amigo_async.protocol.ranges import Checksum, ObjectInfo, Span, add_span
 
 # As many buffers as the system takes in one call (IOV_MAX is 1024 on Linux and macOS).
 MAX_CHUNKS: Final = 1024

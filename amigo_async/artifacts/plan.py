@@ -12,8 +12,15 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from amigo_async.protocol.headers import read_retry_after
-from amigo_async.protocol.ranges import ObjectInfo, conditions, difference, is_chunked, read_object
-from amigo_async.protocol.ranges import range_header, read_content_range
+from amigo_async.protocol.ranges import (
+    ObjectInfo,
+    conditions,
+    difference,
+    is_chunked,
+    range_header,
+    read_content_range,
+    read_object,
+)
 
 
 class Reading(Struct, frozen=True):

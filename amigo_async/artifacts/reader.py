@@ -21,8 +21,7 @@ from amigo_async.artifacts.plan import (
     Verdict,
     merged,
 )
-from amigo_async.artifacts.source import StoreResponse
-from amigo_async.artifacts.source import Patience, Source
+from amigo_async.artifacts.source import Patience, Source, StoreResponse
 from amigo_async.errors import (
     AmigoError,
     ArtifactChangedError,
@@ -31,8 +30,7 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.models import ArtifactsLink
-from amigo_async.protocol.ranges import ObjectInfo
-from amigo_async.protocol.ranges import Span
+from amigo_async.protocol.ranges import ObjectInfo, Span
 
 _UNRECOGNIZABLE = (
     "the connection broke, and the store sends neither an ETag nor a date by which to know the "

@@ -18,8 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from amigo_async.files import open_regular
-from amigo_async.protocol.ranges import ALGORITHMS, ObjectInfo, repeatable
-from amigo_async.protocol.ranges import Span, join_spans
+from amigo_async.protocol.ranges import ALGORITHMS, ObjectInfo, Span, join_spans, repeatable
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST = 64 * 1024 * 1024

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from datetime import datetime
-from typing import Protocol, TypeAlias
-from msgspec import Struct
-from amigo_async.events import Event
-from amigo_async.models import ArtifactsLink
 import asyncio
 import io
 import re
-from collections.abc import Generator
-from contextlib import AsyncExitStack
-from datetime import timedelta
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeAlias
+
 import anyio
 import backoff
+from msgspec import Struct
+
 from amigo_async.artifacts.plan import Reading, Verdict, judge, next_request
 from amigo_async.errors import ArtifactError, TransportError
+from amigo_async.events import Event
+from amigo_async.models import ArtifactsLink
 from amigo_async.protocol.urls import UnsafeLinkError
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from amigo_async.artifacts import Artifacts
 from amigo_async.batch.downloads import Downloads
+from amigo_async.batch.item import Member
 from amigo_async.batch.journal import (
     Finished,
     Intent,
@@ -28,12 +29,10 @@ from amigo_async.batch.journal import (
     Started,
     open_journal,
 )
-from amigo_async.polling.cancelling import cancel_all, cancel_bound
 from amigo_async.batch.listener import Listening
-from amigo_async.batch.item import Member
 from amigo_async.batch.options import Options, check_folder, make_folder
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
-from amigo_async.server_clock import ServerClock
+from amigo_async.cancellation import finish
 from amigo_async.errors import (
     AmbiguousStartError,
     AmigoError,
@@ -46,10 +45,11 @@ from amigo_async.errors import (
 from amigo_async.events import Events, RunFinished, RunLeft, RunProgressed
 from amigo_async.models import CreatedRun, Run
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
-from amigo_async.cancellation import finish
+from amigo_async.polling.cancelling import cancel_all, cancel_bound
+from amigo_async.protocol.urls import safe_segment
+from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.threads import in_thread
-from amigo_async.protocol.urls import safe_segment
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup  # loads more than the rest of this module

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from amigo_async.batch.journal import Record
 from amigo_async.batch.outcomes import RunOutcome, Verdict, reason_of, verdict_of
 from amigo_async.errors import AmigoError
-from amigo_async.verdicts.gate import Gate
 from amigo_async.models import Run
+from amigo_async.verdicts.gate import Gate
 
 
 class Member:

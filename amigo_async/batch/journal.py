@@ -22,14 +22,14 @@ from msgspec import Struct
 
 from amigo_async.artifacts import SavedFile
 from amigo_async.batch.outcomes import Verdict
+from amigo_async.cancellation import finish
 from amigo_async.errors import JournalError
 from amigo_async.escaping import encode_json
 from amigo_async.files import LockedError, close_locked, open_locked
 from amigo_async.models import Run
-from amigo_async.cancellation import finish
+from amigo_async.protocol.ranges import Checksum
 from amigo_async.starting import Fence
 from amigo_async.threads import in_thread
-from amigo_async.protocol.ranges import Checksum
 
 # Of the format: journals of older versions are read, and carried on as they are.
 _VERSION: Final = 2

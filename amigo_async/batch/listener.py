@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
-from amigo_async.events import Event, Events
 from amigo_async.cancellation import finish
+from amigo_async.events import Event, Events
 
 OnEvent: TypeAlias = Callable[[Event], Awaitable[None] | None]
 

@@ -13,10 +13,10 @@ from msgspec import Struct
 from amigo_async.batch.listener import OnEvent
 from amigo_async.errors import ArgumentError
 from amigo_async.files import check_path
-from amigo_async.verdicts.gate import Gate
 from amigo_async.polling import check_seconds
-from amigo_async.starting import OnConflict, check_choice
 from amigo_async.protocol.requests import check_id
+from amigo_async.starting import OnConflict, check_choice
+from amigo_async.verdicts.gate import Gate
 
 OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
 OnExit: TypeAlias = Literal["leave", "cancel"]

@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from amigo_async.verdicts.gate import Gate, cut_short
 from amigo_async.models import Run
+from amigo_async.verdicts.gate import Gate, cut_short
 
 Verdict: TypeAlias = Literal["passed", "failed", "errored", "timed_out", "cancelled", "not_started"]
 

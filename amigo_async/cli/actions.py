@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
+
 import anyio
+import click
+
 from amigo_async.batch import RunOutcome, Verdict
 from amigo_async.batch.outcomes import reason_of
 from amigo_async.cli.board import Board
-from amigo_async.cli.carrying import Outputs, interrupts, open_client, tell
+from amigo_async.cli.carrying import Outputs, carried_out, interrupts, open_client, tell
 from amigo_async.cli.exit_codes import Status, status_of_error
-from amigo_async.cli.views import Show, showing
-from amigo_async.client import AmigoClient
-from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
-from amigo_async.events import Event, Listener, RunFinished, RunProgressed
-from amigo_async.models import Run
-from typing import IO
-import click
-from amigo_async.cli.carrying import Outputs, carried_out
 from amigo_async.cli.params import ids_argument, quiet_option, read_ids, timeout_option
 from amigo_async.cli.streams import write
-from amigo_async.errors import ConflictError
-import os
+from amigo_async.cli.views import Show, showing
+from amigo_async.client import AmigoClient
+from amigo_async.errors import ArtifactTimeoutError, ConflictError, DeadlineError, WaitTimeoutError
+from amigo_async.events import Event, Listener, RunFinished, RunProgressed
+from amigo_async.models import Run
 
 
 class Visit:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import click
-from click.shell_completion import BashComplete, FishComplete, ZshComplete
-from amigo_async.cli.exit_codes import Status
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from amigo_async.cli.actions import cancel
-from amigo_async.cli.carrying import tell
-from amigo_async.cli.demo import demo
-from amigo_async.cli.actions import download
-from amigo_async.cli.signals import ignore_signals
-from amigo_async.cli.listing import list_runs
-from amigo_async.cli.run import run
-from amigo_async.cli.demo import sandbox
-from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
-from amigo_async.cli.run import wait
-from amigo_async.version import __version__
 
+import click
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
+
+from amigo_async.cli.actions import cancel, download
+from amigo_async.cli.carrying import tell
+from amigo_async.cli.demo import demo, sandbox
+from amigo_async.cli.exit_codes import Status
+from amigo_async.cli.listing import list_runs
+from amigo_async.cli.run import run, wait
+from amigo_async.cli.signals import ignore_signals
+from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
+from amigo_async.version import __version__
 
 _VARIABLE = "_AMIGO_ASYNC_COMPLETE"
 _KINDS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}

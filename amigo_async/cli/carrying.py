@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from amigo_async.cli.signals import Interrupts
-from amigo_async.cli.reasons import explain
 from amigo_async.cli.exit_codes import Status, status_of_error
+from amigo_async.cli.reasons import explain
+from amigo_async.cli.signals import Interrupts
 from amigo_async.cli.streams import note
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
 import anyio
 import click
+
 from amigo_async import report
 from amigo_async.batch import BatchResult
-from amigo_async.cli.carrying import carried_out
-from amigo_async.cli.jobs import Job, run_job
-from amigo_async.cli.params import quiet_option
+from amigo_async.cli.carrying import carried_out, interrupts
 from amigo_async.cli.exit_codes import Status, status_of_batch
+from amigo_async.cli.jobs import Job, run_job
+from amigo_async.cli.params import duration, quiet_option
 from amigo_async.cli.streams import note, write, writing_to_stdout
 from amigo_async.cli.summary import show_summary
 from amigo_async.errors import ConfigurationError
-import asyncio
-import shlex
-from amigo_async.cli.carrying import carried_out, interrupts
-from amigo_async.cli.params import duration, quiet_option
-from amigo_async.cli.exit_codes import Status
-from amigo_async.cli.streams import note, write
 
 if TYPE_CHECKING:
+    from amigo_async.protocol.endpoints import EndpointName
     from amigo_async.testing import SetPlan
     from amigo_async.testing.simulation import Outcome
-    from amigo_async.protocol.endpoints import EndpointName
 
 
 _SETS: Final = 12

@@ -10,8 +10,8 @@ from amigo_async.cli.carrying import interrupts
 from amigo_async.cli.views import showing
 from amigo_async.client import AmigoClient
 from amigo_async.events import StartUnresolved
-from amigo_async.verdicts.gate import Gate
 from amigo_async.starting import OnConflict
+from amigo_async.verdicts.gate import Gate
 
 
 class Job(NamedTuple):

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from amigo_async.cli.carrying import carried_out, open_client
+from amigo_async.cli.exit_codes import Status
 from amigo_async.cli.params import instant
 from amigo_async.cli.reasons import amount_done
-from amigo_async.cli.exit_codes import Status
 from amigo_async.cli.streams import write, writing_to_stdout
 from amigo_async.cli.summary import STYLES, console_of, plain_table, print_table
 from amigo_async.client import AmigoClient

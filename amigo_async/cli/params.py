@@ -14,8 +14,8 @@ from typing import IO, Any, Final, TypeVar
 import click
 
 from amigo_async.errors import ArgumentError
-from amigo_async.verdicts.gate import Gate
 from amigo_async.protocol.requests import check_id, check_run_id
+from amigo_async.verdicts.gate import Gate
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -7,11 +7,11 @@ from typing import Final
 
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.board import Board, Budgets, Row
-from amigo_async.cli.reasons import reasons
 from amigo_async.cli.reasons import (
     ENDPOINTS,
     clock,
     count,
+    reasons,
     seconds,
     size,
     stopwatch,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
 from amigo_async.batch import RunOutcome
 from amigo_async.errors import (
     AmigoError,
@@ -13,12 +15,8 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.escaping import log_line
-from amigo_async.verdicts.gate import Gate
 from amigo_async.models import ErroredRun, FailedMetric, Run
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
+from amigo_async.verdicts.gate import Gate
 
 _MOST: Final = 3
 

@@ -6,22 +6,20 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+
 import click
+
 from amigo_async import report
 from amigo_async.batch import BatchResult
 from amigo_async.cli.carrying import Outputs
-from amigo_async.cli.streams import stdout_is_closed, write
-from amigo_async.verdicts.gate import Gate
-from typing import Final
-from amigo_async.cli.reasons import reasons
-from amigo_async.cli.streams import note
-from amigo_async.cli.reasons import verdict
+from amigo_async.cli.reasons import reasons, verdict
+from amigo_async.cli.streams import note, stdout_is_closed, write
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command
 from amigo_async.report import markdown
 from amigo_async.report.markdown import MAX_BYTES
-
+from amigo_async.verdicts.gate import Gate
 
 F = TypeVar("F", bound=Callable[..., Any])
 

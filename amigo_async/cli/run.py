@@ -5,26 +5,23 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from typing import IO, Any, get_args
+
 import click
-from amigo_async.batch import OnExit, OnFailure
-from amigo_async.cli.carrying import Outputs, carried_out, open_client
-from amigo_async.cli.reports import annotate, summarize
-from amigo_async.cli.jobs import Ending, Job, run_job
-from amigo_async.cli.params import gate_option, ids_argument, quiet_option, read_ids, timeout_option
-from amigo_async.cli.reports import Reports, report_options
-from amigo_async.cli.exit_codes import Status, status_of_batch
-from amigo_async.cli.streams import note, writing_to_stdout
-from amigo_async.cli.summary import show_summary, show_what_goes_on
-from amigo_async.escaping import log_line
-from amigo_async.starting import OnConflict
-from typing import IO, Any
-from amigo_async.batch import BatchResult
+
+from amigo_async.batch import BatchResult, OnExit, OnFailure
 from amigo_async.batch.batch import ARTIFACTS_PATIENCE
 from amigo_async.batch.outcomes import verdict_of
 from amigo_async.cli.actions import Visit, attend, collect
-from amigo_async.cli.carrying import carried_out
-from amigo_async.cli.jobs import Ending, Job
+from amigo_async.cli.carrying import Outputs, carried_out, open_client
+from amigo_async.cli.exit_codes import Status, status_of_batch
+from amigo_async.cli.jobs import Ending, Job, run_job
+from amigo_async.cli.params import gate_option, ids_argument, quiet_option, read_ids, timeout_option
+from amigo_async.cli.reports import Reports, annotate, report_options, summarize
+from amigo_async.cli.streams import note, writing_to_stdout
+from amigo_async.cli.summary import show_summary, show_what_goes_on
 from amigo_async.client import AmigoClient
+from amigo_async.escaping import log_line
+from amigo_async.starting import OnConflict
 from amigo_async.verdicts.gate import Gate
 
 

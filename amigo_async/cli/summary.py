@@ -15,9 +15,17 @@ from rich.text import Text
 
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.jobs import Ending, Job
-from amigo_async.cli.reasons import amount_done, details, judged, reasons
+from amigo_async.cli.reasons import (
+    VERDICTS,
+    amount_done,
+    count,
+    details,
+    judged,
+    reasons,
+    seconds,
+    verdicts_said,
+)
 from amigo_async.cli.streams import drop_stdout, note
-from amigo_async.cli.reasons import VERDICTS, count, seconds, verdicts_said
 from amigo_async.errors import NotFoundError
 from amigo_async.escaping import log_line
 from amigo_async.verdicts.gate import Gate

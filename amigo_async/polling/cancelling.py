@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import Final, Literal, NamedTuple, TypeAlias
+
 import anyio
-from amigo_async.errors import ConflictError, DeadlineError
+
+from amigo_async.errors import AmigoError, ConflictError, DeadlineError
 from amigo_async.models import Run
 from amigo_async.polling.poller import Poller
 from amigo_async.polling.waiting import check_seconds, wait_for_completion
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
-from typing import Final
-from amigo_async.errors import AmigoError
-from amigo_async.ratelimit import WINDOW
 from amigo_async.protocol.endpoints import CANCEL
-
+from amigo_async.ratelimit import WINDOW
 
 CancelState: TypeAlias = Literal["cancelled", "finished", "running"]
 

@@ -35,11 +35,11 @@ from amigo_async.errors import (
     is_transient,
 )
 from amigo_async.events import Emit, RequestRetried
-from amigo_async.ratelimit import BudgetState
 from amigo_async.models import Run, UserInfo
 from amigo_async.polling.schedule import PAGE_SIZE, Pace, Page, affordable, lay_out
 from amigo_async.polling.watch import Watch, Watched
 from amigo_async.protocol.requests import RunFilters, check_run_id, is_id
+from amigo_async.ratelimit import BudgetState
 
 # How long the service may answer no list at all before the waiters get the cause, in seconds.
 PATIENCE: Final = 300.0

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from msgspec import Struct
 
+from msgspec import Struct
 
 # Longer waits than this are taken for a broken header, not for a wish. The windows of the API
 # are a minute; a maintenance may take most of an hour.

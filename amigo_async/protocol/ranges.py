@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from typing import TypeAlias
-from msgspec import Struct
 import base64
 import binascii
-from collections.abc import Mapping
-from amigo_async.protocol.headers import is_encodable
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
+from msgspec import Struct
+
+from amigo_async.protocol.headers import is_encodable
 
 # First byte, and the first byte behind; half open, like Python's slices.
 Span: TypeAlias = tuple[int, int]

@@ -23,10 +23,10 @@ from amigo_async.errors import (
     ValidationError,
 )
 from amigo_async.escaping import log_line
-from amigo_async.redact import redact
 from amigo_async.protocol.endpoints import ARTIFACTS, Endpoint
 from amigo_async.protocol.headers import read_retry_after
 from amigo_async.protocol.requests import Request
+from amigo_async.redact import redact
 
 _CLASSES: Final[Mapping[int, type[APIError]]] = {
     400: BadRequestError,

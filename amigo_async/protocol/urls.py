@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urljoin, urlsplit
-from amigo_async.redact import SecretUrl
-from amigo_async.protocol.headers import is_encodable
 import unicodedata
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+from amigo_async.protocol.headers import is_encodable
+from amigo_async.redact import SecretUrl
 
 # What no URL has as it is: one with such would ask for something else than it seems to.
 _UNFIT = "[\x00-\x20\x7f]"

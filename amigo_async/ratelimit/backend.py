@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+
 from msgspec import Struct
-from typing import TYPE_CHECKING, Protocol
+
 from amigo_async.auth import Tokens
 from amigo_async.events import Emit
 from amigo_async.ratelimit.registry import Gates

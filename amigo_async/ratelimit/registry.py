@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary, finalize, ref
 
 import msgspec
 
-from amigo_async.ratelimit.window import Budget, Snapshot
-from amigo_async.ratelimit.fair_share import CourteousBudget
+from amigo_async.ratelimit.fair_share import FairShareBudget
 from amigo_async.ratelimit.limiter import BudgetState, Gate
+from amigo_async.ratelimit.window import Budget, Snapshot
 
 # Whose budgets they are: the base URL and the organization.
 _Key: TypeAlias = tuple[str, str]
@@ -50,7 +50,7 @@ class Gates:
         gate = gates.get(endpoint)
         if gate is None:
             alive = self._leave.alive  # a call may find its client closed
-            budget = _budget_of((*self._key, endpoint), limit) if alive else CourteousBudget(limit)
+            budget = _budget_of((*self._key, endpoint), limit) if alive else FairShareBudget(limit)
             gate = gates[endpoint] = Gate(endpoint, budget)
         return gate
 
@@ -91,9 +91,9 @@ def _budget_of(name: _Name, limit: int) -> Budget:
         if name not in _BUDGETS:
             _, kept = _KEPT.pop(name, (0.0, None))
             _BUDGETS[name] = (
-                CourteousBudget(limit)
+                FairShareBudget(limit)
                 if kept is None
-                else CourteousBudget.restored(limit, msgspec.json.decode(kept, type=Snapshot))
+                else FairShareBudget.restored(limit, msgspec.json.decode(kept, type=Snapshot))
             )
         return _BUDGETS[name]
 

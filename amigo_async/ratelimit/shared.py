@@ -21,11 +21,11 @@ from msgspec.structs import replace
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
-from amigo_async.ratelimit.window import PATIENCE, Budget, Told
+from amigo_async.ratelimit.backend import Instant, Records, UnavailableError
+from amigo_async.ratelimit.leases import LeasedBudget
 from amigo_async.ratelimit.limiter import NOTABLE, BudgetState, DeniedError, Gate, Permit
 from amigo_async.ratelimit.registry import Gates
-from amigo_async.ratelimit.leases import LeasedBudget
-from amigo_async.ratelimit.backend import Instant, Records, UnavailableError
+from amigo_async.ratelimit.window import PATIENCE, Budget, Told
 
 # The answer to the first call of a window, if another process waits for it, is looked for after
 # so many seconds first, then after longer, up to the most.

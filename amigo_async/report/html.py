@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-from os import PathLike
-from pathlib import Path
-from typing import Final
-from urllib.parse import quote
-from amigo_async.batch.outcomes import BatchResult
-from amigo_async.files import check_path
-from amigo_async.verdicts.gate import Gate
-from amigo_async.report.model import headline
-from amigo_async.report.markdown import took
-from amigo_async.report.templates import page_template
-from amigo_async.report.model import Case, verdict_in_words, view
-from amigo_async.report.words import VERDICT_WORDS, duration, instant, percent, plural
-from amigo_async.version import __version__
-from msgspec import Struct
-from amigo_async.report.model import Case, SetView, UnitTest
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from os import PathLike
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
-from amigo_async.batch.outcomes import BatchResult, RunOutcome
-from amigo_async.report.model import SetView
-from amigo_async.report.words import duration
+from urllib.parse import quote
 
+from msgspec import Struct
+
+from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async.files import check_path
+from amigo_async.report.markdown import took
+from amigo_async.report.model import Case, SetView, UnitTest, headline, verdict_in_words, view
+from amigo_async.report.templates import page_template
+from amigo_async.report.words import VERDICT_WORDS, duration, instant, percent, plural
+from amigo_async.verdicts.gate import Gate
+from amigo_async.version import __version__
 
 MARKS: Final = {
     "passed": "✓",

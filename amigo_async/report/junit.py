@@ -10,9 +10,9 @@ from xml.etree import ElementTree as ET
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.escaping import document_text, encode_xml
-from amigo_async.verdicts.gate import Gate
 from amigo_async.report.model import Case, SetView, UnitTest, view
 from amigo_async.report.words import plural
+from amigo_async.verdicts.gate import Gate
 
 # The cases of a unit test share its errors, so that all of them in each would be too much.
 _MOST_ERRORS: Final = 10

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from amigo_async.batch.outcomes import BatchResult
-from amigo_async.verdicts.gate import Gate
-from amigo_async.report.model import headline
+from amigo_async.report.model import SetView, headline, verdict_in_words, view
 from amigo_async.report.templates import markdown_template
-from amigo_async.report.model import SetView, verdict_in_words, view
 from amigo_async.report.words import duration, plural
+from amigo_async.verdicts.gate import Gate
 
 MARKS: Final = {
     "passed": "✅",

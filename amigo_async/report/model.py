@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
+
 from msgspec import Struct
+
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
-from amigo_async.verdicts.gate import Gate, Judgement
 from amigo_async.report.json import RecordedError
 from amigo_async.report.words import VERDICT_WORDS, criterion_in_words, numbers, plural
+from amigo_async.verdicts.gate import Gate, Judgement
 from amigo_async.verdicts.tally import Counts, MetricTally, UnitTestTally, tally
-from amigo_async.batch.outcomes import BatchResult
-from amigo_async.report.words import VERDICT_WORDS, plural
-
 
 Status: TypeAlias = Literal["passed", "failed", "errored", "unfinished"]
 

@@ -15,10 +15,10 @@ from amigo_async.decoding import (
 )
 from amigo_async.errors import ConflictError
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage
-from amigo_async.transport import Guard, Session
 from amigo_async.protocol import requests
 from amigo_async.protocol.requests import RunFilters
 from amigo_async.protocol.responses import Response
+from amigo_async.transport import Guard, Session
 
 
 class Calls:

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final, Unpack
 
-from amigo_async.resources.calls import Calls
 from amigo_async.decoding import run_decode_error
 from amigo_async.errors import ArgumentError, DecodeError, NotFoundError
 from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
-from amigo_async.starting import OnConflict, Starts
 from amigo_async.protocol.requests import OneOrMany, RunFilters
+from amigo_async.resources.calls import Calls
+from amigo_async.starting import OnConflict, Starts
 
 # So many pages in a row without a run that is new are taken for pages without end. Some are in
 # order: runs that are added meanwhile move those that were seen onto the next pages, and what the

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import anyio
 from msgspec import Struct
 
-from amigo_async.server_clock import ServerClock
+from amigo_async.cancellation import finish
 from amigo_async.decoding import decode_created_run
 from amigo_async.errors import (
     AmbiguousStartError,
@@ -19,9 +19,9 @@ from amigo_async.errors import (
     is_transient,
 )
 from amigo_async.models import CreatedRun, UserInfo
-from amigo_async.cancellation import finish
-from amigo_async.starting.fence import SLACK, Fence, Search
 from amigo_async.protocol.responses import Response
+from amigo_async.server_clock import ServerClock
+from amigo_async.starting.fence import SLACK, Fence, Search
 
 # How long a start that is on the wire may go on after its caller was cancelled, in seconds.
 GRACE: Final = 10.0

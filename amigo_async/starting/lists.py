@@ -13,8 +13,8 @@ import anyio
 
 from amigo_async.errors import AmigoError, DeadlineError
 from amigo_async.models import Run, RunPage, UserInfo
-from amigo_async.starting.fence import Fence, Search, fences_of
 from amigo_async.protocol.requests import RunFilters
+from amigo_async.starting.fence import Fence, Search, fences_of
 
 # The most rows of a page, and the most sets that fit the query of a list.
 _MOST: Final = 50

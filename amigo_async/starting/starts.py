@@ -38,7 +38,7 @@ from weakref import WeakValueDictionary
 import anyio
 import backoff
 
-from amigo_async.server_clock import ServerClock
+from amigo_async.cancellation import finish
 from amigo_async.errors import (
     AmbiguousStartError,
     AmigoError,
@@ -50,12 +50,12 @@ from amigo_async.errors import (
 )
 from amigo_async.events import Emit, RunStarted, SecondRunFound, StartUnresolved
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
-from amigo_async.transport import Guard
-from amigo_async.cancellation import finish
+from amigo_async.protocol.requests import RunFilters, check_id
+from amigo_async.server_clock import ServerClock
 from amigo_async.starting.attempt import GRACE, Attempt, Intention, Recorder
 from amigo_async.starting.fence import Ambiguous, Fence, Search, Take, choose
 from amigo_async.starting.lists import Fences, Lookout
-from amigo_async.protocol.requests import RunFilters, check_id
+from amigo_async.transport import Guard
 
 OnConflict: TypeAlias = Literal["raise", "attach", "wait", "restart"]
 

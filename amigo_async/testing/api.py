@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 from amigo_async.testing.accounts import Accounts, Permission, User, unauthorized
 from amigo_async.testing.artifact_store import ArtifactStore
 from amigo_async.testing.documents import run_document
@@ -26,7 +27,6 @@ from amigo_async.testing.simulation import (
     remember,
     rfc3339,
 )
-from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 
 _PATHS: Final = [
     (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path)), endpoint)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anyio.from_thread import start_blocking_portal
 
+from amigo_async.protocol.endpoints import EndpointName
 from amigo_async.ratelimit import forget
 from amigo_async.redact import Secret
 from amigo_async.testing.accounts import Accounts, User
@@ -21,7 +22,6 @@ from amigo_async.testing.faults import Fault, Faults
 from amigo_async.testing.quota import HeaderStyle, Quotas, WindowMode
 from amigo_async.testing.server import Request, Route, Server, ServiceClock
 from amigo_async.testing.simulation import RunInfo, SetPlan, Simulation
-from amigo_async.protocol.endpoints import EndpointName
 
 if TYPE_CHECKING:
     from amigo_async.client import AmigoClient

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from amigo_async.redact import Secret
 from amigo_async.cancellation import finish
-from amigo_async.testing.faults import Fault, Faults
 from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.redact import Secret
+from amigo_async.testing.faults import Fault, Faults
 
 Route: TypeAlias = EndpointName | Literal["store", "unknown"]
 

@@ -1,7 +1,6 @@
 """The only room that talks HTTP: it sends, times out, retries and maps foreign exceptions."""
 
-from amigo_async.transport.pools import Connections
-from amigo_async.transport.pools import environment_session
+from amigo_async.transport.pools import Connections, environment_session
 from amigo_async.transport.sender import Sender
 from amigo_async.transport.session import Guard, Session
 from amigo_async.transport.store import Store

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace, TracebackType
 from typing import Final
+
 import aiohttp
 from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
+
 from amigo_async.errors import AmigoError, RequestTimeoutError, TransportError
 from amigo_async.redact import redact
 from amigo_async.transport.aiohttp_compat import ConnectionKey, HttpProcessingError
-import ssl
-
 
 # Raised before a single byte of the request has left.
 _NOT_SENT = (

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import netrc
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from weakref import finalize
+
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
-from amigo_async.errors import ConfigurationError
-from amigo_async.transport.aiohttp_compat import has_authorization, loop_of, without_replay
-from amigo_async.threads import in_name_thread
-import netrc
-from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
-from amigo_async.transport.aiohttp_compat import proxy_of
 
+from amigo_async.errors import ConfigurationError
+from amigo_async.threads import in_name_thread
+from amigo_async.transport.aiohttp_compat import (
+    has_authorization,
+    loop_of,
+    proxy_of,
+    without_replay,
+)
 
 # Which part of the connections of a session that was given artifacts may take: those that are read
 # slowly must leave some to the API.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from amigo_async.server_clock import ServerClock
-from amigo_async.ratelimit import Told
 from amigo_async.protocol.headers import LONGEST_WAIT, read_rate_limit, read_retry_after
 from amigo_async.protocol.responses import Response
+from amigo_async.ratelimit import Told
+from amigo_async.server_clock import ServerClock
 
 # A budget's reset that has passed by less than this, in seconds, is news that came late; one that
 # is further off is not an instant on the server's clock.

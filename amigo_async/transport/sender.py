@@ -9,16 +9,16 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from amigo_async.server_clock import ServerClock
 from amigo_async.config import Configuration
-from amigo_async.transport.aiohttp_compat import HEADER_LIMITS
-from amigo_async.transport.body import ACCEPTED, body_at_hand, read_body
-from amigo_async.transport.expiry import Expiry
-from amigo_async.transport.exceptions import mapped
-from amigo_async.version import __version__
 from amigo_async.protocol.headers import read_date
 from amigo_async.protocol.requests import Request
 from amigo_async.protocol.responses import Response
+from amigo_async.server_clock import ServerClock
+from amigo_async.transport.aiohttp_compat import HEADER_LIMITS
+from amigo_async.transport.body import ACCEPTED, body_at_hand, read_body
+from amigo_async.transport.exceptions import mapped
+from amigo_async.transport.expiry import Expiry
+from amigo_async.version import __version__
 
 _JSON = {"Content-Type": "application/json"}
 

@@ -21,17 +21,17 @@ from amigo_async.errors import (
     is_transient,
 )
 from amigo_async.events import Events, RequestRetried, SignedIn
-from amigo_async.ratelimit import BudgetState, DeniedError, Gates, Permit
 from amigo_async.models import SignIn
+from amigo_async.protocol.endpoints import LIST, SIGN_IN
+from amigo_async.protocol.requests import Request, organization_segment, sign_in
+from amigo_async.protocol.responses import Response, api_error, decode_error
+from amigo_async.ratelimit import BudgetState, DeniedError, Gates, Permit
+from amigo_async.ratelimit.backend import Shared
 from amigo_async.redact import redact_body
 from amigo_async.transport import rate_headers as budgets
 from amigo_async.transport import retry
 from amigo_async.transport.exceptions import bare
 from amigo_async.transport.sender import Sender
-from amigo_async.ratelimit.backend import Shared
-from amigo_async.protocol.endpoints import LIST, SIGN_IN
-from amigo_async.protocol.requests import Request, organization_segment, sign_in
-from amigo_async.protocol.responses import Response, api_error, decode_error
 
 if TYPE_CHECKING:  # whoever shares nothing does not load it
     from amigo_async.ratelimit.shared import SharedGates, SharedPermit

@@ -11,10 +11,10 @@ import aiohttp
 from yarl import URL
 
 from amigo_async.errors import TransportError
+from amigo_async.protocol.urls import UnsafeLinkError, check_link, redirect_target
 from amigo_async.redact import Secret, SecretUrl
 from amigo_async.transport.aiohttp_compat import HEADER_LIMITS, unread
 from amigo_async.transport.exceptions import mapped
-from amigo_async.protocol.urls import UnsafeLinkError, check_link, redirect_target
 
 CONNECT_TIMEOUT: Final = 30.0
 READ_TIMEOUT: Final = 60.0

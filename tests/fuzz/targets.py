@@ -36,7 +36,6 @@ from amigo_async.batch.journal import Finished, Intent, Opened, Saved, Started, 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, verdict_of
 from amigo_async.cli import listing, params
 from amigo_async.cli.reasons import amount_done, explain, judged, reasons
-from amigo_async.server_clock import ServerClock
 from amigo_async.config import Configuration, configure
 from amigo_async.decoding import (
     decode_artifacts_link,
@@ -46,21 +45,20 @@ from amigo_async.decoding import (
 )
 from amigo_async.errors import ConfigurationError, DecodeError, JournalError
 from amigo_async.events import Events
-from amigo_async.verdicts.gate import Gate
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage, SignIn
+from amigo_async.protocol import ranges, requests, responses
+from amigo_async.protocol import ranges as objects
+from amigo_async.protocol import urls as links
+from amigo_async.protocol import urls as names
+from amigo_async.protocol.headers import read_date, read_rate_limit, read_retry_after
 from amigo_async.redact import MASK, redact
 from amigo_async.resources.runs import Runs
-from amigo_async.transport import (Sender, Session)
+from amigo_async.server_clock import ServerClock
+from amigo_async.transport import Sender, Session
 from amigo_async.transport import rate_headers as budgets
 from amigo_async.transport.body import _Intake
 from amigo_async.transport.store import _path, _secrets
-from amigo_async.protocol import urls as links
-from amigo_async.protocol import urls as names
-from amigo_async.protocol import ranges as objects
-from amigo_async.protocol import ranges
-from amigo_async.protocol import requests
-from amigo_async.protocol import responses
-from amigo_async.protocol.headers import read_date, read_rate_limit, read_retry_after
+from amigo_async.verdicts.gate import Gate
 from tests import report_samples
 from tests.service import run
 

@@ -37,13 +37,11 @@ from amigo_async.errors import (
     ValidationError,
 )
 from amigo_async.models import LLMConfig
-from amigo_async.verdicts.tally import tally
+from amigo_async.protocol import ranges, requests, responses
+from amigo_async.protocol import ranges as objects
 from amigo_async.protocol import urls as links
 from amigo_async.protocol import urls as names
-from amigo_async.protocol import ranges as objects
-from amigo_async.protocol import ranges
-from amigo_async.protocol import requests
-from amigo_async.protocol import responses
+from amigo_async.verdicts.tally import tally
 from tests.fake_runs import run_id, some_run
 from tests.fuzz import targets
 from tests.test_artifacts_http import Server
