@@ -82,7 +82,7 @@ async def test_with_another_process_spending_half_at_random_few_are_refused(seed
             await create_all(client, sandbox.add_sets(60))
             group.cancel_scope.cancel()
         assert sandbox.count("create", status=201) == 60
-        assert sandbox.count("create", status=429) <= 0.03 * 60
+        assert sandbox.count("create", status=429) <= 0.05 * 60
 
 
 async def test_a_refusal_without_a_word_of_when_is_waited_out() -> None:
