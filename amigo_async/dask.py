@@ -34,6 +34,7 @@ import msgspec
 
 from amigo_async.cancellation import finish
 from amigo_async.errors import AmigoError, ArgumentError
+from amigo_async.escaping import encode_json
 from amigo_async.events import Event
 from amigo_async.files import check_path
 from amigo_async.fleet import (
@@ -71,7 +72,6 @@ _GRACE: Final = 10.0
 
 # What is told on the way: the organization and the event.
 _EVENT: Final[Any] = Union[tuple(Event.__subclasses__())]  # noqa: UP007  # built, not written
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[str, _EVENT]).decode
 
 # The jobs at work in this process, with their fleet and loop, so that they can be told to leave.
@@ -211,7 +211,7 @@ def _work(assignment: Assignment, fleet_id: str) -> JobResult:
     organization_id = assignment.job.organization_id
 
     def report(event: Event) -> None:
-        worker.log_event(fleet_id, _encode((organization_id, event)))
+        worker.log_event(fleet_id, encode_json((organization_id, event)).encode())
 
     async def main() -> JobResult:
         task = asyncio.create_task(carry_out(assignment, report))
