@@ -152,7 +152,7 @@ def test_redis_killed_in_the_middle_loses_no_set_and_is_told_once(tmp_path: Path
     plan = SetPlan(seconds=0.2)
     with (
         RedisServer(tmp_path) as server,
-        # Windows long enough for something to be left to do when it is killed, on a busy machine too.
+        # Windows that leave something to do when it is killed, however busy the machine is.
         Sandbox(plan=plan, limits=SCALED, window=2.5 * WINDOW).in_thread() as sandbox,
         Replicas(sandbox, server.url) as replicas,
     ):
