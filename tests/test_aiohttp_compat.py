@@ -21,7 +21,7 @@ from amigo_async.transport import aiohttp_compat as compat
 pytestmark = pytest.mark.anyio
 
 PACKAGE = Path(amigo_async.__file__).parent
-COMPAT = PACKAGE / "session/aiohttp_compat.py"
+COMPAT = PACKAGE / "transport/aiohttp_compat.py"
 ID = "0" * 24
 
 

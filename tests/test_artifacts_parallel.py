@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async.artifacts import partfile as digest
+from amigo_async.artifacts import partfile
 from amigo_async.artifacts import partfile as part
 from amigo_async.errors import (
     ArtifactError,
@@ -67,16 +67,16 @@ async def test_a_checksum_over_ranges_is_read_in_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
-    step = digest.Digest.step
+    step = partfile.Digest.step
 
-    def counted(self: digest.Digest, fd: int) -> bool:
+    def counted(self: partfile.Digest, fd: int) -> bool:
         nonlocal steps
         steps += 1
         return step(self, fd)
 
-    monkeypatch.setattr(digest, "_STEP", 100)
-    monkeypatch.setattr(digest, "_BLOCK", 50)
-    monkeypatch.setattr(digest.Digest, "step", counted)
+    monkeypatch.setattr(partfile, "_HASHED_AT_ONCE", 100)
+    monkeypatch.setattr(partfile, "_BLOCK", 50)
+    monkeypatch.setattr(partfile.Digest, "step", counted)
     room = Room(store())
     path = await room.artifacts.download("r1", tmp_path, connections=3)
     assert path.read_bytes() == DATA

@@ -48,6 +48,8 @@ class Process:
     """The command, with its stderr read line by line."""
 
     def __init__(self, sandbox: Sandbox | None, tmp_path: Path, *arguments: str) -> None:
+        # Under nohup it would be ignored here, and so by the command.
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=tmp_path,
@@ -56,6 +58,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
+        signal.signal(signal.SIGHUP, before)
         assert self.process.stderr is not None
         self.stderr = self.process.stderr
 

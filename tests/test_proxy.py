@@ -20,6 +20,7 @@ from amigo_async import AmigoClient, BatchResult, ConfigurationError
 from amigo_async.errors import TransportError
 from amigo_async.events import Event, RequestRetried
 from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.starting import starts
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.transport import environment_session
 from tests import tls_servers as tls
@@ -45,6 +46,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the longest: as short as the runs and the outages, and never shorter by chance."""
     monkeypatch.setattr(backoff, "full_jitter", lambda ceiling: ceiling / 10)
+    # Here a list shows a run as soon as it was created.
+    monkeypatch.setattr(starts, "PATIENCE", 3.0)
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import random
 import subprocess
 import sys
 import time
@@ -189,13 +188,15 @@ def test_without_redis_replicas_cooperate_by_the_headers(seed: int) -> None:
                     group.start_soon(replica, number)
         return verdicts, sandbox
 
-    random.seed(seed)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         verdicts, sandbox = runner.run(main())
     assert verdicts == {"passed": 120}
     assert sandbox.count("sign_in") == 4
-    refused = sum(request.status == 429 for request in sandbox.requests)
-    assert refused <= 0.03 * len(sandbox.requests)
+    # Several try for the last create of a window, which costs nobody a window.
+    assert sandbox.count("create", status=429) <= 0.15 * sandbox.count("create")
+    assert sandbox.requests[-1].time - sandbox.requests[0].time < 5 * 60.0 + 50
+    others = [request for request in sandbox.requests if request.route != "create"]
+    assert sum(request.status == 429 for request in others) <= 0.03 * len(others)
 
 
 # --- a place in Redis ---
