@@ -17,7 +17,7 @@ import pytest
 
 from tests.store_servers import Nginx
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from amigo_async.dask import Environment, FleetJob, run_fleet
 from amigo_async.events import ArtifactSaved, Event, RunFinished, RunStarted
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
 
-pytestmark = pytest.mark.anyio
+# Real processes take several times as long on a busy machine.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 ORGANIZATIONS, SETS, WORKERS, KILLS = 8, 40, 4, 2
 SET = "0123456789abcdef01234567"

@@ -13,7 +13,8 @@ import pytest
 
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
 
-pytestmark = pytest.mark.anyio
+# Real processes take several times as long on a busy machine.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 ROUNDS, SETS, KILLS = 12, 12, 50
 

@@ -27,7 +27,8 @@ from tests import tls_servers as tls
 from tests.proxies import HAProxy, Settings, Tunnels
 from tests.store_servers import free_port
 
-pytestmark = pytest.mark.anyio
+# Real processes take several times as long on a busy machine.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 ENDPOINTS: Final[tuple[EndpointName, ...]] = ("create", "list", "artifacts")
 # A run of a second at most: HAProxy's time is real.

@@ -31,7 +31,8 @@ from amigo_async.server_clock import ServerClock
 from amigo_async.testing import Fault, Sandbox, SetPlan, VirtualTimeLoop
 from tests.redis_server import PASSWORD, RedisServer
 
-pytestmark = pytest.mark.anyio
+# Real processes take several times as long on a busy machine.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 UNLIMITED: Any = dict.fromkeys(["sign_in", "create", "list", "cancel", "artifacts"])
 
