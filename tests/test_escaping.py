@@ -173,6 +173,7 @@ class Reader(HTMLParser):
 @example("a \\")
 @example("![a](http://h.example)")
 @example("[a]: http://h.example")
+@example("\u200b")
 def test_markdown_shows_the_text_in_its_cell(text: str) -> None:
     shown = escape_markdown(text)
     assert not obeyed(shown)
@@ -181,7 +182,7 @@ def test_markdown_shows_the_text_in_its_cell(text: str) -> None:
     assert page.tags == ["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td", "p"]
     expected = re.sub(
         "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", "\ufffd", document_text(text)
-    )
+    ).replace("\u200b", "")
     words = ["x", *expected.split(), "y"]
     assert page.text.replace("\u200b", "").split() == [*"ab", *words, "z", *words]
 
