@@ -6,6 +6,7 @@ import asyncio
 import collections
 import itertools
 import math
+import random
 from collections.abc import Awaitable
 from typing import Any
 
@@ -212,8 +213,8 @@ def test_a_short_interval_of_one_waiter_does_not_make_the_others_poll_more() -> 
         await asyncio.gather(quick, *(wait_for(shared, i) for i in ids(50)))
 
     run(main)
-    of_others = [ids_ for _, ids_, _ in fake.asked if run_id(0) in ids_]
-    assert len(of_others) <= 20
+    without_quick = [ids_ for _, ids_, _ in fake.asked if run_id(50) not in ids_]
+    assert len(without_quick) <= 20
     assert sum(run_id(50) in ids_ for _, ids_, _ in fake.asked) >= 55
 
 
@@ -430,7 +431,8 @@ def test_five_minutes_without_an_answer_end_the_waits_with_the_cause() -> None:
 
 def test_an_outage_is_over_with_the_first_answer_and_idle_time_is_none() -> None:
     fake = FakeRuns({run_id(1): 1000.0, run_id(2): 1000.0})
-    fake.fails = lambda _: None if fake.now() % 280 < 20 else NO_ANSWER
+    # Answers come for longer than the longest pause between two looks, so that one look sees them.
+    fake.fails = lambda _: None if fake.now() % 280 < 2 * LONGEST else NO_ANSWER
 
     async def main() -> None:
         shared = poller(fake)
@@ -577,6 +579,7 @@ def test_a_refusal_that_passes_does_not_make_pages_small_for_good(status: int) -
         shared = poller(fake)
         await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
 
+    random.seed(32)  # the halves of the page fall due at different times
     run(main)
     assert min(len(asked) for _, asked, _ in fake.asked) < 10
     assert {len(asked) for at, asked, _ in fake.asked if 200 < at < 295} == {40}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -272,18 +273,23 @@ class Poller:
             self._schedule(looks)
 
     def _due(self) -> list[str]:
-        """The runs to look at now: what is due, and what soon will be."""
+        """The runs to look at now: what is due, what soon will be, and what costs no more.
+
+        A page is filled with the runs that are due next, for it costs one call however many ids
+        it has. Runs that began to be watched at different times, or were on smaller pages for a
+        while, so come to be looked at together.
+        """
         together = self._looked_at + _TOGETHER * affordable(1, self._budget())
-        return [
-            run_id
-            for run_id, watched in self._watched.items()
-            if watched.due
-            <= (
-                together
-                if (interval := watched.interval) is None
-                else self._looked_at + _TOGETHER_FIXED * interval
-            )
-        ]
+        due, later = [], []
+        for run_id, watched in self._watched.items():
+            fixed = watched.interval
+            until = together if fixed is None else self._looked_at + _TOGETHER_FIXED * fixed
+            if watched.due <= until:
+                due.append(run_id)
+            elif fixed is None and watched.failing is None and is_id(run_id):
+                later.append((watched.due, run_id))
+        free = -len(due) % self._page_size(self._looked_at)
+        return [*due, *(run_id for _, run_id in heapq.nsmallest(free, later))]
 
     def _lay_out(self, due: Iterable[str]) -> list[Page]:
         """The pages to ask for; those with runs that lists fail for come last, apart from others.
