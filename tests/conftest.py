@@ -11,22 +11,28 @@ from amigo_async.testing import Sandbox, VirtualTimeLoop
 
 # What takes longest, for being done in real time, begins first: workers end together then.
 SLOW = (
-    *(
-        "test_faults",
-        "test_killed",
-        "test_dask",
-        "test_sharing",
-        "test_artifacts_killed",
-        "test_load",
-    ),
-    *("test_secrets", "test_event_loops", "test_readme", "test_proxy", "test_benchmarks"),
+    "faults/test_faults.py",
+    "sandbox/test_killed.py",
+    "interop/test_dask.py",
+    "interop/test_sharing.py",
+    "artifacts/test_killed.py",
+    "sandbox/test_load.py",
+    "security/test_secrets.py",
+    "sandbox/test_event_loops.py",
+    "project/test_readme.py",
+    "interop/test_proxy.py",
+    "project/test_benchmarks.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first."""
-    places = {name: place for place, name in enumerate(SLOW)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+    order = {name: place for place, name in enumerate(SLOW)}
+
+    def place(item: pytest.Item) -> int:
+        return order.get(f"{item.path.parent.name}/{item.path.name}", len(SLOW))
+
+    items.sort(key=place)
 
 
 @pytest.fixture

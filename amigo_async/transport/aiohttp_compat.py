@@ -1,7 +1,7 @@
 """All that this package uses of aiohttp without a public name, and what differs by its version.
 
 Nothing of it would be missed with an error if aiohttp gave it another name: a request would be sent
-twice, a proxy not be used. So ``tests/test_aiohttp_compat.py`` fails then, and no other module
+twice, a proxy not be used. So ``tests/unit/test_aiohttp_compat.py`` fails then, and no other module
 touches a private name of aiohttp.
 """
 

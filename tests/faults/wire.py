@@ -24,8 +24,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from amigo_async.testing import Sandbox
-from tests import tls_servers
-from tests.tls_servers import HOST, listening
+from tests.support import tls_servers
+from tests.support.tls_servers import HOST, listening
 
 Route: TypeAlias = Literal["sign_in", "create", "list", "cancel", "artifacts", "store"]
 Handshake: TypeAlias = Literal["expired", "unknown authority", "wrong host", "plain", "broken off"]

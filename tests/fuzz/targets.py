@@ -59,8 +59,8 @@ from amigo_async.transport import rate_headers as budgets
 from amigo_async.transport.body import _Intake
 from amigo_async.transport.store import _path, _secrets
 from amigo_async.verdicts.gate import Gate
-from tests import report_samples
-from tests.service import run
+from tests.support import report_samples
+from tests.support.service import run
 
 Target = Callable[[bytes], None]
 

@@ -42,9 +42,9 @@ from amigo_async.protocol import ranges as objects
 from amigo_async.protocol import urls as links
 from amigo_async.protocol import urls as names
 from amigo_async.verdicts.tally import tally
-from tests.fake_runs import run_id, some_run
+from tests.artifacts.test_http import Server
 from tests.fuzz import targets
-from tests.test_artifacts_http import Server
+from tests.support.fake_runs import run_id, some_run
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,753 @@
+"""Every command in this process, against a sandbox over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from amigo_async import BatchResult
+from amigo_async.cli import main
+from amigo_async.cli.jobs import Ending, Job
+from amigo_async.cli.reports import Reports
+from amigo_async.cli.run import tell_ending
+from amigo_async.errors import AmigoError
+from amigo_async.events import StartUnresolved
+from amigo_async.models import Run
+from amigo_async.report import from_json
+from amigo_async.testing import Fault, Sandbox, SetPlan
+from tests.support.cli_samples import outcome, some_id
+
+VARIABLES = (
+    *("AMIGO_BASE_URL", "AMIGO_ORGANIZATION_ID", "AMIGO_API_KEY", "AMIGO_API_KEY_ID"),
+    *("AMIGO_USER_ID", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR"),
+)
+
+# Over at the first look, so that nothing waits.
+AT_ONCE = SetPlan(seconds=0.0, artifacts_after=0.0)
+FAILING = SetPlan(seconds=0.0, artifacts_after=0.0, outcome="failed")
+ERRING = SetPlan(seconds=0.0, artifacts_after=0.0, outcome="errored")
+WITHOUT_EXTRA = 'amigo-async: the command needs its extra: pip install "amigo-async[cli]"\n'
+LASTING = SetPlan(seconds=600.0, cancel_after=0.0)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No credentials, no CI, and a folder of its own."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    monkeypatch.setattr("amigo_async.polling.schedule.SHORTEST", 0.1)
+    with Sandbox(limits={"list": 5_000}).in_thread() as served:
+        for name, value in served.environment().items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+class Said:
+    """What a command wrote, and its exit status."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
+        self.status = main(arguments)
+        self.out, self.err = capsys.readouterr()
+
+
+def start(sandbox: Sandbox, *set_ids: str) -> list[str]:
+    """Start a run of each set; their ids."""
+
+    async def create() -> list[str]:
+        async with sandbox.client() as client:
+            created = [await client.runs.create(set_id) for set_id in set_ids]
+        return [one.simulation_unit_test_set_run_id for one in created]
+
+    return asyncio.run(create())
+
+
+# --- run ---
+
+
+@pytest.mark.parametrize(
+    ("plans", "status"),
+    [([AT_ONCE, AT_ONCE], 0), ([AT_ONCE, FAILING, ERRING], 1), ([AT_ONCE, ERRING], 3)],
+)
+def test_run_ends_with_the_status_of_its_sets(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], plans: list[SetPlan], status: int
+) -> None:
+    ids = [sandbox.add_set(plan) for plan in plans]
+    said = Said(capsys, "run", *ids)
+    assert said.status == status
+    for set_id in ids:
+        assert set_id in said.out
+        assert f"{set_id}  started as run" in said.err
+    assert f"{plans.count(AT_ONCE)} passed" in said.out
+
+
+def test_run_fetches_the_artifacts(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(capsys, "run", sandbox.add_set(AT_ONCE), "--artifacts", "got")
+    assert said.status == 0
+    [path] = Path("got").glob("*/*.zip")
+    assert path.read_bytes() == sandbox.artifact_bytes(path.parent.name)
+    assert said.out.endswith("1 artifact in got\n")
+
+
+def test_run_says_why_a_set_failed(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = sandbox.add_set(FAILING)
+    said = Said(capsys, "run", set_id)
+    assert f"{set_id} failed\n  " in said.out
+    assert " failed in " in said.out
+
+
+def test_quiet_shows_no_progress(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(capsys, "run", "-q", sandbox.add_set(AT_ONCE))
+    assert said.err == ""
+    assert "1 passed" in said.out
+
+
+def test_json_on_stdout_is_alone_there_and_decodes(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [sandbox.add_set(AT_ONCE), sandbox.add_set(FAILING)]
+    said = Said(capsys, "run", "--json", "-", "--artifacts", "got", *ids)
+    result = from_json(said.out)
+    assert [(o.unit_test_set_id, o.verdict) for o in result.outcomes] == [
+        (ids[0], "passed"),
+        (ids[1], "failed"),
+    ]
+    assert result.outcomes[0].artifacts is not None
+    assert result.outcomes[0].artifacts.exists()
+    assert "1 passed, 1 failed" in said.err
+
+
+def test_run_writes_all_reports(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--json=r.json", "--junit=r.xml", "--markdown=r.md", "--html=r.html"]
+    assert Said(capsys, "run", sandbox.add_set(AT_ONCE), *options).status == 0
+    assert all(Path(option.partition("=")[2]).stat().st_size for option in options)
+
+
+def test_ids_come_from_a_file_and_stdin(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sandbox.add_sets(2, AT_ONCE)
+    Path("sets.txt").write_text(f"# mine\n{first}\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(second))
+    said = Said(capsys, "run", "--from", "sets.txt", "-")
+    assert said.status == 0
+    assert "2 passed" in said.out
+
+
+def test_a_conflict_says_what_to_do(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = sandbox.add_set(LASTING)
+    [run_id] = start(sandbox, set_id)
+    said = Said(capsys, "run", set_id)
+    assert said.status == 3
+    assert f"(run {run_id})" in said.out
+    assert "--on-conflict attach, wait or restart" in said.out
+
+
+def test_on_conflict_restart_is_obeyed(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = sandbox.add_set(LASTING)
+    start(sandbox, set_id)
+    sandbox.add_set(AT_ONCE, id=set_id)
+    assert Said(capsys, "run", set_id, "--on-conflict", "restart").status == 0
+    assert [run.cancelled for run in sandbox.runs] == [True, False]
+
+
+def test_a_timeout_says_what_goes_on_and_how_to_resume(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(capsys, "run", sandbox.add_set(LASTING), "--timeout", "0.2", "--artifacts", "a b")
+    [run] = sandbox.runs
+    assert said.status == 4
+    assert said.err.endswith(
+        f"1 run goes on at the service. To resume:\n  amigo-async wait --artifacts 'a b' {run.id}\n"
+    )
+    assert not run.cancelled
+
+
+def test_on_exit_cancel_is_obeyed_and_said(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = sandbox.add_sets(2, LASTING)
+    said = Said(capsys, "run", *ids, "--timeout=0.5", "--on-exit=cancel", "--journal=j")
+    assert said.status == 4
+    assert all(run.cancelled for run in sandbox.runs)
+    assert "The service was asked to cancel 2 runs. To see them end:\n" in said.err
+
+
+def test_a_journal_resumes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [sandbox.add_set(LASTING), sandbox.add_set(AT_ONCE)]
+    arguments = ["run", *ids, "--journal", "j.jsonl", "--timeout", "0.3"]
+    said = Said(capsys, *arguments)
+    assert said.status == 4
+    assert said.err.endswith("To resume, give the same command: its journal has them.\n")
+    assert Said(capsys, *arguments).status == 4
+    assert len(sandbox.runs) == 2
+
+
+def test_a_start_that_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    unresolved = [StartUnresolved(some_id(1), "no answer came")]
+    ending = Ending(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
+    tell_ending(ending, Reports(), Job([some_id(1)]))
+    assert capsys.readouterr().err == (
+        f"A run of set {some_id(1)} may have been started: no answer came. "
+        f"Look with: amigo-async list --set {some_id(1)}\n"
+    )
+
+
+# --- wait ---
+
+
+def test_wait_collects_runs(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = start(sandbox, sandbox.add_set(AT_ONCE), sandbox.add_set(FAILING))
+    said = Said(capsys, "wait", *runs, "--artifacts", "got", "--json", "r.json")
+    assert said.status == 1
+    assert "1 passed, 1 failed" in said.out
+    for run_id in runs:
+        [path] = Path("got", run_id).iterdir()
+        assert path.read_bytes() == sandbox.artifact_bytes(run_id)
+    assert len(from_json(Path("r.json").read_text()).outcomes) == 2
+
+
+def test_wait_waits_for_artifacts_that_come_later(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = start(sandbox, sandbox.add_set(SetPlan(seconds=0.0, artifacts_after=0.3)))
+    said = Said(capsys, "wait", *runs, "--artifacts", "got")
+    assert said.status == 0
+    assert said.out.endswith("1 artifact in got\n")
+
+
+def test_wait_tells_of_progress_and_of_what_goes_on(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = SetPlan(seconds=0.8, outcome="failed", trouble_at=0.0, unit_tests=10)
+    runs = start(sandbox, sandbox.add_set(plan), sandbox.add_set(LASTING))
+    said = Said(capsys, "wait", *runs, "--timeout", "2")
+    assert said.status == 1
+    assert f"{runs[0]}  a metric failed after " in said.err
+    assert "artifact" not in said.out
+    assert said.err.endswith(f"To resume:\n  amigo-async wait {runs[1]}\n")
+
+
+def test_wait_gives_up_on_artifacts_that_never_come(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amigo_async.cli.run.ARTIFACTS_PATIENCE", 0.3)
+    runs = start(sandbox, sandbox.add_set(SetPlan(seconds=0.0, artifacts_after=None)))
+    said = Said(capsys, "wait", *runs, "--artifacts", "got")
+    assert said.status == 4
+    assert "1 passed" in said.out
+    assert "0 artifacts in got" in said.out
+
+
+LATE = SetPlan(seconds=0.0, artifacts_after=600.0)
+
+
+@pytest.mark.parametrize("plan", [LATE, AT_ONCE], ids=["generated too late", "fetched too slowly"])
+@pytest.mark.parametrize("command", ["run", "wait"])
+def test_a_deadline_that_passes_before_the_artifacts_is_told(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], plan: SetPlan, command: str
+) -> None:
+    sandbox.fault("store", Fault.delay(60.0))
+    given = sandbox.add_set(plan)
+    if command == "wait":
+        [given] = start(sandbox, given)
+    said = Said(capsys, command, given, "--timeout=0.7", "--artifacts=got", "--json=r.json")
+    assert said.status == 4
+    result = from_json(Path("r.json").read_text())
+    assert [(o.verdict, str(o.error)[:8]) for o in result.outcomes] == [("passed", "artifact")]
+    assert not result.passed
+
+
+def test_a_download_that_its_deadline_cuts_off(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.fault("store", Fault.delay(60.0))
+    [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
+    said = Said(capsys, "download", run_id, "--timeout=0.7")
+    assert (said.status, said.out) == (4, "")
+    assert said.err.endswith("the time was over before it was fetched\n")
+
+
+def test_run_applies_a_pass_rate_and_says_how(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = SetPlan(seconds=0.0, outcome="failed", unit_tests=1, repeats=2, trouble_at=0.6)
+    set_id = sandbox.add_set(plan)
+    said = Said(capsys, "run", set_id, "--min-pass-rate", "0.5")
+    assert said.status == 0
+    assert f"{set_id} passed\n  " in said.out
+    assert Said(capsys, "run", set_id, "--min-pass-rate", "0.6").status == 1
+
+
+def test_wait_applies_a_pass_rate(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = SetPlan(seconds=0.0, outcome="failed", unit_tests=1, repeats=2, trouble_at=0.6)
+    runs = start(sandbox, sandbox.add_set(plan))
+    assert Said(capsys, "wait", *runs, "--min-pass-rate", "0.5").status == 0
+    assert Said(capsys, "wait", *runs, "--min-pass-rate", "0.6").status == 1
+
+
+def test_wait_for_a_run_that_is_not_there(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(capsys, "wait", some_id(5))
+    assert said.status == 3
+    assert "there is no such run" in said.out
+
+
+def test_a_wait_that_the_budget_leaves_no_time_for(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = start(sandbox, sandbox.add_set(LASTING))
+    sandbox.spend("list", 5_000)
+    said = Said(capsys, "wait", *runs, "--timeout", "1")
+    assert said.status == 4
+    assert "1 run goes on" in said.err
+
+
+# --- list ---
+
+
+def test_list_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = [AT_ONCE, FAILING, ERRING, LASTING]
+    runs = start(sandbox, *(sandbox.add_set(plan) for plan in plans))
+    said = Said(capsys, "list")
+    assert said.status == 0
+    assert said.err == ""
+    states = {
+        run_id: line.split()[0]
+        for line in said.out.splitlines()
+        for run_id in runs
+        if run_id in line
+    }
+    assert states == dict(zip(runs, ("passed", "failed", "errored", "running"), strict=True))
+
+
+def test_list_calls_a_run_cancelled_of_which_repeats_never_ran(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(LASTING))
+    assert Said(capsys, "cancel", run_id).status == 0
+    [line] = [line for line in Said(capsys, "list").out.splitlines() if run_id in line]
+    assert line.split()[0] == "cancelled"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_list_shows_what_can_be_read_and_tells_of_the_rest(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
+    record = msgspec.json.decode(Said(capsys, "list", "--json").out)
+    bad = record | {"id": some_id(7), "created_at": None}
+    page = {
+        "simulation_unit_test_set_runs": [bad, record],
+        "has_more": False,
+        "continuation_token": None,
+    }
+    sandbox.fault("list", Fault.garbage(msgspec.json.encode(page), "application/json"))
+    said = Said(capsys, "list", *options)
+    assert said.status == 3
+    assert run_id in said.out
+    assert some_id(7) in said.err
+    assert "created_at" in said.err
+
+
+@pytest.mark.parametrize(
+    ("columns", "form"), [(80, r"\d\d-\d\d \d\d:\d\d"), (100, r"20.*:\d\d:\d\d")]
+)
+def test_a_list_fits_the_terminal(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+    form: str,
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
+    monkeypatch.setattr("amigo_async.cli.summary._WIDTH", columns)
+    [line] = [line for line in Said(capsys, "list").out.splitlines() if run_id in line]
+    assert len(line) <= columns
+    assert re.fullmatch(form, re.split(r"\d+/\d+", line)[1].strip())
+
+
+def test_list_as_json_lines_decodes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = start(sandbox, *sandbox.add_sets(2, AT_ONCE))
+    said = Said(capsys, "list", "--json", "--sort-by", "+created_at")
+    listed = [msgspec.json.decode(line, type=Run) for line in said.out.splitlines()]
+    assert [run.id for run in listed] == runs
+
+
+def test_list_sends_every_filter(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(
+        capsys,
+        *("list", "--id", some_id(1), "--id", some_id(2), "--set", some_id(3)),
+        *("--creator", "org,user", "--completed", "--not-failed", "--errored"),
+        *("--created-after", "2026-05-04T12:00:00Z", "--created-before", "1h"),
+        *("--sort-by", "-created_at", "--continuation-token", "5", "--limit", "7"),
+    )
+    assert said.status == 0
+    query = [pair for pair in sandbox.requests[-1].query if pair[0] != "created_before"]
+    assert query == [
+        ("id", some_id(1)),
+        ("id", some_id(2)),
+        ("simulation_unit_test_set_id", some_id(3)),
+        ("creator", "org,user"),
+        ("is_completed", "true"),
+        ("failed_metrics", "false"),
+        ("errored", "true"),
+        ("created_after", "2026-05-04T12:00:00Z"),
+        ("sort_by", "-created_at"),
+        ("limit", "7"),
+        ("continuation_token", "5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "count"), [(["--limit", "2"], 2), ([], 3), (["--all", "--limit", "1"], 3)]
+)
+def test_list_gives_as_many_as_asked_for(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], options: list[str], count: int
+) -> None:
+    start(sandbox, *sandbox.add_sets(3, AT_ONCE))
+    assert len(Said(capsys, "list", "--json", *options).out.splitlines()) == count
+
+
+# --- cancel ---
+
+
+def test_cancel_asks(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    going, over = start(sandbox, sandbox.add_set(LASTING), sandbox.add_set(AT_ONCE))
+    said = Said(capsys, "cancel", going, over)
+    assert said.status == 0
+    assert said.out.splitlines() == [f"{going} asked", f"{over} over"]
+    assert "errored" not in said.err
+    assert [line.partition("] ")[2] for line in said.err.splitlines()[1:]] == [
+        f"{going}  asked",
+        f"{over}  over",
+    ]
+
+
+def test_cancel_waits_for_the_end(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    going, over = start(sandbox, sandbox.add_set(LASTING), sandbox.add_set(AT_ONCE))
+    said = Said(capsys, "cancel", "--wait", going, over)
+    assert said.status == 0
+    assert said.out.splitlines() == [f"{going} cancelled", f"{over} over"]
+
+
+def test_a_cancel_without_effect_is_running(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(SetPlan(seconds=600, cancel_after=600)))
+    said = Said(capsys, "cancel", "--wait", "--timeout", "0.4", run_id)
+    assert (said.status, said.out) == (4, f"{run_id} running\n")
+
+
+def test_a_cancel_that_fails_is_an_error(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(capsys, "cancel", "-q", some_id(1))
+    assert (said.status, said.out) == (3, f"{some_id(1)} error\n")
+    assert said.err.startswith("Error: DELETE ")
+
+
+# --- download ---
+
+
+def test_download_writes_the_paths(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = start(sandbox, *sandbox.add_sets(2, AT_ONCE))
+    said = Said(capsys, "download", *runs, "--connections", "2")
+    assert said.status == 0
+    paths = [Path(line) for line in said.out.splitlines()]
+    assert [path.parent for path in paths] == [Path("results") / run_id for run_id in runs]
+    assert [path.read_bytes() for path in paths] == [sandbox.artifact_bytes(r) for r in runs]
+    again = Said(capsys, "download", *runs)
+    assert again.status == 0
+    assert "errored" not in said.err + again.err
+
+
+def test_download_of_what_is_not_there_yet_says_what_to_do(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run_id] = start(sandbox, sandbox.add_set(LASTING))
+    said = Said(capsys, "download", run_id)
+    assert (said.status, said.out) == (3, "")
+    assert "amigo-async wait RUN_ID --artifacts" in said.err
+
+
+# --- errors and the rest ---
+
+
+def test_missing_variables_are_named_together(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMIGO_API_KEY", "hush-hush")
+    said = Said(capsys, "list")
+    assert said.status == 2
+    assert said.err == (
+        "Error: set AMIGO_ORGANIZATION_ID, AMIGO_API_KEY_ID, AMIGO_USER_ID; `amigo-async sandbox` "
+        "prints values to try it with\n"
+    )
+
+
+def test_a_wrong_variable_is_named(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMIGO_BASE_URL", "not a url")
+    said = Said(capsys, "list")
+    assert said.status == 2
+    assert said.err.startswith("Error: base_url ")
+
+
+def test_a_wrong_key_is_one_line_without_the_key(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMIGO_API_KEY", "hush-hush")
+    said = Said(capsys, "list")
+    assert said.status == 3
+    assert said.err.count("\n") == 1
+    assert "AMIGO_API_KEY_ID" in said.err
+    assert "hush-hush" not in said.err
+
+
+def test_debug_shows_the_traceback(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMIGO_API_KEY", "hush-hush")
+    said = Said(capsys, "list", "--debug")
+    assert "Traceback" in said.err
+    assert said.err.splitlines()[-1].startswith("Error: POST ")
+    assert "hush-hush" not in said.err
+
+
+def test_a_traceback_shows_nothing_that_is_obeyed(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("x\n::error::y\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2")
+
+    monkeypatch.setattr("amigo_async.cli.listing.open_client", fail)
+    said = Said(capsys, "list", "--debug")
+    assert said.status == 3
+    lines = said.err.splitlines()
+    assert "    async with open_client() as client:" in lines
+    assert ": :error::y" in lines
+    assert "# #vso[a]\ufffd[2J https://h/k?***" in lines
+    assert "hunter2" not in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "short"],
+        ["run", some_id(1), "--timeout", "soon"],
+        ["run", some_id(1), "--on-failure", "panic"],
+        ["run", some_id(1), "--min-pass-rate", "2"],
+        ["run", some_id(1), "--json", "-", "--html", "-"],
+        ["run", some_id(1), "--junit", "."],
+        ["run", some_id(1), "--junit", "/dev/null/r.xml"],
+        ["run", some_id(1), "--junit", "r", "--json", "./r"],
+        ["run", some_id(1), "--junit", "j", "--journal", "j"],
+        ["run", "--from", "no-such-file"],
+        ["list", "--created-after", "then"],
+        ["list", "--set", "short"],
+        ["fly"],
+        [],
+    ],
+)
+def test_used_wrongly(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    said = Said(capsys, *arguments)
+    assert said.status == 2
+    assert said.out == ""
+    assert said.err != ""
+    assert sandbox.requests == []
+
+
+def test_a_journal_that_cannot_be_used(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Said(capsys, "run", sandbox.add_set(AT_ONCE), "--journal", "no/such/folder")
+    assert said.status == 3
+    assert said.err.splitlines()[-1].startswith("Error: journal ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "r.json"), "Error: r.json: No space left"),
+        (OSError("odd"), "Error: cannot go on: odd"),
+        (AmigoError("plain"), "Error: plain"),
+        (ZeroDivisionError("by 0"), "Error: unexpected ZeroDivisionError: by 0; --debug shows"),
+    ],
+)
+def test_an_error_of_any_kind_is_one_line(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    said: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("amigo_async.cli.run.run_job", fail)
+    told = Said(capsys, "run", "-q", sandbox.add_set(AT_ONCE))
+    assert told.status == 3
+    assert told.err.startswith(said)
+    assert told.err.count("\n") == 1
+
+
+def test_a_summary_of_the_job_that_cannot_be_written_costs_no_report(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary.md"))
+    said = Said(capsys, "run", "-q", sandbox.add_set(AT_ONCE), "--json", "a/b/r.json")
+    assert said.status == 0
+    assert said.err == (
+        "Error: the summary of the job (GITHUB_STEP_SUMMARY) was not written: "
+        "No such file or directory\n"
+    )
+    assert from_json(Path("a/b/r.json").read_text()).passed
+
+
+def test_an_output_that_fails_unexpectedly_shows_where_with_debug(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("by 0")
+
+    monkeypatch.setattr("amigo_async.cli.run.annotate", fail)
+    said = Said(capsys, "run", "-q", "--debug", sandbox.add_set(AT_ONCE), "--json", "r.json")
+    assert said.status == 0
+    assert "Traceback" in said.err
+    assert "Error: the annotations was not written: unexpected ZeroDivisionError" in said.err
+    assert Path("r.json").exists()
+
+
+def test_github_gets_annotations_and_a_summary(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    set_id = sandbox.add_set(FAILING)
+    said = Said(capsys, "run", set_id)
+    assert f"::error title=Unit test set {set_id} failed::" in said.err
+    assert set_id in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    said = Said(capsys, "completion", shell)
+    assert said.status == 0
+    assert "_AMIGO_ASYNC_COMPLETE" in said.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("amigo-async ca", "cancel"), ("amigo-async run --on-e", "--on-exit")],
+)
+def test_arguments_are_completed(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    offered: str,
+) -> None:
+    monkeypatch.setenv("_AMIGO_ASYNC_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+    with pytest.raises(SystemExit):
+        main([])
+    assert f"plain,{offered}" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    "command", ["", "run", "wait", "list", "cancel", "download", "sandbox", "demo", "completion"]
+)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    said = Said(capsys, *command.split(), "--help")
+    assert said.status == 0
+    assert said.out.startswith(f"Usage: amigo-async {command}".rstrip())
+
+
+def test_an_abort_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def abort(*_: object, **__: object) -> None:
+        raise click.Abort
+
+    monkeypatch.setattr("amigo_async.cli.app.app.main", abort)
+    assert main([]) == 130
+
+
+def test_streams_that_are_not_files_are_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["--version"]) == 0
+    assert out.getvalue().startswith("amigo-async, version ")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Said(capsys, "--version").out.startswith("amigo-async, version ")
+
+
+# --- without the extra ---
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
+    monkeypatch.setitem(sys.modules, "click", None)
+    assert main([]) == 3
+    assert capsys.readouterr() == ("", WITHOUT_EXTRA)
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_the_package_can_be_imported(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; import amigo_async.cli as c; print('in')"
+    script = f"{code}; sys.exit(c.main(['run']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "in\n", WITHOUT_EXTRA)
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
+    monkeypatch.setitem(sys.modules, "amigo_async.cli.run", None)
+    with pytest.raises(ModuleNotFoundError):
+        main([])
+
+
+def test_json_lines_are_json(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    start(sandbox, sandbox.add_set(AT_ONCE))
+    [line] = Said(capsys, "list", "--json").out.splitlines()
+    assert json.loads(line)["is_completed"] is True

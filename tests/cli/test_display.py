@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from amigo_async.cli.board import Board
+from amigo_async.cli.display import LiveView, choose, frame
+from amigo_async.cli.reasons import VERDICTS
+from amigo_async.events import (
+    ArtifactProgress,
+    ArtifactSaved,
+    RequestRetried,
+    RunFinished,
+    RunProgressed,
+    RunStarted,
+    SignedIn,
+    StartUnresolved,
+)
+from amigo_async.ratelimit import BudgetState
+from tests.support.cli_samples import Clock, board, budget, outcome, run, some_id
+
+
+def drawn(
+    board_: Board,
+    *,
+    budgets: dict[str, BudgetState] | None = None,
+    notices: Sequence[str] = (),
+    height: int = 24,
+) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, height=height, force_terminal=False)
+    with console.capture() as capture:
+        console.print(frame(board_, budgets or {}, notices, height))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_a_terminal_of_no_end_is_not_filled() -> None:
+    """Some say that they have 65,535 columns and lines; a drawing must not take seconds."""
+    file = io.StringIO()
+    sets, _ = board(1000)
+    console = Console(file=file, width=65_535, height=65_535, force_terminal=True)
+    view = LiveView(sets, dict, console)
+    view.tick()
+    view.close()
+    assert some_id(1) in file.getvalue()
+    assert "more: " in file.getvalue()
+    assert len(file.getvalue()) < 300_000
+
+
+def line_of(lines: list[str], number: int) -> str:
+    return next(line for line in lines if some_id(number) in line)
+
+
+def go(board_: Board, number: int, *, done: int = 1, verdict: str | None = None) -> None:
+    """Start a set, and let it progress or finish."""
+    set_id, run_id = some_id(number), some_id(0xA0 + number)
+    board_.hear(RunStarted(set_id, run_id))
+    board_.hear(RunProgressed(set_id, run_id, done, 8, verdict == "failed", verdict == "errored"))
+    if verdict is not None:
+        board_.hear(RunFinished(set_id, run_id, verdict))
+        board_.settle(set_id, outcome(verdict, number, run=run()))
+
+
+def test_each_set_has_a_line_with_state_progress_and_time() -> None:
+    sets, clock = board(6, fetches=True)
+    go(sets, 1, done=3)
+    board_event = RunProgressed(some_id(2), some_id(0xA2), 4, 8, True, False)
+    go(sets, 2)
+    sets.hear(board_event)
+    go(sets, 3, verdict="passed")
+    go(sets, 4)
+    sets.hear(RunFinished(some_id(4), some_id(0xA4), "passed"))
+    go(sets, 5)
+    sets.hear(RunFinished(some_id(5), some_id(0xA5), "passed"))
+    sets.hear(ArtifactProgress(some_id(0xA5), 2 << 20, 4 << 20))
+    clock.time += 72
+    lines = drawn(sets)
+    assert lines[0].startswith("1:12  1 of 6 done, 2 fetching, 2 running, 1 waiting")
+    assert lines[0].endswith("✓ 1")
+    assert line_of(lines, 0).split() == ["·", "waiting", some_id(0)]
+    running = line_of(lines, 1).split()
+    assert (*running[:3], *running[-2:]) == ("●", "running", some_id(1), "3/8", "1:12")
+    assert "failing" in line_of(lines, 2)
+    passed = line_of(lines, 3).split()
+    assert (*passed[:2], *passed[-2:]) == ("✓", "passed", "2/2", "0:00")
+    assert line_of(lines, 4).split()[1:] == ["fetching", some_id(4), "artifact", "0:00"]
+    assert "2.0 MiB" in line_of(lines, 5)
+
+
+@pytest.mark.parametrize("count", [60, 500])
+def test_many_sets_fit_on_24_lines(count: int) -> None:
+    sets, _ = board(count)
+    waiting = {"create": budget(waiting=9, opens_in=10.0)}
+    for stage in range(0, count, 7):
+        for number in range(stage, stage + 7):
+            go(sets, number % count, verdict="passed" if stage % 2 else None)
+        lines = drawn(sets, budgets=waiting, notices=["Stopping"])
+        assert len(lines) <= 23
+        assert any(line.startswith("and ") and " more: " in line for line in lines)
+
+
+def test_the_active_ones_are_shown_and_then_what_went_wrong() -> None:
+    sets, clock = board(40)
+    for number, verdict in enumerate(["passed", "failed", None, "errored", None, "passed"]):
+        clock.time += 1
+        go(sets, number, verdict=verdict)
+    shown = [row.key for row in choose(list(sets.rows.values()), 5)]
+    assert shown == [some_id(n) for n in (1, 2, 3, 4, 6)]
+
+
+def test_the_rest_is_counted() -> None:
+    sets, _ = board(30)
+    go(sets, 0, verdict="failed")
+    go(sets, 1, verdict="passed")
+    lines = drawn(sets, height=14)
+    assert "and 25 more: 24 waiting, 1 passed" in lines
+
+
+def test_a_tiny_terminal_gets_at_least_a_summary() -> None:
+    sets, _ = board(30)
+    assert drawn(sets, height=3)[0].startswith("0:00  0 of 30 done, 30 waiting")
+
+
+def test_the_budgets_and_what_is_waited_for_until_when() -> None:
+    budgets = {
+        "sign_in": budget("sign_in", limit=5, remaining=None, turns_in=None),
+        "create": budget(waiting=7, opens_in=8.2, turns_in=8.2),
+    }
+    lines = drawn(board()[0], budgets=budgets)
+    assert "left  start 0/20 (8 s)  sign in ?/5" in lines
+    [held] = [line for line in lines if "held back" in line]
+    assert held.startswith("start: 7 requests held back by the limit of 20; room in 8 s, at ")
+
+
+def test_what_has_to_be_seen_goes_before_the_waits() -> None:
+    budgets = {"create": budget(waiting=1, opens_in=5.0)}
+    lines = drawn(board()[0], budgets=budgets, notices=["one", "two"])
+    assert lines[-2:] == ["one", "two"]
+
+
+def test_every_verdict_has_a_style() -> None:
+    for verdict in VERDICTS:
+        sets, _ = board(1)
+        sets.settle(some_id(0), outcome(verdict))
+        assert VERDICTS[verdict] in line_of(drawn(sets), 0)
+
+
+def test_events_of_other_batches_and_without_a_row_are_left_alone() -> None:
+    sets, _ = board(1)
+    sets.hear(RunStarted(some_id(99), some_id(98)))
+    sets.hear(SignedIn(3600.0))
+    assert sets.stages() == {"queued": 1}
+
+
+def test_a_board_of_runs_has_them_all_running() -> None:
+    runs, clock = board(2, are_runs=True)
+    runs.hear(RunProgressed(some_id(77), some_id(0), None, None, False, False))
+    clock.time += 5
+    lines = drawn(runs)
+    assert line_of(lines, 0).split()[-1] == "0:05"
+    assert runs.stages() == {"running": 2}
+
+
+def test_a_board_counts_artifacts_and_keeps_what_is_unresolved() -> None:
+    sets, _ = board(1)
+    go(sets, 0)
+    sets.hear(ArtifactSaved(some_id(0xA0), "x.zip", 10))
+    unresolved = StartUnresolved(some_id(0), "no answer")
+    sets.hear(unresolved)
+    assert (sets.saved, sets.unresolved) == (1, [unresolved])
+
+
+class Screen:
+    """What a live view has written, and the view."""
+
+    def __init__(self, **options: Any) -> None:
+        self.file = io.StringIO()
+        self.console = Console(file=self.file, force_terminal=True, width=80, height=24, **options)
+        self.board, self.clock = board(3)
+        self.view = LiveView(self.board, dict, self.console)
+
+    def last(self) -> str:
+        text = self.file.getvalue()
+        self.file.truncate(0)
+        return text
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    screen = Screen()
+    yield screen
+    screen.view.close()
+
+
+def test_a_retry_is_shown_for_a_while(screen: Screen) -> None:
+    screen.view.hear(RequestRetried("list", 1, 1.0, "reset"))
+    screen.view.tick()
+    assert "look failed and is tried again: reset" in screen.last()
+    screen.clock.time += 4
+    screen.view.tick()
+    assert "tried again" not in screen.last()
+
+
+def test_what_has_to_be_seen_stays(screen: Screen) -> None:
+    screen.view.say("Stopping")
+    screen.clock.time += 60
+    screen.last()
+    screen.view.settle(some_id(0), outcome())
+    screen.view.tick()
+    assert "Stopping" in screen.last()
+
+
+def test_closing_twice_shows_the_cursor_again(screen: Screen) -> None:
+    screen.view.tick()
+    assert "\x1b[?25l" in screen.last()
+    screen.view.close()
+    screen.view.close()
+    assert "\x1b[?25h" in screen.last()
+
+
+def test_no_color_is_obeyed() -> None:
+    colors = ("\x1b[3", "\x1b[9", ";3")
+    colored, plain = Screen(no_color=False, color_system="standard"), Screen(no_color=True)
+    for each in (colored, plain):
+        go(each.board, 0, verdict="failed")
+        each.view.tick()
+        each.view.close()
+    assert any(color in colored.file.getvalue() for color in colors)
+    assert not any(color in plain.file.getvalue() for color in colors)
+
+
+def test_a_clock_that_stands_still_draws_the_same() -> None:
+    sets, clock = board(12)
+    assert isinstance(clock, Clock)
+    assert drawn(sets) == drawn(sets)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import pytest
+
+from amigo_async.cli.params import duration, instant, read_ids
+from tests.support.cli_samples import some_id
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("90s", 90), ("30m", 1800), ("2 min", 120), ("2h", 7200)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "soon", "1w", "nan", "inf"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="90, 30m or 2h"):
+        duration(text)
+
+
+def test_instants() -> None:
+    assert instant("2026-05-04T12:30:00Z") == datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+    assert instant("2026-05-04T12:30+02:00") == datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
+    assert instant("2026-05-04").tzinfo is not None
+    before, given, after = datetime.now(UTC), instant("2h"), datetime.now(UTC)
+    assert before <= given + timedelta(hours=2) <= after
+
+
+@pytest.mark.parametrize("text", ["", "2", "yesterday", "2026-13-01", "99999999999d"])
+def test_what_is_no_instant_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a time"):
+        instant(text)
+
+
+def test_ids_come_from_arguments_a_file_and_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{some_id(2)}\n"))
+    file = io.StringIO(f"# mine\n{some_id(3)}  {some_id(4)} # two\n\n")
+    ids = read_ids([some_id(1), "-"], file, "SET_ID")
+    assert ids == [some_id(n) for n in (1, 2, 3, 4)]
+
+
+MARK = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{MARK}{some_id(1)}\r\n# größer\r\n\r\n{some_id(2)} # two\r\n".encode(),
+        f"{MARK}{some_id(1)}\r\n{some_id(2)}\r\n".encode("utf-16-le"),
+        f"{MARK}{some_id(1)}\r\n{some_id(2)}\r\n".encode("utf-16-be"),
+        f"{MARK}{some_id(1)}\n{MARK}{some_id(2)}".encode(),  # two files joined
+        f"# one\r{some_id(1)}\r{some_id(2)}".encode(),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "stdin"])
+def test_ids_as_editors_write_them(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, where: str
+) -> None:
+    wanted = [some_id(1), some_id(2)]
+    if where == "file":
+        assert read_ids([], io.BytesIO(content), "SET_ID") == wanted
+        return
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+    assert read_ids(["-"], None, "SET_ID") == wanted
+
+
+def test_no_ids_are_refused() -> None:
+    with pytest.raises(click.UsageError, match="at least one SET_ID"):
+        read_ids([], io.StringIO("# none\n"), "SET_ID")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ids"
+    path.write_bytes(b"\xff\xfd")
+    with path.open("rb") as file, pytest.raises(click.UsageError, match="not text"):
+        read_ids([], file, "SET_ID")
+
+
+def test_what_is_no_id_is_refused() -> None:
+    with pytest.raises(click.UsageError, match=r"SET_ID must be 24 characters.*'XYZ'"):
+        read_ids([some_id(1), "XYZ"], None, "SET_ID")
+    with pytest.raises(click.UsageError, match=r"RUN_ID must be 24 characters.*'XYZ'"):
+        read_ids([some_id(1), "XYZ"], None, "RUN_ID")
+
+
+def test_the_id_of_a_run_is_what_the_service_says() -> None:
+    assert read_ids(["6618791275130b73714e8d9h"], None, "RUN_ID") == ["6618791275130b73714e8d9h"]

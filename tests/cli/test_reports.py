@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from amigo_async import BatchResult
+from amigo_async.cli.carrying import Outputs
+from amigo_async.cli.exit_codes import Status
+from amigo_async.cli.reports import Reports, annotate, summarize
+from amigo_async.errors import ArtifactError, ConfigurationError
+from amigo_async.report import from_json
+from tests.support.cli_samples import outcome, run, some_id
+
+FAILED = outcome("failed", run=run(failed=1))
+RESULT = BatchResult([outcome(), FAILED])
+
+
+def written(reports: Reports) -> None:
+    outputs = Outputs()
+    reports.write(RESULT, None, outputs)
+    assert outputs.tell_failures(Status.PASSED) is Status.PASSED
+
+
+def test_each_report_is_written_to_its_file(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("r.json", "r.xml", "r.md", "r.html")]
+    reports = Reports(*map(str, files))
+    reports.check()
+    assert not any(file.exists() for file in files)
+    written(reports)
+    json_, junit, markdown, html = (file.read_text() for file in files)
+    assert [o.verdict for o in from_json(json_).outcomes] == ["passed", "failed"]
+    assert "<testsuites" in junit
+    assert "is polite" in markdown
+    assert html.lower().startswith("<!doctype html>")
+    assert html.endswith("\n")
+
+
+def test_a_report_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = Reports(json="-")
+    assert reports.on_stdout
+    reports.check()
+    written(reports)
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+def test_no_report_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = Reports()
+    assert not reports.on_stdout
+    reports.check()
+    written(reports)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_two_reports_cannot_share_stdout() -> None:
+    with pytest.raises(click.UsageError, match="Only one report"):
+        Reports(json="-", html="-").check()
+
+
+def test_a_report_without_a_folder_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "r.json", tmp_path):
+        with pytest.raises(click.ClickException, match="cannot be written: "):
+            Reports(json=str(path)).check()
+
+
+def test_a_check_changes_no_file(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "a" / "b" / "new.xml"
+    link, pipe = tmp_path / "link.md", tmp_path / "pipe.html"
+    old.write_text("old")
+    link.symlink_to(tmp_path / "not yet")
+    os.mkfifo(pipe)  # opening it would wait for a reader
+    reports = Reports(json=str(old), junit=str(new), markdown=str(link), html=str(pipe))
+    reports.check()
+    assert old.read_text() == "old"
+    assert list(new.parent.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", *NAMES]
+
+
+NAMES = ["link.md", "old.json", "pipe.html"]
+
+
+def test_reports_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
+    one, again = str(tmp_path / "r"), str(tmp_path / "." / "r")
+    with pytest.raises(click.UsageError, match="named twice"):
+        Reports(json=one, junit=again).check()
+    with pytest.raises(click.UsageError, match="named twice"):
+        Reports(json=one).check(journal=again)
+    Reports(json=os.devnull, junit=os.devnull).check(journal=one)
+
+
+def test_a_report_for_a_stdout_that_is_closed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "__stdout__", None)
+    with pytest.raises(click.UsageError, match="stdout is closed"):
+        Reports(json="-").check()
+    Reports(json=os.devnull).check()
+
+
+def test_a_report_that_fails_costs_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone" / "r.json"
+    junit, page = tmp_path / "r.xml", tmp_path / "r.html"
+    outputs = Outputs()
+    Reports(json=str(gone), junit=str(junit), html=str(page)).write(RESULT, None, outputs)
+    assert junit.stat().st_size
+    assert page.stat().st_size
+    assert outputs.tell_failures(Status.PASSED) is Status.PASSED
+    assert capsys.readouterr().err == (
+        f"Error: {gone} was not written: No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED])
+def test_what_cannot_be_told_is_the_exit_status_unless_that_tells_something(
+    monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    outputs = Outputs()
+    with outputs.to("r.json"):
+        Full().write("x")
+    monkeypatch.setattr(sys, "stderr", Full())
+    expected = Status.ERRORED if status is Status.PASSED else status
+    assert outputs.tell_failures(status) is expected
+
+
+class Full(io.StringIO):
+    """A stream on a disk without space."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_missing_package_is_told_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_jinja2(monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"amigo-async\[report\]"):
+        Reports(html=str(tmp_path / "r.html")).check()
+    Reports(json=str(tmp_path / "r.json"), junit=str(tmp_path / "r.xml")).check()
+
+
+def without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+
+@pytest.fixture
+def summary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+    return path
+
+
+def test_github_gets_an_annotation_for_each_set_that_did_not_pass(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsaved = outcome("passed", 2, error=ArtifactError("50% had,\nno space", run_id="r"))
+    annotate(BatchResult([outcome(), FAILED, unsaved, outcome("timed_out", 3)]))
+    out, err = capsys.readouterr()
+    assert not out
+    first, second, third = err.splitlines()
+    assert first == (
+        f"::error title=Unit test set {some_id(1)} failed::"
+        "is polite failed in 1 of 2 repeats of unit test test-1"
+    )
+    assert second == (
+        f"::error title=Unit test set {some_id(2)} passed::artifact of run r: 50%25 had, no space"
+    )
+    assert third == f"::warning title=Unit test set {some_id(3)} timed out::it goes on"
+
+
+def test_several_reasons_are_one_annotation(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotate(BatchResult([outcome("failed", run=run(failed=1, errors=("x", None)))]))
+    [line] = capsys.readouterr().err.splitlines()
+    assert "test-1%0Arepeat 1 of unit test test-1: x" in line
+
+
+def test_github_shows_ten_annotations_so_the_rest_is_counted(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotate(BatchResult([FAILED] * 13))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "::warning::3 more sets did not pass"
+
+
+def test_github_gets_a_summary_behind_what_is_there(summary: Path) -> None:
+    summarize(RESULT, None)
+    text = summary.read_text()
+    assert text.startswith("before\n")
+    assert "is polite" in text
+
+
+def test_a_summary_that_cannot_be_made_is_said(
+    summary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_jinja2(monkeypatch)
+    summarize(RESULT, None)
+    assert summary.read_text() == "before\n"
+    assert capsys.readouterr().err.startswith("::notice::No job summary: ")
+
+
+def test_elsewhere_github_is_not_told(
+    summary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    annotate(RESULT)
+    summarize(RESULT, None)
+    assert capsys.readouterr() == ("", "")
+    assert summary.read_text() == "before\n"
+
+
+def test_an_annotation_cannot_be_forged_by_the_service(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "x,a=b::error::\n::stop-commands::y ##[group] 100%0A https://h/?hunter2"
+    unsaved = outcome("passed", unit_test_set_id=odd, error=OSError(odd))
+    annotate(BatchResult([unsaved]))
+    [line] = capsys.readouterr().err.splitlines()
+    title, message = re.fullmatch(r"::error title=([^:,]*)::(.*)", line).groups()  # type: ignore[union-attr]
+    assert "100%250A" in title
+    assert message.startswith("x,a=b::error:: : :stop-commands::y # #[group] 100%250A ")
+    assert "hunter2" not in line
+
+
+def test_the_summary_of_a_step_is_not_made_too_large(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = BatchResult([outcome("failed", n, run=run(failed=1)) for n in range(9000)])
+    summary.write_text("x" * 500_000)
+    summarize(many, None)
+    assert 900_000 < summary.stat().st_size <= 1024 * 1024
+    assert "more sets are not shown here" in summary.read_text()
+    summary.write_text("x" * (1024 * 1024 - 100))
+    summarize(many, None)
+    assert summary.stat().st_size == 1024 * 1024 - 100
+    assert capsys.readouterr().err == "::notice::No job summary: that of this step is full\n"
+    summary.unlink()
+    summarize(RESULT, None)
+    assert "is polite" in summary.read_text()

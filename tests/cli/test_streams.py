@@ -1,0 +1,326 @@
+"""The command with streams that are closed, full, or of another encoding, and in odd places."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from aiohttp import web
+
+from amigo_async.cli.streams import drop_stdout, settle_streams, write, writing_to_stdout
+from amigo_async.testing import Sandbox, SetPlan
+from tests.cli.test_process import COMMAND, LASTING, Process, environment
+
+AT_ONCE = SetPlan(seconds=0.0, artifacts_after=0.0)
+FULL = Path("/dev/full")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(limits={"list": 5_000}).in_thread() as served:
+        yield served
+
+
+def in_a_shell(
+    sandbox: Sandbox | None, tmp_path: Path, line: str, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of a shell, in which ``amigo-async`` is the command."""
+    return subprocess.run(
+        ["bash", "-c", line.replace("amigo-async", shlex.join(COMMAND))],
+        cwd=tmp_path,
+        env=environment(sandbox, **variables),
+        capture_output=True,
+        timeout=40,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_harm_nothing(sandbox: Sandbox, tmp_path: Path, closed: str) -> None:
+    """Nor does a file that is opened later take their place and get what is said."""
+    options = "--json r.json --journal j --artifacts got"
+    line = f"amigo-async run {sandbox.add_set(AT_ONCE)} {options} {closed}"
+    ended = in_a_shell(sandbox, tmp_path, line)
+    assert ended.returncode == 0
+    assert json.loads((tmp_path / "r.json").read_bytes())["passed"] is True
+    for line in (tmp_path / "j").read_text().splitlines():
+        json.loads(line)
+    assert ("1 passed" in ended.stdout.decode()) is (">&-" not in closed.split())
+    assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    ("redirection", "status", "told"),
+    [
+        (">/dev/full", 0, b"Error: the summary on stdout was not written: No space left"),
+        (">/dev/full 2>&1", 3, b""),
+        ("2>/dev/full", 0, b""),
+    ],
+)
+def test_a_full_disk_costs_no_report(
+    sandbox: Sandbox, tmp_path: Path, redirection: str, status: int, told: bytes
+) -> None:
+    set_id = sandbox.add_set(AT_ONCE)
+    ended = in_a_shell(
+        sandbox, tmp_path, f"amigo-async run {set_id} --junit a/r.xml --html r.html {redirection}"
+    )
+    assert ended.returncode == status
+    assert told in ended.stderr
+    ET.parse(tmp_path / "a" / "r.xml")
+    assert (tmp_path / "r.html").stat().st_size
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", ["--help", "list"])
+def test_what_only_writes_fails_on_a_full_disk(
+    sandbox: Sandbox, tmp_path: Path, arguments: str
+) -> None:
+    start(sandbox)
+    ended = in_a_shell(sandbox, tmp_path, f"amigo-async {arguments} >/dev/full")
+    assert (ended.returncode, ended.stderr) == (3, b"Error: stdout: No space left on device\n")
+
+
+def start(sandbox: Sandbox) -> str:
+    async def create() -> str:
+        async with sandbox.client() as client:
+            created = await client.runs.create(sandbox.add_set(AT_ONCE))
+        return created.simulation_unit_test_set_run_id
+
+    return asyncio.run(create())
+
+
+@pytest.mark.parametrize("arguments", ["--help", "list --json", "download -q {}"])
+def test_a_reader_that_has_left_is_no_error(
+    sandbox: Sandbox, tmp_path: Path, arguments: str
+) -> None:
+    line = f"set -o pipefail; amigo-async {arguments.format(start(sandbox))} | true"
+    ended = in_a_shell(sandbox, tmp_path, line)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_formats_have_their_own_encoding(sandbox: Sandbox, tmp_path: Path, encoding: str) -> None:
+    folder = "Größe ✓"
+    run_id = start(sandbox)
+    line = f"amigo-async wait {run_id} --artifacts '{folder}' --junit - -q"
+    ended = in_a_shell(sandbox, tmp_path, line, PYTHONIOENCODING=encoding)
+    assert ended.returncode == 0
+    values = [each.get("value", "") for each in ET.fromstring(ended.stdout).iter("property")]
+    assert any(value.startswith(f"{folder}/{run_id}/") for value in values)
+    line = f"amigo-async download {run_id} --artifacts '{folder}' -q"
+    ended = in_a_shell(sandbox, tmp_path, line, PYTHONIOENCODING=encoding)
+    path = tmp_path / os.fsdecode(ended.stdout.removesuffix(b"\n"))
+    assert path.read_bytes() == sandbox.artifact_bytes(run_id)
+
+
+def test_bytes_follow_text_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    assert write("größer")
+    sys.stdout.write("größer\n")
+    assert write("größer".encode())
+    assert written.getvalue() == 2 * b"gr\xf6\xdfer\n" + "größer\n".encode()
+
+
+def test_an_unbuffered_stdout_that_takes_a_part_gets_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with python -u: a signal, or a disk that is nearly full, cuts a write short."""
+    written = bytearray()
+
+    class Slow(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: memoryview) -> int:  # type: ignore[override]  # as FileIO has it
+            written.extend(data[:3])
+            return min(3, len(data))
+
+    class Text(io.StringIO):
+        buffer = Slow()  # type: ignore[assignment]  # as python -u has it
+
+    monkeypatch.setattr(sys, "stdout", Text())
+    assert write(b"0123456789")
+    assert written == b"0123456789\n"
+
+
+def test_a_stdout_that_is_text_alone_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    assert write("größer".encode())
+    assert out.getvalue() == "größer\n"
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_a_stdout_that_has_failed_goes_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    path = tmp_path / "out"
+    with path.open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with pytest.raises(OSError, match="stdout") as caught, writing_to_stdout():
+            sys.stdout.write("lost")
+            raise OSError(number, "no more")
+        assert caught.value.errno == number
+        assert write("lost as well")
+    assert path.read_text() == ""
+
+
+def test_a_reader_that_leaves_ends_the_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert not write("x")
+
+
+def test_nothing_is_left_for_the_interpreter_to_fail_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with FULL.open("w") as out, (tmp_path / "err").open("w") as err:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        print("x")  # noqa: T201
+        print("y", file=sys.stderr)  # noqa: T201
+        settle_streams()
+        settle_streams()
+    assert (tmp_path / "err").read_text() == "y\n"
+
+
+def test_what_is_dropped_goes_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with path.open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        drop_stdout()
+        sys.stdout.write("lost")
+    assert path.read_text() == ""
+
+
+# --- files ---
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_started(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Of the file itself: a folder that can be written says nothing of it, and the other way."""
+    plain = _without_root()
+    old, mounted = tmp_path / "old.xml", tmp_path / "shut" / "r.xml"
+    old.write_text("old")
+    old.chmod(0o444)
+    mounted.parent.mkdir()
+    mounted.write_text("")
+    mounted.parent.chmod(0o555)
+    set_id = sandbox.add_set(AT_ONCE)
+    try:
+        refused = in_a_shell(sandbox, tmp_path, f"{plain} amigo-async run {set_id} --junit {old}")
+        assert refused.returncode == 2
+        assert refused.stderr.endswith(b"old.xml cannot be written: Permission denied\n")
+        assert sandbox.requests == []
+        assert old.read_text() == "old"
+        took = in_a_shell(sandbox, tmp_path, f"{plain} amigo-async run {set_id} --junit {mounted}")
+        assert took.returncode == 0
+        ET.parse(mounted)
+    finally:
+        mounted.parent.chmod(0o755)
+
+
+def _without_root() -> str:
+    """What to put before a command so that permissions hold for it."""
+    if os.geteuid():
+        return ""
+    if not shutil.which("setpriv"):
+        pytest.skip("root cannot put its powers away here")
+    lost = "-dac_override,-dac_read_search"
+    return f"setpriv --inh-caps={lost} --bounding-set={lost}"
+
+
+# --- the interpreter and the environment ---
+
+
+@pytest.mark.parametrize("flags", ["-OO -u", "-I -X dev -W error -bb"])
+def test_flags_of_the_interpreter(sandbox: Sandbox, tmp_path: Path, flags: str) -> None:
+    python = f"{shlex.quote(sys.executable)} {flags} -m amigo_async.cli"
+    line = f"{python} run {sandbox.add_set(AT_ONCE)} --artifacts got --html r.html"
+    ended = in_a_shell(sandbox, tmp_path, line, LC_ALL="C")
+    assert ended.returncode == 0
+    assert b"Warning" not in ended.stderr
+    shown = in_a_shell(None, tmp_path, f"{python} run --help")
+    assert b"Exit status: 0 all passed" in shown.stdout
+
+
+def test_a_folder_that_was_deleted(sandbox: Sandbox, tmp_path: Path) -> None:
+    line = f"mkdir d; cd d; rmdir ../d; amigo-async run {sandbox.add_set(AT_ONCE)} --junit"
+    assert in_a_shell(sandbox, tmp_path, f"{line} {tmp_path}/r.xml").returncode == 0
+    ended = in_a_shell(sandbox, tmp_path, f"{line} r.xml")
+    assert ended.returncode == 2
+    assert b"r.xml cannot be written: " in ended.stderr
+
+
+def test_proxies_of_the_environment_are_obeyed(tmp_path: Path) -> None:
+    """Those that are named, and not for the hosts that are excepted."""
+    asked: list[str] = []
+
+    async def refuse(request: web.BaseRequest) -> web.Response:
+        asked.append(request.headers["Host"])
+        return web.Response(status=403)
+
+    async def ask() -> list[int]:
+        server = web.ServerRunner(web.Server(refuse))
+        await server.setup()
+        site = web.TCPSite(server, "127.0.0.1", 0)
+        await site.start()
+        proxy = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+        statuses = []
+        for excepted in ("", "*"):
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND,
+                "list",
+                env=environment(None, **VARIABLES, HTTP_PROXY=proxy, NO_PROXY=excepted),
+                stderr=subprocess.PIPE,
+            )
+            await process.communicate()
+            statuses.append(process.returncode or 0)
+        await server.cleanup()
+        return statuses
+
+    assert asyncio.run(ask()) == [3, 3]
+    assert asked == ["api.amigo.test"]
+
+
+VARIABLES = {
+    "AMIGO_BASE_URL": "http://api.amigo.test",
+    "AMIGO_ORGANIZATION_ID": "org",
+    "AMIGO_API_KEY": "key\n",
+    "AMIGO_API_KEY_ID": "id",
+    "AMIGO_USER_ID": "user",
+}
+
+
+def test_one_press_that_arrives_twice_leaves_tidily(sandbox: Sandbox, tmp_path: Path) -> None:
+    ids = sandbox.add_sets(2, LASTING)
+    with Process(
+        sandbox, tmp_path, "run", *ids, "--on-exit", "cancel", "--junit", "r.xml"
+    ) as command:
+        command.await_line("started as run")
+        command.await_line("started as run")
+        command.process.send_signal(signal.SIGINT)
+        command.process.send_signal(signal.SIGINT)
+        status, out, _ = command.end()
+    assert status == 130
+    assert "2 running in" in out
+    assert all(run.cancelled for run in sandbox.runs)
+    ET.parse(tmp_path / "r.xml")

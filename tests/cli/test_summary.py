@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import io
+import re
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from amigo_async import BatchResult, Gate, RunOutcome
+from amigo_async.cli.jobs import Ending, Job
+from amigo_async.cli.reasons import judged
+from amigo_async.cli.summary import console_of, show_summary, show_what_goes_on
+from amigo_async.errors import NotFoundError, TransportError
+from tests.support.cli_samples import outcome, run, some_id
+
+JOB = Job([some_id(1)])
+LOST = TransportError("reset", method="GET", path="/p")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(*outcomes: RunOutcome, **fields: Any) -> str:
+    given: dict[str, Any] = {"elapsed": 12.0, "interrupted": False, "unresolved": []}
+    file = fields.pop("file", None) or io.StringIO()
+    show_summary(Ending(BatchResult(outcomes), **(given | fields)), JOB, file)
+    return file.getvalue()
+
+
+def test_the_summary_is_a_table_and_reasons() -> None:
+    failed = outcome("failed", 2, run=run(failed=1))
+    lines = [line.rstrip() for line in shown(outcome(run=run()), failed).splitlines()]
+    assert lines[0].split() == ["verdict", "set", "run", "tests", "time"]
+    assert lines[2].split() == ["passed", some_id(1), some_id(0xA1), "2/2", "-"]
+    assert lines[3].split()[0] == "failed"
+    assert lines[4:] == [
+        f"{some_id(2)} failed",
+        "  is polite failed in 1 of 2 repeats of unit test test-1",
+        "1 passed, 1 failed in 12 s",
+    ]
+
+
+def test_the_time_of_a_set_is_from_start_to_end() -> None:
+    began = run().created_at
+    line = shown(outcome(started_at=began, finished_at=began.replace(minute=2))).splitlines()[2]
+    assert line.rstrip().endswith("2 min 00 s")
+
+
+@pytest.mark.parametrize(("interrupted", "word"), [(True, "running"), (False, "timed out")])
+def test_what_was_interrupted_is_running(interrupted: bool, word: str) -> None:
+    text = shown(outcome("timed_out"), interrupted=interrupted)
+    assert text.splitlines()[-1] == f"1 {word} in 12 s"
+
+
+def test_lines_are_not_wrapped_where_there_is_no_terminal() -> None:
+    long = TransportError("x" * 300, method="GET", path="/p")
+    assert "x" * 300 in shown(outcome("errored", error=long))
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "10", "39", "80", "65535"])
+def test_ids_are_whole_on_terminals_of_any_width(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", columns)
+    failed = outcome("failed", 2, run=run(failed=1, errors=(f"see {some_id(7)}", None)))
+    text = shown(outcome(run=run()), failed, file=Terminal())
+    table, _, reasons = text.rpartition(f"{some_id(2)} failed")
+    assert some_id(1) in table
+    assert some_id(0xA2) in table
+    assert some_id(7) in reasons
+    assert "1 passed, 1 failed in 12 s" in text
+    assert len(text) < 3000
+
+
+def test_lines_are_wrapped_and_indented_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    long = TransportError("word " * 60, method="GET", path="/p")
+    lines = shown(outcome("errored", error=long)).splitlines()
+    told = [line for line in lines if "word" in line]
+    assert len(told) > 1
+    assert all(line.startswith("  ") for line in told)
+
+
+def test_a_reader_that_left_ends_the_output_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr("amigo_async.cli.summary.drop_stdout", lambda: dropped.append(True))
+
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    noted = console_of(Gone())
+    noted.print("one")
+    assert dropped == []
+    monkeypatch.setattr(sys, "stdout", Gone())
+    console = console_of(sys.stdout)
+    console.print("one")
+    console.print("two")
+    assert dropped == [True]
+
+
+@pytest.mark.parametrize(
+    ("one", "goes_on"),
+    [
+        (outcome("timed_out"), True),
+        (outcome("errored", error=LOST), True),
+        (outcome("errored", error=LOST, run=run(is_completed=False)), True),
+        (outcome("errored", error=LOST, run=run()), False),
+        (outcome("errored", error=NotFoundError.of_run("r")), False),
+        (outcome("errored", run=run()), False),
+        (outcome("timed_out", run_id=None), False),
+        (outcome("not_started", error=LOST), False),
+        (outcome("passed", error=LOST), False),
+    ],
+)
+def test_which_runs_go_on(
+    one: RunOutcome, goes_on: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_what_goes_on([one, one], JOB)
+    err = capsys.readouterr().err
+    told = f"1 run goes on at the service. To resume:\n  amigo-async wait {one.run_id}\n"
+    assert err == (told if goes_on else "")
+
+
+def test_what_was_cancelled_and_what_may_be_anothers_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = outcome("timed_out", run=run(is_completed=False))
+    found = replace(outcome("timed_out", 2, run=run(is_completed=False)), attached=True)
+    cancelling = JOB._replace(on_exit="cancel")
+    show_what_goes_on([ours, found], cancelling)
+    show_what_goes_on([found], cancelling)
+    both, one = f"{ours.run_id} {found.run_id}", found.run_id
+    left = "1 run may be another's, and was not to be cancelled. To see them end:"
+    assert capsys.readouterr().err.splitlines() == [
+        f"The service was asked to cancel 1 run. {left}",
+        f"  amigo-async wait {both}",
+        left,
+        f"  amigo-async wait {one}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "count"),
+    [
+        (outcome(run=run()), 0),
+        (outcome(run=run(failed=1)), 1),
+        (outcome(run=run(hidden=True)), 1),
+        (outcome("timed_out", run=run(is_completed=False)), 0),
+        (outcome("cancelled", run=run(failed=1)), 0),
+        (outcome("errored"), 0),
+    ],
+)
+def test_a_gate_gives_its_reasons_where_they_matter(one: RunOutcome, count: int) -> None:
+    assert len(judged(one, Gate(min_pass_rate=0.5))) == count
+    assert judged(one, None) == []
+
+
+ODD = "[bold]::error::x[/red]\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2"
+
+
+def odd_outcome() -> RunOutcome:
+    """One of which the service says what a terminal, a CI system, a shell and rich would obey."""
+    named = run(failed=1, errors=(ODD, None))
+    spec = named.unit_test_run_specs[0]
+    metric = msgspec.structs.replace(spec.metrics_to_evaluate[0], success_criterion_name=ODD)
+    spec = msgspec.structs.replace(spec, metrics_to_evaluate=[metric])
+    named = msgspec.structs.replace(named, unit_test_run_specs=[spec])
+    return outcome("failed", unit_test_set_id=ODD, run_id=ODD, run=named)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nobody_obeys_what_the_service_says(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "400")
+    text = shown(odd_outcome())
+    assert "[bold]: :error" in re.sub("\x1b\\[[0-9;]*m", "", text)
+    late = msgspec.structs.replace(odd_outcome(), verdict="timed_out")
+    show_what_goes_on([late], JOB)
+    show_what_goes_on([late], JOB._replace(journal="j"))
+    said = text + capsys.readouterr().err
+    assert "##" not in said
+    assert "\x1b[2J" not in said
+    assert "hunter2" not in said
+    assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
+
+
+def test_an_id_is_quoted_where_it_is_to_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    show_what_goes_on([outcome("timed_out", run_id="x; rm -rf ~")], JOB)
+    assert capsys.readouterr().err.endswith("  amigo-async wait 'x; rm -rf ~'\n")

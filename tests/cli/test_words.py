@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from amigo_async.cli import reasons as words
+from amigo_async.cli.exit_codes import Status, status_of_batch, status_of_error
+from amigo_async.cli.reasons import amount_done, explain, reasons
+from amigo_async.errors import (
+    AmigoError,
+    ArgumentError,
+    ArtifactError,
+    ArtifactsNotReadyError,
+    ConfigurationError,
+    ConflictError,
+    DeadlineError,
+    NotFoundError,
+    TransportError,
+    WaitTimeoutError,
+)
+from tests.support.cli_samples import outcome, run, some_id
+
+
+@pytest.mark.parametrize(
+    ("duration", "said"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
+def test_durations_in_words(duration: float, said: str) -> None:
+    assert words.seconds(duration) == said
+
+
+@pytest.mark.parametrize(
+    ("duration", "said"), [(0, "0:00"), (12.9, "0:12"), (3599, "59:59"), (3723, "1:02:03")]
+)
+def test_durations_on_a_stopwatch(duration: float, said: str) -> None:
+    assert words.stopwatch(duration) == said
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1434, "1.4 KiB"),
+        (20 << 20, "20 MiB"),
+        (3 << 30, "3.0 GiB"),
+        (5 << 40, "5120 GiB"),
+    ],
+)
+def test_sizes(number: int, said: str) -> None:
+    assert words.size(number) == said
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (1774745940, "03:01:00"),  # 2026-03-29, the clocks go from 2 to 3
+        (1792889940, "02:01:00"),  # 2026-10-25, the clocks go from 3 to 2
+        (1780000000, "22:28:40"),
+    ],
+)
+def test_the_time_of_day_is_right_across_a_change_of_summer_time(
+    now: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    monkeypatch.setattr(time, "time", lambda: float(now))
+    try:
+        assert words.clock(120) == said
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"), [(["a"], ["a"]), (["a", "b", "c"], ["a", "b", "and 1 more"])]
+)
+def test_long_lists_are_shortened(texts: list[str], said: list[str]) -> None:
+    assert words.shortened(texts, 2) == said
+
+
+def test_reasons_name_the_metric_and_the_repeats() -> None:
+    failing = run(failed=1, errors=(None, "the\nmodel timed out", None))
+    assert reasons(outcome("failed", run=failing)) == [
+        "is polite failed in 1 of 3 repeats of unit test test-1",
+        "repeat 2 of unit test test-1: the model timed out",
+    ]
+
+
+def test_reasons_without_specs_give_the_metric_id() -> None:
+    bare = msgspec.structs.replace(run(failed=2), unit_test_run_specs=[])
+    assert reasons(outcome("failed", run=bare)) == [
+        "metric-1 failed in 2 of 2 repeats of unit test test-1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("passed", []),
+        ("failed", ["metrics failed; the user may not see which"]),
+        ("errored", ["the run met an error; the user may not see which"]),
+        ("timed_out", ["it goes on"]),
+        ("cancelled", ["it was cancelled"]),
+        ("not_started", ["nothing was started"]),
+    ],
+)
+def test_reasons_where_the_results_are_hidden(verdict: str, said: list[str]) -> None:
+    hidden = run(hidden=True, failed_metrics=verdict == "failed", errored=verdict == "errored")
+    assert reasons(outcome(verdict, run=hidden)) == said
+
+
+def test_a_reason_that_is_an_error() -> None:
+    error = ArtifactError("the disk is full", run_id="r")
+    assert reasons(outcome("passed", error=error)) == ["artifact of run r: the disk is full"]
+
+
+def test_amount_done() -> None:
+    assert amount_done(None) == "-"
+    assert amount_done(run(hidden=True)) == "-"
+    assert amount_done(run(errors=(None, None, None))) == "3/3"
+
+
+_REQUEST: dict[str, Any] = {"method": "GET", "path": "/p"}
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (ConflictError(status=409, existing_run_id="abc", **_REQUEST), "--on-conflict attach"),
+        (ConflictError(status=409, existing_run_id="abc", **_REQUEST), "(run abc)"),
+        (ArtifactsNotReadyError(status=400, **_REQUEST), "amigo-async wait RUN_ID --artifacts"),
+        (NotFoundError(status=404, **_REQUEST), "AMIGO_BASE_URL"),
+        (TransportError("refused", **_REQUEST), "check the network and AMIGO_BASE_URL"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_an_error_is_one_line_with_a_remedy(error: Exception, remedy: str) -> None:
+    said = explain(error)
+    assert remedy in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigurationError("x"), 2),
+        (ArgumentError("x"), 2),
+        (AmigoError("x"), 3),
+        (OSError("x"), 3),
+        (WaitTimeoutError(["r"], timeout=1), 4),
+        (DeadlineError(endpoint="list", retry_after=1), 4),
+    ],
+)
+def test_the_exit_status_of_an_error(error: Exception, status: int) -> None:
+    assert status_of_error(error) == status
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        ("", Status.PASSED),
+        ("passed passed", Status.PASSED),
+        ("passed failed errored timed_out", Status.FAILED),
+        ("passed errored timed_out", Status.ERRORED),
+        ("passed cancelled", Status.ERRORED),
+        ("passed timed_out", Status.TIMED_OUT),
+        ("passed not_started", Status.TIMED_OUT),
+    ],
+)
+def test_the_exit_status_of_a_batch(verdicts: str, status: Status) -> None:
+    assert status_of_batch(map(outcome, verdicts.split())) == status
+
+
+def test_the_exit_status_where_something_went_wrong_with_a_set() -> None:
+    conflict = ConflictError(status=409, **_REQUEST)
+    assert status_of_batch([outcome("not_started", error=conflict)]) == 3
+    late = DeadlineError(endpoint="create", retry_after=9)
+    assert status_of_batch([outcome("not_started", error=late)]) == 4
+    unsaved = ArtifactError("no space", run_id=some_id(1))
+    assert status_of_batch([outcome("passed", error=unsaved)]) == 3
+    assert status_of_batch([outcome("failed", error=unsaved)]) == 1
+
+
+def test_artifacts_that_there_was_no_time_for_are_missed() -> None:
+    assert status_of_batch([outcome("passed")], artifacts=True) == 4
+    assert status_of_batch([outcome("passed", artifacts="x")], artifacts=True) == 0

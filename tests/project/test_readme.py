@@ -1,0 +1,376 @@
+"""What the README shows works as it is shown, and its tables leave nothing out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import anyio
+import httpx
+import pytest
+import trustme
+import yaml
+from celery.contrib.testing.worker import start_worker
+from cryptography.fernet import Fernet
+from distributed import Client, LocalCluster
+from markdown_it import MarkdownIt
+from packaging.requirements import Requirement
+from temporalio.testing import ActivityEnvironment
+
+import amigo_async
+from amigo_async import AmigoClient, AmigoError, BatchResult
+from amigo_async.events import Event
+from amigo_async.otel import Telemetry
+from amigo_async.testing import Sandbox, SetPlan
+from tests.support.redis_server import RedisServer
+
+ROOT: Final = Path(__file__).parents[2]
+TEXT: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+AT_ONCE: Final = SetPlan(seconds=0.0, artifacts_after=0.0)
+SET_ID: Final = re.compile(r"\b[0-9a-f]{24}\b")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}"
+
+
+BLOCKS: Final = [
+    Block(token.info, token.content, (token.map or [0])[0] + 1)
+    for token in MarkdownIt().parse(TEXT)
+    if token.type == "fence"
+]
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+def run_block(block: Block) -> dict[str, Any]:
+    """The names that a block defines."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile("\n" * block.line + block.text, "README.md", "exec"), names)
+    return names
+
+
+# --- Python ---
+
+
+async def drive_check(names: dict[str, Any], sandbox: Sandbox) -> None:
+    passing, failing = sandbox.add_set(), sandbox.add_set(SetPlan(outcome="failed"))
+    assert await names["check"]([passing]) is True
+    assert await names["check"]([passing, failing]) is False
+    assert len(list(Path("results").glob("*/*"))) == 3
+
+
+async def drive_one(names: dict[str, Any], sandbox: Sandbox) -> None:
+    async with AmigoClient() as client:
+        await names["one"](client, sandbox.add_set())
+    (run,) = sandbox.runs
+    (artifact,) = [path for path in Path("results").iterdir() if path.is_file()]
+    assert artifact.read_bytes() == sandbox.artifact_bytes(run.id)
+
+
+async def drive_from_inside(names: dict[str, Any], sandbox: Sandbox) -> None:
+    trustme.CA().cert_pem.write_to_path("ca.pem")
+    assert await names["from_inside"](sandbox.add_sets(1)) is True
+
+
+async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
+    ids = [sandbox.add_set(), sandbox.add_set(SetPlan(outcome="failed"))]
+    async with AmigoClient() as client:
+        result = await names["judged"](client, ids)
+    assert isinstance(result, BatchResult)
+    assert result.counts == {"passed": 1, "failed": 1}
+    names["write_reports"](result)
+    assert "<testsuites" in Path("report.xml").read_text()
+    assert "results/" in Path("report.html").read_text()
+
+
+async def drive_service(names: dict[str, Any], sandbox: Sandbox) -> None:
+    app, transport = names["app"], httpx.ASGITransport(names["app"])
+    passing, endless = sandbox.add_set(), sandbox.add_set(SetPlan(seconds=36_000.0))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service") as http,
+    ):
+
+        async def started(*set_ids: str) -> str:
+            answer = await http.post("/checks", json=set_ids)
+            assert answer.status_code == 202
+            return f"/checks/{answer.json()['id']}"
+
+        good, bad, endless_one = await started(passing), await started("x"), await started(endless)
+        assert (await http.get(good)).json() == {"done": False}
+        await anyio.sleep(60)
+        assert (await http.get(good)).json() == {
+            "done": True,
+            "passed": True,
+            "counts": {"passed": 1},
+        }
+        wrong = (await http.get(bad)).json()
+        assert (wrong["done"], wrong["passed"]) == (True, False)
+        assert "'x'" in wrong["error"]
+        assert (await http.get(endless_one)).json() == {"done": False}
+        assert (await http.get("/checks/none")).status_code == 404
+    assert all(check.done() for check in names["checks"].values())
+    assert [run.is_completed for run in sandbox.runs] == [True, False]
+
+
+async def drive_observed(names: dict[str, Any], sandbox: Sandbox) -> None:
+    # There is no SDK behind the API here; what it would be given is tested elsewhere.
+    heard: list[str] = []
+    take_note = Telemetry.on_event
+
+    def hear(telemetry: Telemetry, event: Event) -> None:
+        heard.append(type(event).__name__)
+        take_note(telemetry, event)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Telemetry, "on_event", hear)
+        await names["observed"](sandbox.add_sets(1))
+    names["telemetry"].close()
+    assert {"RunStarted", "RunFinished", "ArtifactSaved"} <= set(heard)
+
+
+async def drive_replica(names: dict[str, Any], sandbox: Sandbox) -> None:
+    set_ids = sandbox.add_sets(2, AT_ONCE)
+    with RedisServer(Path()) as redis, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", redis.url)
+        patch.setenv("TOKEN_KEY", Fernet.generate_key().decode())
+        for set_id in set_ids:
+            assert await asyncio.to_thread(asyncio.run, names["replica"]([set_id])) is True
+    assert sandbox.count("sign_in") == 1
+
+
+async def drive_fleet(names: dict[str, Any], sandbox: Sandbox) -> None:
+    names["SHARED"] = "."
+    sets = {sandbox.organization_id: sandbox.add_sets(2, AT_ONCE)}
+
+    async def on_a_cluster() -> Any:
+        opened: Any = LocalCluster(
+            n_workers=1, processes=False, asynchronous=True, dashboard_address=":0"
+        )
+        async with opened, Client(opened, asynchronous=True) as dask:
+            return await names["fleet"](dask, sets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in sandbox.environment().items():
+            patch.setenv(name.replace("AMIGO", sandbox.organization_id.upper()), value)
+        fleet = await asyncio.to_thread(asyncio.run, on_a_cluster())
+    assert fleet.counts == {"passed": 2}
+    assert len(list(Path(sandbox.organization_id).glob("*/*"))) == 2
+
+
+async def drive_celery(names: dict[str, Any], sandbox: Sandbox) -> None:
+    names["SHARED"] = Path()
+    names["app"].conf.update(broker_url="memory://", result_backend="cache+memory://")
+    set_ids = sandbox.add_sets(2, AT_ONCE)
+
+    def delivered_twice() -> list[dict[str, int]]:
+        task = names["run_sets"]
+        with start_worker(names["app"], pool="solo", perform_ping_check=False):
+            sent = (task.apply_async([set_ids], task_id="one") for _ in range(2))
+            return [one.get(timeout=20) for one in sent]
+
+    assert await asyncio.to_thread(delivered_twice) == [{"passed": 2}] * 2
+    assert len(sandbox.runs) == 2
+
+
+async def drive_temporal(names: dict[str, Any], sandbox: Sandbox) -> None:
+    names["SHARED"] = Path()
+    set_ids = sandbox.add_sets(2, SetPlan(seconds=60.0))
+    beats: list[Any] = []
+    for _ in range(2):  # the second time is a retry
+        environment = ActivityEnvironment()
+        environment.on_heartbeat = lambda *details: beats.append(details)
+        assert await environment.run(names["sets_activity"], set_ids) == {"passed": 2}
+    assert len(beats) >= 6
+    assert len(sandbox.runs) == 2
+
+
+DRIVERS: Final[dict[str, Callable[[dict[str, Any], Sandbox], Awaitable[None]]]] = {
+    "check": drive_check,
+    "one": drive_one,
+    "from_inside": drive_from_inside,
+    "judged": drive_judged,
+    "lifespan": drive_service,
+    "observed": drive_observed,
+    "replica": drive_replica,
+    "fleet": drive_fleet,
+    "run_sets": drive_celery,
+    "sets_activity": drive_temporal,
+}
+
+
+def functions_of(block: Block) -> list[str]:
+    return re.findall(r"^(?:async )?def (\w+)\(", block.text, re.MULTILINE)
+
+
+def is_test(block: Block) -> bool:
+    return any(name.startswith("test_") for name in functions_of(block))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("block", [b for b in of("python") if not is_test(b)], ids=str)
+async def test_a_block_of_python_does_what_it_says(
+    block: Block,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    (driver,) = [DRIVERS[name] for name in functions_of(block) if name in DRIVERS]
+    await driver(run_block(block), sandbox)
+    assert "listener failed" not in caplog.text
+
+
+def test_every_driver_has_its_block() -> None:
+    named = [name for block in of("python") for name in functions_of(block)]
+    assert all(named.count(name) == 1 for name in DRIVERS)
+
+
+@pytest.mark.parametrize("block", [b for b in of("python") if is_test(b)], ids=str)
+def test_a_block_that_is_a_test_passes(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(block.text)
+    command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"]
+    ended = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    tests = [name for name in functions_of(block) if name.startswith("test_")]
+    assert ended.returncode == 0, ended.stdout
+    assert f"{len(tests)} passed" in ended.stdout
+
+
+# --- the shell ---
+
+
+@pytest.fixture
+def quick() -> Iterator[Sandbox]:
+    with Sandbox(plan=AT_ONCE).in_thread() as served:
+        yield served
+
+
+def in_shell(command: str, sandbox: Sandbox, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line as it is, with the command on the path and the sandbox in the environment."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    script = programs / "amigo-async"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m amigo_async.cli "$@"\n')
+    script.chmod(0o755)
+    foreign = ("AMIGO_", "GITHUB_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env={
+            **kept,
+            **sandbox.environment(),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def check_install(command: str) -> None:
+    """What is installed is this package, with extras that it has."""
+    (wanted,) = shlex.split(command, comments=True)[2:]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirement = Requirement(wanted)
+    assert requirement.name == project["name"]
+    assert requirement.extras <= set(project["optional-dependencies"])
+
+
+def test_the_commands_to_try_it_are_a_line_each_and_ci_uses_the_second() -> None:
+    demo, tests, _ = of("sh")
+    for block in (demo, tests):
+        assert block.text.count("\n") == 1
+        assert block.text.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
+    assert demo.text.endswith('".[cli]" && .venv/bin/amigo-async demo\n')
+    ci = (ROOT / ".ci" / "run").read_text()
+    (pattern,) = re.findall(r"grep -m1 '(.+)' README\.md", ci)
+    found = [line for line in TEXT.splitlines(keepends=True) if re.search(pattern, line.rstrip())]
+    assert found == [tests.text]
+
+
+def test_the_lines_for_the_shell_work(quick: Sandbox, tmp_path: Path) -> None:
+    _, _, use = of("sh")
+    lines = use.text.splitlines()
+    ids = SET_ID.findall(use.text)
+    for set_id in ids:
+        quick.add_set(id=set_id)
+    install, export, run = lines
+    check_install(install)
+    exported = [word.partition("=")[0] for word in shlex.split(export)[1:]]
+    assert {*exported, "AMIGO_BASE_URL"} == set(quick.environment())
+    ended = in_shell(run, quick, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{len(ids)} passed" in ended.stdout
+    assert len(list((tmp_path / "results").glob("*/*"))) == len(ids)
+
+
+def test_the_job_for_ci_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
+    (block,) = of("yaml")
+    # YAML 1.1 takes the key "on" for a truth; GitHub does not.
+    workflow = yaml.safe_load(re.sub("^on:", '"on":', block.text, flags=re.MULTILINE))
+    assert set(workflow["on"]) == {"workflow_dispatch", "schedule"}
+    (job,) = workflow["jobs"].values()
+    install, run = [step for step in job["steps"] if "run" in step]
+    check_install(install["run"])
+    assert set(run["env"]) == set(quick.environment())
+    assert all(name in value for name, value in run["env"].items())
+    (tmp_path / "sets.txt").write_text("\n".join(quick.add_sets(2)))
+    ended = in_shell(run["run"], quick, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 passed" in ended.stdout
+    upload = job["steps"][-1]["with"]["path"].split()
+    kept = {path.name for pattern in upload for path in tmp_path.glob(pattern.rstrip("/"))}
+    assert kept == {"report.xml", "report.md", "report.html", "results"}
+    failing = quick.add_set(SetPlan(seconds=0.0, outcome="failed"))
+    (tmp_path / "sets.txt").write_text(failing)
+    assert in_shell(run["run"], quick, tmp_path).returncode == 1
+
+
+def test_every_block_is_of_a_language_that_is_tested() -> None:
+    assert {block.language for block in BLOCKS} == {"python", "sh", "yaml"}
+    assert (len(of("sh")), len(of("yaml"))) == (3, 1)
+
+
+# --- tables ---
+
+
+def test_the_table_of_errors_has_every_error_once_and_no_other() -> None:
+    rows = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    public = {
+        name
+        for name in amigo_async.__all__
+        if isinstance(kind := getattr(amigo_async, name), type) and issubclass(kind, AmigoError)
+    }
+    assert len(public) > 20
+    assert sorted(named) == sorted(public)

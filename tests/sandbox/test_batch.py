@@ -1,0 +1,959 @@
+"""Many sets from start to artifacts: nothing refused, nothing lost, and every end is told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import ANY
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from amigo_async import (
+    AmigoClient,
+    ArgumentError,
+    ArtifactError,
+    ArtifactTimeoutError,
+    BatchResult,
+    ConflictError,
+    DeadlineError,
+    DecodeError,
+    Gate,
+    JournalError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from amigo_async.batch import downloads
+from amigo_async.batch import journal as journals
+from amigo_async.events import (
+    ArtifactSaved,
+    Event,
+    LimitHeld,
+    RequestRetried,
+    RunFinished,
+    RunProgressed,
+    RunStarted,
+    SignedIn,
+)
+from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
+from amigo_async.testing.simulation import Outcome
+from tests.support.small_api import RESULT, SPEC, SmallApi
+
+pytestmark = pytest.mark.anyio
+
+SHORT = SetPlan(seconds=5.0)
+LONG = SetPlan(seconds=3600.0, cancel_after=2.0)
+FAILING = SetPlan(seconds=5.0, outcome="failed")
+
+
+def mixed(sandbox: Sandbox, count: int) -> list[str]:
+    """Sets of every outcome, of half a minute to three."""
+    outcomes: list[Outcome] = ["passed", "failed", "passed", "errored"]
+    return [
+        sandbox.add_set(SetPlan(seconds=(30.0, 180.0), outcome=outcomes[number % 4]))
+        for number in range(count)
+    ]
+
+
+def our_tasks() -> list[object]:
+    """The tasks that were made by this package, the sandbox's own not counted."""
+    coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+    return [
+        coroutine
+        for coroutine in coroutines
+        if "amigo_async" in str(getattr(coroutine, "cr_code", ""))
+        and "testing" not in str(getattr(coroutine, "cr_code", ""))
+    ]
+
+
+def whole(result: BatchResult, sandbox: Sandbox) -> bool:
+    """Whether every artifact is there, and as it should be."""
+    return all(
+        o.artifacts is not None
+        and o.run_id is not None
+        and o.artifacts.read_bytes() == sandbox.artifact_bytes(o.run_id)
+        for o in result.outcomes
+    )
+
+
+async def test_sixty_sets_take_no_longer_than_the_service_needs(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        set_ids = mixed(sandbox, 60)
+        began = anyio.current_time()
+        result = await client.run_many(set_ids, artifacts_dir=tmp_path)
+        took = anyio.current_time() - began
+        assert [o.unit_test_set_id for o in result.outcomes] == set_ids
+        assert result.counts == {"passed": 30, "failed": 15, "errored": 15}
+        assert not result.passed
+        assert whole(result, sandbox)
+        assert len(sandbox.runs) == 60
+        assert {o.run_id for o in result.outcomes} == {run.id for run in sandbox.runs}
+        assert not [r for r in sandbox.requests if r.status == 429]
+        # What the service needs: two turns of the window, then the last runs and their artifacts.
+        ends = [o.finished_at for o in result.outcomes if o.finished_at is not None]
+        first = min(run.created_at for run in sandbox.runs)
+        needed = (max(ends) - first).total_seconds()
+        assert needed <= (120 + 180) * 1.05 + 6
+        assert took <= needed + 6
+        assert sandbox.count("list") <= 25 * took / 60 * 1.1 + 4  # half of the budget
+
+
+async def test_sixty_sets_finish_though_polls_fail_tokens_expire_and_creates_are_dropped(
+    tmp_path: Path,
+) -> None:
+    async with Sandbox(token_lifetime=1.0, limits={"sign_in": None}) as sandbox:
+        sandbox.faults_at_random("list", Fault.status(500), Fault.drop(), rate=1 / 3, seed=1)
+        sandbox.faults_at_random(
+            "create", Fault.drop(), Fault.drop(after_work=True), rate=1 / 5, seed=2
+        )
+        set_ids = mixed(sandbox, 60)
+        async with sandbox.client() as client:
+            result = await client.run_many(set_ids, artifacts_dir=tmp_path)
+        assert result.counts == {"passed": 30, "failed": 15, "errored": 15}
+        assert len(sandbox.runs) == 60
+        assert whole(result, sandbox)
+
+
+async def test_every_set_has_an_outcome_whatever_becomes_of_it(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    busy = sandbox.add_set(LONG)
+    await client.runs.create(busy)
+    nothing = sandbox.add_set(SetPlan(seconds=5.0, artifacts_after=None))
+    set_ids = [sandbox.add_set(SHORT), "f" * 24, busy, sandbox.add_set(FAILING), nothing]
+    result = await client.run_many(set_ids, artifacts_dir=tmp_path)
+    good, unknown, conflict, failed, bare = result.outcomes
+    assert (good.verdict, good.error) == ("passed", None)
+    assert (unknown.verdict, unknown.run_id) == ("not_started", None)
+    assert isinstance(unknown.error, NotFoundError)
+    assert isinstance(conflict.error, ConflictError)
+    assert conflict.error.existing_run_id == sandbox.runs[0].id
+    assert failed.verdict == "failed"
+    assert failed.run is not None
+    assert failed.run.metrics_that_failed
+    assert bare.verdict == "passed"
+    assert isinstance(bare.error, ArtifactTimeoutError)
+    assert "did not generate it within 600 s" in str(bare.error)
+    assert not result.passed
+
+
+async def test_an_artifact_that_cannot_be_had_does_not_hide_the_verdict(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.fault("store", Fault.status(404), times=20)
+    result = await client.run_many([sandbox.add_set(SHORT)], artifacts_dir=tmp_path)
+    (outcome,) = result.outcomes
+    assert outcome.verdict == "passed"
+    assert isinstance(outcome.error, ArtifactError)
+    assert outcome.artifacts is None
+    assert not result.passed
+
+
+async def test_a_store_that_is_down_for_minutes_costs_no_artifact(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
+    asyncio.get_running_loop().call_later(100.0, sandbox.clear_faults)
+    result = await client.run_many(sandbox.add_sets(2, SHORT), artifacts_dir=tmp_path)
+    assert result.passed
+    assert len(list(tmp_path.glob("*/*"))) == 2
+
+
+async def test_a_store_that_stays_down_is_borne_for_one_patience_by_all(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "PATIENCE", 20.0)
+    monkeypatch.setattr(downloads, "_SIDE_BY_SIDE", 1)
+    sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
+    began = anyio.current_time()
+    result = await client.run_many(sandbox.add_sets(4, SHORT), artifacts_dir=tmp_path)
+    assert 20.0 < anyio.current_time() - began < 70.0
+    assert result.counts == {"passed": 4}
+    assert all("gave up" in str(outcome.error) for outcome in result.outcomes)
+
+
+async def test_a_set_named_twice_is_run_once_and_reported_twice(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    one, other = sandbox.add_sets(2, SHORT)
+    result = await client.run_many([one, other, one])
+    assert [o.unit_test_set_id for o in result.outcomes] == [one, other, one]
+    assert result.outcomes[0] == result.outcomes[2]
+    assert len(sandbox.runs) == 2
+    assert result.counts == {"passed": 3}
+    assert result.passed
+
+
+async def test_attached_runs_are_told(client: AmigoClient, sandbox: Sandbox) -> None:
+    set_id = sandbox.add_set(SHORT)
+    created = await client.runs.create(set_id)
+    result = await client.run_many([set_id], on_conflict="attach")
+    (outcome,) = result.outcomes
+    assert outcome.attached
+    assert outcome.run_id == created.simulation_unit_test_set_run_id
+
+
+async def test_times_are_told(client: AmigoClient, sandbox: Sandbox) -> None:
+    result = await client.run_many([sandbox.add_set(SetPlan(seconds=60.0))])
+    (outcome,) = result.outcomes
+    assert outcome.started_at is not None
+    assert outcome.finished_at is not None
+    assert 55 <= (outcome.finished_at - outcome.started_at).total_seconds() <= 90
+
+
+async def test_outcomes_come_as_they_are_there(client: AmigoClient, sandbox: Sandbox) -> None:
+    slow, quick = sandbox.add_set(SetPlan(seconds=60.0)), sandbox.add_set(SHORT)
+    seen = []
+    async with client.open_batch([slow, quick, quick]) as batch:
+        async for outcome in batch:
+            seen.append(outcome.unit_test_set_id)
+            if len(seen) == 1:
+                assert batch.result().counts == {"passed": 2, "timed_out": 1}
+    assert seen == [quick, quick, slow]
+    assert batch.result().passed
+
+
+async def test_what_is_raised_in_the_body_comes_out_as_it_is(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with client.open_batch(sandbox.add_sets(3, LONG)):
+            await anyio.sleep(5)
+            raise ZeroDivisionError
+    assert len(sandbox.runs) == 3
+
+
+# --- what cannot be right ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"unit_test_set_ids": []}, "unit_test_set_ids"),
+        ({"unit_test_set_ids": "a" * 24}, "unit_test_set_ids"),
+        ({"unit_test_set_ids": ["nonsense"]}, "unit_test_set_ids"),
+        ({"timeout": 0}, "timeout"),
+        ({"poll_interval": -1.0}, "poll_interval"),
+        ({"on_conflict": "x"}, "on_conflict"),
+        ({"on_failure": "x"}, "on_failure"),
+        ({"on_exit": "x"}, "on_exit"),
+        ({"artifacts_dir": "/dev/null/x"}, "artifacts_dir"),
+    ],
+)
+async def test_what_cannot_be_right_is_said_before_anything_is_sent(
+    client: AmigoClient, sandbox: Sandbox, arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        await client.run_many(**{"unit_test_set_ids": sandbox.add_sets(1), **arguments})
+    assert sandbox.requests == []
+
+
+# --- failures ---
+
+
+async def test_stop_starts_no_more_and_lets_run_what_runs(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = [sandbox.add_set(FAILING), *sandbox.add_sets(29, SetPlan(seconds=40.0))]
+    result = await client.run_many(set_ids, on_failure="stop")
+    assert result.counts == {"failed": 1, "passed": 19, "not_started": 10}
+    assert len(sandbox.runs) == 20
+
+
+async def test_an_early_failure_is_seen_while_the_run_goes_on(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    failing = SetPlan(seconds=600.0, outcome="failed", trouble_at=0.05, repeats=10)
+    set_ids = [sandbox.add_set(failing), *sandbox.add_sets(39, SetPlan(seconds=100.0))]
+    result = await client.run_many(set_ids, on_failure="stop")
+    assert result.counts == {"failed": 1, "passed": 19, "not_started": 20}
+
+
+async def test_cancel_rest_cancels_what_runs_within_the_limit(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = [sandbox.add_set(FAILING), *sandbox.add_sets(24, LONG)]
+    began = anyio.current_time()
+    result = await client.run_many(set_ids, on_failure="cancel_rest")
+    assert result.counts == {"failed": 1, "cancelled": 19, "not_started": 5}
+    assert anyio.current_time() - began < 120
+    assert all(run.is_completed for run in sandbox.runs)
+    assert sandbox.count("cancel", status=204) == 19
+    assert sandbox.count("cancel", status=429) == 0
+
+
+async def test_a_run_that_will_not_be_cancelled_is_told_as_running(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    stubborn = SetPlan(seconds=36000.0, cancel_after=30000.0)
+    set_ids = [sandbox.add_set(FAILING), sandbox.add_set(stubborn)]
+    result = await client.run_many(set_ids, on_failure="cancel_rest")
+    assert result.outcomes[1].verdict == "timed_out"
+    assert isinstance(result.outcomes[1].error, WaitTimeoutError)
+
+
+async def test_a_gate_decides_what_passes_and_what_is_a_failure(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    flaky = SetPlan(seconds=20.0, outcome="failed", trouble_at=0.9, repeats=10, unit_tests=1)
+    again: dict[str, Any] = {
+        "unit_test_set_ids": [sandbox.add_set(flaky), *sandbox.add_sets(24, SHORT)],
+        "on_failure": "stop",
+        "journal": tmp_path / "batch.jsonl",
+    }
+    lenient = await client.run_many(**again, gate=Gate(min_pass_rate=0.5))
+    assert lenient.passed
+    assert len(sandbox.runs) == 25
+    strict = await client.run_many(**again)
+    assert strict.counts == {"failed": 1, "passed": 24}
+    with pytest.raises(ArgumentError, match="gate"):
+        await client.run_many(**{**again, "gate": "strict"})
+
+
+# --- ends ---
+
+
+async def test_a_deadline_gives_an_outcome_to_every_set(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = [sandbox.add_set(SHORT), *sandbox.add_sets(29, LONG)]
+    began = anyio.current_time()
+    result = await client.run_many(set_ids, timeout=100.0)
+    assert anyio.current_time() - began == pytest.approx(100.0, abs=1.0)
+    assert result.counts == {"passed": 1, "timed_out": 29}
+    assert all(o.run_id is not None for o in result.outcomes)
+    assert sandbox.count("cancel") == 0
+    last = result.outcomes[-1]
+    assert isinstance(last.error, WaitTimeoutError)
+    assert last.error.run_id == last.run_id
+
+
+async def test_sets_that_cannot_be_started_in_time_are_told_at_once(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    result = await client.run_many(sandbox.add_sets(25, SetPlan(seconds=1.0)), timeout=30.0)
+    assert result.counts == {"passed": 20, "not_started": 5}
+    assert all(isinstance(o.error, DeadlineError) for o in result.outcomes[20:])
+
+
+async def test_a_deadline_that_keeps_artifacts_from_being_fetched_is_told(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    late = SetPlan(seconds=5.0, artifacts_after=100.0)
+    result = await client.run_many([sandbox.add_set(late)], artifacts_dir=tmp_path, timeout=60.0)
+    (outcome,) = result.outcomes
+    assert outcome.verdict == "passed"
+    assert isinstance(outcome.error, ArtifactTimeoutError)
+    assert "before it was generated" in str(outcome.error)
+    assert not result.passed
+
+
+@pytest.mark.parametrize("on_exit", ["leave", "cancel"])
+@pytest.mark.parametrize("how", ["scope", "task", "timeout", "body"])
+async def test_what_becomes_of_runs_when_the_batch_is_left(
+    client: AmigoClient, sandbox: Sandbox, on_exit: Any, how: str
+) -> None:
+    set_ids = sandbox.add_sets(15, LONG)
+    began = anyio.current_time()
+    if how == "scope":
+        with anyio.move_on_after(30):
+            await client.run_many(set_ids, on_exit=on_exit)
+    elif how == "task":
+        task = asyncio.create_task(client.run_many(set_ids, on_exit=on_exit))
+        await anyio.sleep(30)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+    elif how == "timeout":
+        assert (await client.run_many(set_ids, timeout=30.0, on_exit=on_exit)).counts == {
+            "timed_out": 15
+        }
+    else:
+        async with client.open_batch(set_ids, on_exit=on_exit):
+            await anyio.sleep(30)
+    assert anyio.current_time() - began < 30 + 90 + 5
+    await anyio.sleep(10)
+    over = sum(run.is_completed for run in sandbox.runs)
+    assert over == (15 if on_exit == "cancel" else 0)
+    assert sandbox.count("cancel", status=429) == 0
+
+
+# --- events ---
+
+
+async def test_events_of_a_batch_are_heard(sandbox: Sandbox, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    set_ids = [*sandbox.add_sets(21, SetPlan(seconds=30.0)), sandbox.add_set(FAILING)]
+    sandbox.fault("list", Fault.status(503))
+    async with sandbox.client() as client:
+        await client.run_many(set_ids, artifacts_dir=tmp_path, on_event=heard.append)
+    kinds = {type(event) for event in heard}
+    assert {SignedIn, RunStarted, RunProgressed, RunFinished, ArtifactSaved} <= kinds
+    assert {LimitHeld, RequestRetried} <= kinds
+    started = [event.unit_test_set_id for event in heard if isinstance(event, RunStarted)]
+    assert sorted(started) == sorted(set_ids)
+    verdicts = [event.verdict for event in heard if isinstance(event, RunFinished)]
+    assert sorted(verdicts) == ["failed"] + ["passed"] * 21
+    progress = [e for e in heard if isinstance(e, RunProgressed) and e.done is not None]
+    assert any(0 < e.done < e.total for e in progress if e.total is not None and e.done)
+
+
+async def test_events_of_another_batch_are_not(client: AmigoClient, sandbox: Sandbox) -> None:
+    heard: list[Event] = []
+    mine, others = sandbox.add_set(SHORT), sandbox.add_sets(2, SHORT)
+    await asyncio.gather(
+        client.run_many([mine], on_event=heard.append),
+        client.run_many(others, on_event=lambda _: None),
+    )
+    of_sets = {getattr(event, "unit_test_set_id", mine) for event in heard}
+    assert of_sets == {mine}
+
+
+async def test_a_coroutine_function_hears_in_order_and_may_be_slow(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    heard: list[Event] = []
+
+    async def listener(event: Event) -> None:
+        await anyio.sleep(0.5)
+        heard.append(event)
+
+    set_id = sandbox.add_set(SHORT)
+    began = anyio.current_time()
+    await client.run_many([set_id], on_event=listener)
+    assert anyio.current_time() - began < 15
+    assert isinstance(heard[-1], RunFinished)
+
+
+async def test_a_listener_that_raises_or_never_ends_harms_nobody(
+    client: AmigoClient, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raising(_: Event) -> None:
+        raise ZeroDivisionError
+
+    async def raising_later(_: Event) -> None:
+        raise ZeroDivisionError
+
+    async def never_ending(_: Event) -> None:
+        await anyio.sleep_forever()
+
+    def asking_what_was_cancelled(_: Event) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        future.result()
+
+    async def asking_it_later(event: Event) -> None:
+        asking_what_was_cancelled(event)
+
+    def failing_a_test(_: Event) -> None:
+        pytest.fail("which is no Exception")
+
+    async def failing_it_later(event: Event) -> None:
+        failing_a_test(event)
+
+    heard: list[str] = []
+
+    async def raising_at_first(event: Event) -> None:
+        heard.append(type(event).__name__)
+        if len(heard) == 1:
+            raise asyncio.CancelledError
+
+    listeners: list[Any] = [
+        raising,
+        raising_later,
+        never_ending,
+        asking_what_was_cancelled,
+        asking_it_later,
+        failing_a_test,
+        failing_it_later,
+        raising_at_first,
+    ]
+    for listener in listeners:
+        result = await client.run_many([sandbox.add_set(SHORT)], on_event=listener)
+        assert result.passed
+    for error in ("ZeroDivisionError", "CancelledError", "which is no Exception"):
+        assert error in caplog.text
+    assert (heard[0], heard[-1]) == ("RunStarted", "RunFinished")
+    assert our_tasks() == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_listener_can_end_the_program(
+    error: type[BaseException], later: bool, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    started: list[str] = []
+
+    def listener(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            started.append(event.unit_test_set_id)
+            raise error
+
+    async def listener_later(event: Event) -> None:
+        listener(event)
+
+    async def main() -> None:
+        async with Sandbox(plan=LONG) as sandbox, sandbox.client() as client:
+            on_event = listener_later if later else listener
+            await client.run_many(sandbox.add_sets(3), journal=journal, on_event=on_event)
+
+    with pytest.raises(error), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+    assert started
+    assert all(set_id in journal.read_text() for set_id in started)  # to be looked for
+
+
+# --- journals ---
+
+
+async def test_the_same_call_with_a_journal_does_nothing_twice(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = [*sandbox.add_sets(3, SHORT), sandbox.add_set(FAILING)]
+    again: dict[str, Any] = {"artifacts_dir": tmp_path, "journal": tmp_path / "batch.jsonl"}
+    first = await client.run_many(set_ids, **again)
+    sandbox.forget_requests()
+    second = await client.run_many(set_ids, **again)
+    for now, before in zip(second.outcomes, first.outcomes, strict=True):
+        assert now == before
+    assert sandbox.requests == []
+    third = await client.run_many([*set_ids, sandbox.add_set(SHORT)], **again)
+    assert third.counts == {"passed": 4, "failed": 1}
+    assert len(sandbox.runs) == 5
+
+
+async def test_runs_that_were_started_are_waited_for_again(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = sandbox.add_sets(30, SetPlan(seconds=100.0))
+    again: dict[str, Any] = {"artifacts_dir": tmp_path, "journal": tmp_path / "batch.jsonl"}
+    first = await client.run_many(set_ids, timeout=50.0, **again)
+    assert first.counts == {"timed_out": 20, "not_started": 10}
+    second = await client.run_many(set_ids, **again)
+    assert second.passed
+    assert len(sandbox.runs) == 30
+    assert whole(second, sandbox)
+
+
+async def test_an_artifact_that_is_gone_is_fetched_again(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = sandbox.add_sets(1, SHORT)
+    again: dict[str, Any] = {"artifacts_dir": tmp_path, "journal": tmp_path / "batch.jsonl"}
+    (outcome,) = (await client.run_many(set_ids, **again)).outcomes
+    assert outcome.artifacts is not None
+    outcome.artifacts.unlink()
+    assert whole(await client.run_many(set_ids, **again), sandbox)
+    assert len(sandbox.runs) == 1
+
+
+@asynccontextmanager
+async def saved(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> AsyncIterator[tuple[Sandbox, AmigoClient, dict[str, Any], Path]]:
+    """A batch of one set that is over, with the call that resumes it, and its artifact."""
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        plan = SetPlan(seconds=5.0, artifact=ArtifactPlan(size=30_000, etag=etag))
+        again: dict[str, Any] = {
+            "unit_test_set_ids": [sandbox.add_set(plan)],
+            "artifacts_dir": tmp_path / "one",
+            "journal": tmp_path / "batch.jsonl",
+        }
+        result = await client.run_many(**again)
+        assert whole(result, sandbox)
+        path = result.outcomes[0].artifacts
+        assert path is not None
+        sandbox.forget_requests()
+        yield sandbox, client, again, path
+
+
+ETAGS = pytest.mark.parametrize("etag", ["md5", "multipart"])
+
+
+def without_saved(journal: Path) -> None:
+    """As a process leaves it that was killed after the publishing and before the noting."""
+    lines = journal.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"what":"saved"' not in line]
+    assert len(kept) == len(lines) - 1
+    journal.write_bytes(b"".join(kept))
+
+
+@ETAGS
+async def test_an_artifact_that_was_published_and_not_noted_is_kept(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> None:
+    async with saved(tmp_path, etag) as (sandbox, client, again, path):
+        without_saved(again["journal"])
+        before = path.stat()
+        result = await client.run_many(**again)
+        assert result.passed
+        assert whole(result, sandbox)
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        sandbox.forget_requests()
+        assert (await client.run_many(**again)).passed
+        assert sandbox.requests == []  # it is noted now
+
+
+@ETAGS
+@pytest.mark.parametrize("left", [0, 1, 29_999])
+async def test_an_artifact_that_was_cut_short_is_whole_again(
+    tmp_path: Path, etag: Literal["md5", "multipart"], left: int
+) -> None:
+    async with saved(tmp_path, etag) as (sandbox, client, again, path):
+        os.truncate(path, left)
+        result = await client.run_many(**again)
+        assert result.passed
+        assert result.outcomes[0].artifacts == path
+        assert whole(result, sandbox)
+        aside = [other for other in path.parent.iterdir() if other != path]
+        assert [other.stat().st_size for other in aside] == ([left] if left else [])
+
+
+async def test_what_somebody_has_made_of_an_artifact_is_set_aside(tmp_path: Path) -> None:
+    async with saved(tmp_path, "multipart") as (sandbox, client, again, path):
+        for text in ("mine", "mine too"):
+            path.write_bytes(text.encode().ljust(30_000))
+            result = await client.run_many(**again)
+            assert result.passed
+            assert whole(result, sandbox)
+        texts = [other.read_text().strip() for other in sorted(path.parent.iterdir())[1:]]
+        assert texts == ["mine", "mine too"]
+
+
+@ETAGS
+async def test_artifacts_are_where_they_are_asked_for(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> None:
+    async with saved(tmp_path, etag) as (sandbox, client, again, path):
+        elsewhere = {**again, "artifacts_dir": tmp_path / "two"}
+        result = await client.run_many(**elsewhere)
+        assert result.passed
+        assert whole(result, sandbox)
+        found = result.outcomes[0].artifacts
+        assert found == tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.exists()
+        sandbox.forget_requests()
+        assert await client.run_many(**elsewhere) == replace(result, began_at=ANY)
+        assert sandbox.requests == []
+
+
+async def test_artifacts_that_were_moved_are_not_fetched_again(tmp_path: Path) -> None:
+    async with saved(tmp_path, "multipart") as (sandbox, client, again, path):
+        (tmp_path / "one").rename(tmp_path / "two")
+        result = await client.run_many(**{**again, "artifacts_dir": tmp_path / "two"})
+        assert whole(result, sandbox)
+        assert result.outcomes[0].artifacts == tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert sandbox.requests == []
+
+
+async def test_without_artifacts_asked_for_they_are_named_where_they_are(tmp_path: Path) -> None:
+    async with saved(tmp_path, "multipart") as (_, client, again, path):
+        del again["artifacts_dir"]
+        assert (await client.run_many(**again)).outcomes[0].artifacts == path
+        path.unlink()
+        assert (await client.run_many(**again)).outcomes[0].artifacts is None
+
+
+async def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Its lines do not say what was saved: the store is asked once."""
+    async with saved(tmp_path, "md5") as (sandbox, client, again, _):
+        lines = [json.loads(line) for line in again["journal"].read_text().splitlines()]
+        for line in lines:
+            if line["what"] == "saved":
+                del line["size"], line["checksum"]
+        again["journal"].write_text(
+            "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        )
+        assert whole(await client.run_many(**again), sandbox)
+        sandbox.forget_requests()
+        assert whole(await client.run_many(**again), sandbox)
+        assert sandbox.requests == []
+
+
+async def test_a_folder_that_nothing_can_be_made_in_is_told_before_a_run_is_started(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write where the mode forbids it, so the system's answer is made up."""
+    mkdir = os.mkdir
+
+    def read_only(path: str, mode: int = 0o777) -> None:
+        if Path(path).parent == tmp_path / "one":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        mkdir(path, mode)
+
+    again: dict[str, Any] = {
+        "unit_test_set_ids": sandbox.add_sets(1, SHORT),
+        "artifacts_dir": tmp_path / "one",
+        "journal": tmp_path / "batch.jsonl",
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", read_only)
+        with pytest.raises(ArgumentError, match=r"artifacts_dir .*one cannot be written to: Read"):
+            await client.run_many(**again)
+    assert sandbox.requests == []
+    assert (await client.run_many(**again)).passed
+    monkeypatch.setattr(os, "mkdir", read_only)
+    assert (await client.run_many(**again)).passed  # all is there, and nothing is to be made
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [r.id for r in sandbox.runs]
+
+
+@ETAGS
+async def test_two_batches_of_the_same_sets_share_a_folder(
+    tmp_path: Path, etag: Literal["md5", "multipart"]
+) -> None:
+    """As a task that is delivered twice."""
+    plan = SetPlan(seconds=5.0, artifact=ArtifactPlan(size=3_000_000, etag=etag))
+    async with Sandbox() as sandbox, sandbox.client() as one, sandbox.client() as other:
+        set_ids = sandbox.add_sets(3, plan)
+        results: list[BatchResult] = []
+
+        async def run(client: AmigoClient) -> None:
+            results.append(
+                await client.run_many(set_ids, on_conflict="attach", artifacts_dir=tmp_path)
+            )
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, one)
+            group.start_soon(run, other)
+        assert [result.passed for result in results] == [True, True]
+        assert all(whole(result, sandbox) for result in results)
+        assert len(sandbox.runs) == 3
+        assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"artifacts.zip"}
+
+
+@pytest.mark.parametrize("argument", ["artifacts_dir", "journal"])
+@pytest.mark.parametrize("path", ["", "a\0b", b"bytes", 3, "\ud800", "x" * 256, "x/" * 2048])
+async def test_a_path_that_cannot_be_one_is_told_before_anything_is_done(
+    client: AmigoClient, sandbox: Sandbox, argument: str, path: Any
+) -> None:
+    with pytest.raises(ArgumentError, match=f"^{argument} "):
+        await client.run_many(sandbox.add_sets(1, SHORT), **{argument: path})
+    assert sandbox.requests == []
+
+
+async def test_two_batches_cannot_use_one_journal(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    async with client.open_batch(sandbox.add_sets(1, LONG), journal=path):
+        with pytest.raises(JournalError, match="in use"):
+            await client.run_many(sandbox.add_sets(1, SHORT), journal=path)
+
+
+async def test_a_journal_that_cannot_be_written_loses_no_run(
+    client: AmigoClient,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole_lines = journals._append
+    written = 0
+
+    def append(descriptor: int | None, data: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written > 6:
+            raise OSError(28, "No space left on device")
+        whole_lines(descriptor, data)
+
+    monkeypatch.setattr(journals, "_append", append)
+    set_ids = sandbox.add_sets(5, SHORT)
+    result = await client.run_many(set_ids, journal=tmp_path / "batch.jsonl")
+    started = [o for o in result.outcomes if o.run_id is not None]
+    assert {o.run_id for o in started} == {run.id for run in sandbox.runs}
+    assert all(o.verdict == "passed" for o in started)
+    assert any(isinstance(o.error, JournalError) for o in result.outcomes)
+    assert not result.passed
+
+
+async def test_no_secret_is_in_the_journal(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    await client.run_many(sandbox.add_sets(3, SHORT), artifacts_dir=tmp_path, journal=path)
+    text = path.read_text()
+    tokens = {r.headers["authorization"] for r in sandbox.requests if "authorization" in r.headers}
+    signatures = {value for r in sandbox.requests for value in r.values("X-Amz-Signature")}
+    assert tokens
+    assert signatures
+    for secret in (sandbox.api_key, *(t.split()[1] for t in tokens), *signatures):
+        assert str(secret) not in text
+
+
+async def test_a_batch_leaves_no_task_and_no_connection(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    running = asyncio.create_task(client.run_many(sandbox.add_sets(5, SHORT)))
+    await anyio.sleep(1)
+    assert our_tasks()
+    await running
+    assert our_tasks() == []
+    connector = client._wiring.connections.api().connector
+    assert connector is not None
+    assert not connector._acquired
+
+
+# --- runs that are not what their flags say ---
+
+
+@pytest.mark.parametrize("gate", [None, Gate(min_pass_rate=0.0, errored="ignore")])
+@pytest.mark.parametrize("results", [[], [None], [{**RESULT, "metric_evaluation_results": []}]])
+async def test_a_run_that_somebody_else_cancels_is_cancelled_and_says_so(
+    gate: Gate | None, results: list[Any]
+) -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        if age >= 5.0:
+            record |= {"is_completed": True, "unit_test_run_results": results}
+
+    async with SmallApi(60.0).serving() as api, api.client() as client:
+        api.shape = shape
+        result = await client.run_many(["a" * 24], gate=gate, timeout=100.0)
+    [outcome] = result.outcomes
+    assert outcome.verdict == "cancelled"
+    assert outcome.reason == "the run was cut short: 1 repeat of those asked for never ran"
+    assert outcome.run is not None
+    assert not outcome.run.passed
+    assert not result.passed
+
+
+async def test_results_that_come_late_do_not_make_a_run_one_that_was_cut_short() -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        if age < 13.0:
+            record["unit_test_run_results"] = [None]
+
+    async with SmallApi(10.0).serving() as api, api.client() as client:
+        api.shape = shape
+        result = await client.run_many(["a" * 24], timeout=100.0)
+    [outcome] = result.outcomes
+    assert (outcome.verdict, outcome.reason) == ("passed", None)
+
+
+async def test_where_nothing_but_the_flags_is_shown_the_outcome_says_so() -> None:
+    hidden: dict[str, Any] = {"unit_test_run_specs": [], "unit_test_run_results": []}
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = lambda record, age: record.update(hidden)
+        result = await client.run_many(["a" * 24])
+    [outcome] = result.outcomes
+    assert outcome.verdict == "passed"
+    assert outcome.reason == "by the run's own flags: the results of its repeats are not shown"
+
+
+@pytest.mark.parametrize(
+    ("flag", "verdict"), [("failed_metrics", "failed"), ("errored", "errored")]
+)
+async def test_the_verdict_is_that_of_the_last_state_seen(
+    flag: str, verdict: str, tmp_path: Path
+) -> None:
+    finished: list[RunFinished] = []
+
+    def shape(record: dict[str, Any], age: float) -> None:
+        record["artifacts_generated"] = age >= 20.0
+        record[flag] = age >= 15.0
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, RunFinished):
+            finished.append(event)
+
+    path = tmp_path / "journal"
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = shape
+        files: dict[str, Any] = {"artifacts_dir": tmp_path / "files", "journal": path}
+        result = await client.run_many(["a" * 24], on_event=on_event, **files)
+        again = await client.run_many(["a" * 24], **files)
+        assert len(api.started) == 1
+    for outcomes in (result.outcomes, again.outcomes):
+        [outcome] = outcomes
+        assert outcome.verdict == verdict
+        assert outcome.run is not None
+        assert getattr(outcome.run, flag)
+        assert outcome.artifacts is not None
+        assert outcome.finished_at is not None
+        assert outcome.saved_at is not None
+        assert outcome.finished_at < outcome.saved_at
+    assert [event.verdict for event in finished] == ["passed", verdict]
+
+
+async def test_a_deadline_while_artifacts_are_awaited_keeps_the_last_verdict(
+    tmp_path: Path,
+) -> None:
+    def shape(record: dict[str, Any], age: float) -> None:
+        record |= {"artifacts_generated": False, "failed_metrics": age >= 15.0}
+
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = shape
+        result = await client.run_many(["a" * 24], artifacts_dir=tmp_path, timeout=40.0)
+    assert result.outcomes[0].verdict == "failed"
+
+
+async def test_a_run_whose_details_cannot_be_read_is_judged_by_its_flags_and_says_why(
+    tmp_path: Path,
+) -> None:
+    spec = {**SPEC, "max_interactions": None}
+
+    def shape(record: dict[str, Any], age: float) -> None:
+        if record["simulation_unit_test_set_id"] == "a" * 24:
+            record |= {"unit_test_run_specs": [spec], "failed_metrics": True}
+            record["artifacts_generated"] = age >= 60.0
+
+    path = tmp_path / "journal"
+    async with SmallApi().serving() as api, api.client() as client:
+        api.shape = shape
+        files: dict[str, Any] = {"artifacts_dir": tmp_path / "files", "journal": path}
+        result = await client.run_many(["a" * 24, "b" * 24], **files)
+        bad, good = result.outcomes
+        assert (good.verdict, good.error) == ("passed", None)
+        assert bad.verdict == "failed"
+        assert isinstance(bad.error, DecodeError)
+        assert "`$.unit_test_run_specs[0].max_interactions`" in str(bad.error)
+        assert bad.artifacts is not None
+        assert not result.passed
+        # Read again by a version that can, the run is whole.
+        spec["max_interactions"] = 5
+        again = await client.run_many(["a" * 24, "b" * 24], **files)
+        assert again.outcomes[0].error is None
+        assert again.outcomes[0].run is not None
+        assert again.outcomes[0].run.unit_test_run_specs
+        assert len(api.started) == 2
+
+
+async def test_a_deadline_of_a_batch_names_why_nothing_was_seen() -> None:
+    async with SmallApi(1.0).serving() as api, api.client() as client:
+        api.shape = lambda record, age: record.update(created_at=None)
+        result = await client.run_many(["a" * 24], timeout=8.0)
+    [outcome] = result.outcomes
+    assert outcome.verdict == "timed_out"
+    assert "`$.created_at`" in str(outcome.error)
+
+
+async def test_a_list_that_lags_loses_no_run_that_was_created() -> None:
+    def lists(page: dict[str, Any]) -> object:
+        now = asyncio.get_running_loop().time()
+        runs = page["simulation_unit_test_set_runs"]
+        shown = [run for run in runs if now >= api.started[run["id"]][1] + 30.0]
+        return page | {"simulation_unit_test_set_runs": shown}
+
+    async with SmallApi(40.0).serving() as api, api.client() as client:
+        api.lists = lists
+        result = await client.run_many([f"{n:024x}" for n in range(3)])
+        assert result.passed
+        created = await client.runs.create("f" * 24)
+        run = await client.wait_for_completion(created.simulation_unit_test_set_run_id)
+        assert run.passed
+
+
+async def test_a_run_whose_id_lists_do_not_take_is_waited_for() -> None:
+    async with SmallApi().serving() as api, api.client() as client:
+        api.new_id = lambda: f"{len(api.started):022x}9h"
+        result = await client.run_many([f"{n:024x}" for n in range(3)])
+        assert result.passed
+        created = await client.runs.create("f" * 24)
+        run = await client.wait_for_completion(created.simulation_unit_test_set_run_id)
+        assert run.id == created.simulation_unit_test_set_run_id

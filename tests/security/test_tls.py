@@ -1,0 +1,334 @@
+"""TLS with an authority of our own: what is right works, what is wrong is refused and named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import pytest
+
+from amigo_async import AmigoClient, BearerAuth
+from amigo_async.errors import APIError, ArtifactError, TransportError
+from amigo_async.events import RequestRetried
+from amigo_async.testing import Fault, Sandbox, SetPlan, VirtualTimeLoop
+from tests.support import tls_servers as tls
+from tests.support.tls_servers import Front
+
+pytestmark = pytest.mark.anyio
+
+ROOT: Final = Path(__file__).parents[2]
+QUICK: Final = SetPlan(seconds=5.0, artifacts_after=0.5)
+# What a wrong certificate may cost; patience with failures that pass takes minutes.
+AT_ONCE: Final = 5.0
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Without debug mode, in which asyncio makes an error of every client that leaves a server."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@dataclass
+class World:
+    """A sandbox, what stands before its two servers, and a client that knows our authority."""
+
+    sandbox: Sandbox
+    api: Front
+    store: Front
+    client: AmigoClient
+    retried: list[RequestRetried]
+
+    def secrets(self) -> list[bytes]:
+        return [self.sandbox.api_key.encode(), b"Authorization: Bearer", b"X-Amz-Signature="]
+
+    def told(self, front: Front) -> bool:
+        """Whether any secret came to `front`."""
+        return any(secret in front.received for secret in self.secrets())
+
+
+@asynccontextmanager
+async def world(
+    api: Callable[[], Any] | None = tls.good,
+    store: Callable[[], Any] | None = tls.good,
+    **settings: Any,
+) -> AsyncIterator[World]:
+    """TLS (None: none) before both servers; links are to what stands before the store."""
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(Sandbox())
+        fronts = [
+            await stack.enter_async_context(
+                Front(url, None if make is None else tls.serving(make)).open()
+            )
+            for url, make in ((sandbox.base_url, api), (sandbox.store_url, store))
+        ]
+        sandbox.store_url = fronts[1].url
+        retried: list[RequestRetried] = []
+
+        def listen(event: object) -> None:
+            if isinstance(event, RequestRetried):
+                retried.append(event)
+
+        connector = aiohttp.TCPConnector(ssl=tls.trusting())
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        settings = {"base_url": fronts[0].url, "http": http, "on_event": listen} | settings
+        client = await stack.enter_async_context(sandbox.client(**settings))
+        yield World(sandbox, fronts[0], fronts[1], client, retried)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# --- what is right ---
+
+
+async def test_a_batch_with_artifacts_goes_through_tls_to_the_api_and_the_store(
+    tmp_path: Path,
+) -> None:
+    async with world() as here:
+        sets = here.sandbox.add_sets(3, QUICK)
+        result = await here.client.run_many(sets, artifacts_dir=tmp_path)
+        assert result.passed
+        assert all(o.artifacts and o.artifacts.is_file() for o in result.outcomes)
+        # What the refusals below are to keep to themselves does get here.
+        assert all(secret in here.api.received + here.store.received for secret in here.secrets())
+        assert b"uthorization" not in here.store.received
+
+
+async def command(environment: dict[str, str], *arguments: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "amigo_async.cli", *arguments),
+        cwd=ROOT,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()
+
+
+def test_the_command_finds_an_authority_by_ssl_cert_file_and_asks_for_it_without(
+    tmp_path: Path,
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    tls.authority().cert_pem.write_to_path(bundle)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SSL_CERT", "AMIGO_"))}
+
+    async def main() -> None:
+        async with world() as here:
+            (set_id,) = here.sandbox.add_sets(1, SetPlan(seconds=0.0, artifacts_after=0.0))
+            found = kept | here.sandbox.environment() | {"AMIGO_BASE_URL": here.api.url}
+            run = ("run", set_id, "--artifacts", str(tmp_path / "out"))
+            with_file, without = await asyncio.gather(
+                command({**found, "SSL_CERT_FILE": str(bundle)}, *run), command(found, *run)
+            )
+            assert with_file[0] == 0, with_file[1]
+            assert len(list(tmp_path.glob("out/*/*.zip"))) == 1
+            assert without[0] == 3, without[1]
+            said = " ".join(without[1].split())
+            assert "is refused: unable to get local issuer certificate" in said
+            assert "name its file in SSL_CERT_FILE" in said
+            assert len(here.sandbox.runs) == 1
+
+    asyncio.run(main())
+
+
+# --- what is refused ---
+
+CERTIFICATES: Final[list[Any]] = [
+    pytest.param(
+        tls.of_another_host, "IP address mismatch, certificate is not valid for", id="wrong host"
+    ),
+    pytest.param(tls.expired, "certificate has expired", id="expired"),
+    pytest.param(
+        tls.of_unknown_authority,
+        "unable to get local issuer certificate; if its authority is your own, name its file in "
+        "SSL_CERT_FILE",
+        id="unknown authority",
+    ),
+    pytest.param(tls.self_signed, "self-signed certificate; if its authority", id="self-signed"),
+]
+
+
+async def listing(client: AmigoClient) -> None:
+    await client.runs.list()
+
+
+async def creating(client: AmigoClient) -> None:
+    await client.runs.create("0123456789abcdef01234567")
+
+
+async def waiting(client: AmigoClient) -> None:
+    await client.wait_for_completion("0123456789abcdef01234567")
+
+
+async def batching(client: AmigoClient) -> None:
+    (outcome,) = (await client.run_many(["0123456789abcdef01234567"])).outcomes
+    assert outcome.verdict == "not_started"
+    assert outcome.error is not None
+    raise outcome.error
+
+
+CALLS: Final = [listing, creating, waiting, batching]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("auth", [None, BearerAuth("Bearer-hunter2", user_id="u")], ids=type)
+async def test_a_wrong_certificate_is_refused_at_once_by_every_call(
+    call: Callable[[AmigoClient], Any], auth: BearerAuth | None
+) -> None:
+    """It does not pass by itself: nobody waits for it for the minutes that an outage is given."""
+    settings: dict[str, Any] = {} if auth is None else {"auth": auth}
+    async with world(tls.expired, **settings) as here:
+        began = now()
+        with pytest.raises(TransportError, match="certificate has expired") as caught:
+            await call(here.client)
+        assert caught.value.lasting
+        assert not caught.value.sent
+        assert now() - began < AT_ONCE
+        # A batch with a token lists what is there before it creates: each of the two is tried once.
+        tried = 2 if call is batching and auth is not None else 1
+        assert (here.api.tried, here.retried) == (tried, [])
+        assert here.api.received == b""
+
+
+@pytest.mark.parametrize(("certificate", "reason"), CERTIFICATES)
+async def test_a_wrong_certificate_of_the_api_is_named(
+    certificate: Callable[[], Any], reason: str
+) -> None:
+    async with world(certificate) as here:
+        with pytest.raises(TransportError) as caught:
+            await here.client.runs.list()
+        where = here.api.url.removeprefix("https://")
+        said = str(caught.value)
+        assert f"got no answer: the certificate of {where} is refused: " in said
+        assert reason in said
+        assert (caught.value.lasting, caught.value.sent) == (True, False)
+        assert (here.api.tried, here.api.received) == (1, b"")
+
+
+@pytest.mark.parametrize(("certificate", "reason"), CERTIFICATES)
+async def test_a_wrong_certificate_of_the_store_is_named_and_the_run_kept(
+    certificate: Callable[[], Any], reason: str, tmp_path: Path
+) -> None:
+    async with world(store=certificate) as here:
+        sets = here.sandbox.add_sets(1, QUICK)
+        (outcome,) = (await here.client.run_many(sets, artifacts_dir=tmp_path)).outcomes
+        assert outcome.verdict == "passed"
+        assert outcome.artifacts is None
+        assert isinstance(outcome.error, ArtifactError)
+        assert reason in str(outcome.error)
+        assert "X-Amz" not in str(outcome.error)
+        assert (here.store.tried, here.store.received) == (1, b"")
+
+
+async def test_a_pinned_certificate_that_is_not_shown_is_named() -> None:
+    connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(b"0" * 32))
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        world(http=http) as here,
+    ):
+        with pytest.raises(TransportError, match="is not the one that was pinned") as caught:
+            await here.client.runs.list()
+        assert (caught.value.lasting, caught.value.sent) == (True, False)
+        assert (here.api.tried, here.api.received) == (1, b"")
+
+
+async def test_https_of_a_plain_port_is_refused_at_once() -> None:
+    async with world(None) as here:
+        https = here.api.url.replace("http:", "https:")
+        async with here.sandbox.client(base_url=https) as client:
+            with pytest.raises(TransportError, match=r"does not speak TLS; is it") as caught:
+                await client.runs.list()
+        assert caught.value.lasting
+        assert here.api.tried == 1
+        assert here.api.received.startswith(b"\x16\x03")  # the first word of TLS, and no more
+        assert not here.told(here.api)
+
+
+async def test_a_connection_closed_in_the_handshake_may_pass_and_is_tried_again() -> None:
+    """A server that is being restarted does so."""
+    async with world() as here, tls.closing_in_the_handshake() as front:
+        async with here.sandbox.client(base_url=front.url) as client:
+            with pytest.raises(TransportError, match="closed the connection while TLS") as caught:
+                await client.runs.list()
+        assert (caught.value.lasting, caught.value.sent) == (False, False)
+        assert front.tried == 4
+        assert not here.told(front)
+
+
+async def test_http_of_a_tls_port_is_no_answer() -> None:
+    async with world() as here:
+        http = here.api.url.replace("https:", "http:")
+        async with here.sandbox.client(base_url=http) as client:
+            with pytest.raises(TransportError, match="closed before the answer"):
+                await client.runs.list()
+        assert here.api.received == b""
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_of_the_api_to_plain_http_is_not_followed(status: int) -> None:
+    async with world() as here, Front(here.sandbox.base_url, None).open() as plain:
+        fault = Fault.status(status, headers={"Location": f"{plain.url}/v1/"})
+        here.sandbox.fault("sign_in", fault)
+        with pytest.raises(APIError, match=rf"answered {status}: a redirect to http://") as caught:
+            await here.client.runs.list()
+        assert "check base_url" in str(caught.value)
+        assert (plain.tried, plain.received) == (0, b"")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_of_the_store_to_plain_http_is_not_followed(
+    status: int, tmp_path: Path
+) -> None:
+    async with world() as here, Front(here.sandbox.store_url, None).open() as plain:
+        run_id = here.sandbox.start_run(here.sandbox.add_set(SetPlan(seconds=0.0)))
+        await here.client.wait_for_completion(run_id, require_artifacts=True)
+        link = here.sandbox.presign(run_id).replace(here.store.url, plain.url)
+        here.sandbox.fault("store", Fault.status(status, headers={"Location": link}))
+        with pytest.raises(ArtifactError, match="the store redirects from https to http"):
+            await here.client.artifacts.download(run_id, tmp_path)
+        assert (plain.tried, plain.received) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("store", "scheme", "reason", "tried"),
+    [
+        pytest.param(None, "http", "the store's URL is plain http", 0, id="plain http"),
+        pytest.param(None, "https", "does not speak TLS", 1, id="https of a plain port"),
+        pytest.param(tls.good, "http", "the store's URL is plain http", 0, id="http of TLS"),
+    ],
+)
+async def test_a_link_that_does_not_keep_its_secret_is_refused(
+    store: Callable[[], Any] | None, scheme: str, reason: str, tried: int, tmp_path: Path
+) -> None:
+    async with world(store=store) as here:
+        here.sandbox.store_url = f"{scheme}:{here.store.url.partition(':')[2]}"
+        sets = here.sandbox.add_sets(1, QUICK)
+        (outcome,) = (await here.client.run_many(sets, artifacts_dir=tmp_path)).outcomes
+        assert outcome.verdict == "passed"
+        assert isinstance(outcome.error, ArtifactError)
+        assert reason in str(outcome.error)
+        assert here.store.tried == tried
+        assert not here.told(here.store)
+
+
+async def test_a_store_that_closes_in_the_handshake_is_given_up_after_some_tries(
+    tmp_path: Path,
+) -> None:
+    async with world() as here, tls.closing_in_the_handshake() as front:
+        here.sandbox.store_url = front.url
+        run_id = here.sandbox.start_run(here.sandbox.add_set(SetPlan(seconds=0.0)))
+        await here.client.wait_for_completion(run_id, require_artifacts=True)
+        with pytest.raises(ArtifactError, match="closed the connection while TLS"):
+            await here.client.artifacts.download(run_id, tmp_path)
+        assert front.tried == 5
+        assert not here.told(front)

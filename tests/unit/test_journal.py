@@ -1,0 +1,310 @@
+"""The journal survives being cut off anywhere, and refuses what it cannot be sure of."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amigo_async.batch.journal import (
+    Finished,
+    Intent,
+    Journal,
+    Opened,
+    Record,
+    Refused,
+    Saved,
+    Started,
+    open_journal,
+    parse,
+)
+from amigo_async.errors import JournalError
+from amigo_async.starting import Fence
+from tests.support import report_samples as samples
+from tests.support.fake_runs import run_id, some_run
+
+pytestmark = pytest.mark.anyio
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OURS = Opened("https://api.example", "acme", "user-1")
+SET = run_id(7)
+INTENT = Intent(SET, AT, Fence((run_id(3),), AT))
+REFUSED = Refused(SET, AT)
+STARTED = Started(SET, run_id(1), AT, attached=True)
+FINISHED = Finished(SET, "failed", some_run(run_id(1), is_completed=True, failed_metrics=True), AT)
+SAVED = Saved(SET, "/somewhere/a.zip", AT)
+
+
+def opened(path: Path, **whose: Any) -> AbstractAsyncContextManager[Journal]:
+    ours = {"base_url": "https://api.example", "organization_id": "acme", "user_id": "user-1"}
+    return open_journal(path, **{**ours, **whose})
+
+
+async def records(path: Path) -> dict[str, Record]:
+    async with opened(path) as journal:
+        return dict(journal.records)
+
+
+async def write(path: Path, *lines: Intent | Refused | Started | Finished | Saved) -> None:
+    async with opened(path) as journal:
+        for line in lines:
+            await journal.write(line)
+
+
+async def test_what_is_written_is_read_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    assert await records(path) == {SET: Record(intent=INTENT)}
+    await write(path, STARTED, FINISHED, SAVED)
+    found = await records(path)
+    assert found == {SET: Record(started=STARTED, finished=FINISHED, saved=SAVED)}
+
+
+async def test_it_is_json_lines_that_begin_with_whose_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    first, second = path.read_text().splitlines()
+    assert first == (
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme",'
+        '"user_id":"user-1","version":2}'
+    )
+    assert second == (
+        f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z",'
+        f'"fence":{{"ids":["{run_id(3)}"],"after":"2026-01-02T03:04:05Z"}}}}'
+    )
+
+
+async def test_cut_off_anywhere_it_says_what_was_written_to_its_end(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jsonl"
+    await write(whole, INTENT, STARTED, FINISHED, SAVED)
+    content = whole.read_bytes()
+    ends = [at + 1 for at, byte in enumerate(content) if byte == 0x0A]
+    for cut in [*range(0, ends[2], 7), *ends, *(end - 1 for end in ends)]:
+        path = tmp_path / "cut.jsonl"
+        path.write_bytes(content[:cut])
+        kept = sum(end <= cut for end in ends)
+        record = (await records(path)).get(SET, Record())
+        assert (record.intent is not None) == (kept == 2)
+        assert (record.started is not None) == (kept >= 3)
+        assert (record.finished is not None) == (kept >= 4)
+        await write(path, SAVED)  # what is added later is read
+        assert (await records(path))[SET].saved == SAVED
+
+
+async def test_of_several_intents_that_led_to_nothing_the_first_counts(tmp_path: Path) -> None:
+    later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT, later)
+    assert (await records(path))[SET].intent == INTENT
+
+
+async def test_another_run_of_the_set_makes_void_what_was_before(tmp_path: Path) -> None:
+    again = Started(SET, run_id(2), AT)
+    path = tmp_path / "batch.jsonl"
+    await write(path, STARTED, FINISHED, SAVED, again)
+    assert await records(path) == {SET: Record(started=again)}
+
+
+async def test_a_second_batch_is_refused_while_the_first_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    async with opened(path):
+        with pytest.raises(JournalError, match="in use"):
+            await records(path)
+    assert await records(path) == {}
+
+
+async def test_an_intent_that_was_refused_is_void(tmp_path: Path) -> None:
+    later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT, REFUSED)
+    assert await records(path) == {SET: Record()}
+    await write(path, later)
+    assert await records(path) == {SET: Record(intent=later)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"organization_id": "other"},
+        {"base_url": "https://api-eu.example"},
+        {"user_id": "user-2"},
+    ],
+)
+async def test_a_journal_of_another_is_refused(tmp_path: Path, other: dict[str, str]) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    before = path.read_bytes()
+    whose = r"user user-1 of organization acme at https://api\.example; .* or give another file"
+    with pytest.raises(JournalError, match=whose) as caught:
+        async with opened(path, **other):
+            pass
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+
+
+async def test_a_user_that_is_not_known_may_be_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    async with opened(path, user_id=None) as journal:
+        assert SET in journal.records
+
+
+async def test_a_journal_of_an_older_release_is_carried_on(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}\n'
+        f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z"}}\n'
+    )
+    assert await records(path) == {SET: Record(intent=Intent(SET, AT))}
+    await write(path, STARTED)
+    assert await records(path) == {SET: Record(started=STARTED)}
+    with pytest.raises(JournalError, match="organization acme"):
+        async with opened(path, organization_id="other"):
+            pass
+
+
+async def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(
+        '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":3}\n'
+    )
+    with pytest.raises(JournalError, match="newer release"):
+        await records(path)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b"nonsense", b'{"what":"intent"}', b"\xff\xfe", b"[" * 5000, b""]
+)
+async def test_a_line_that_is_not_one_is_refused_with_its_number(
+    tmp_path: Path, line: bytes
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, INTENT)
+    before = path.read_bytes() + line + b"\n"
+    path.write_bytes(before)
+    with pytest.raises(JournalError, match="line 3"):
+        await records(path)
+    assert path.read_bytes() == before
+
+
+@given(st.binary(max_size=200))
+def test_no_content_makes_it_raise_anything_else(content: bytes) -> None:
+    try:
+        found = parse(content, OURS, Path("x"))
+    except JournalError:
+        return
+    assert isinstance(found, dict)
+
+
+@pytest.mark.parametrize("name", ["missing/batch.jsonl", "."])
+async def test_a_place_where_no_file_can_be_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(JournalError, match="cannot be opened"):
+        await records(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "FIFO", "device"])
+async def test_nothing_but_a_file_is_a_journal(tmp_path: Path, kind: str) -> None:
+    path, victim = tmp_path / "batch.jsonl", tmp_path / "victim"
+    victim.touch()
+    match kind:
+        case "link":
+            path.symlink_to(victim)
+        case "dangling link":
+            path.symlink_to(tmp_path / "nowhere")
+        case "FIFO":
+            os.mkfifo(path)
+        case _:
+            path = Path("/dev/null")
+    with pytest.raises(JournalError, match=r"cannot be opened: It is (a symbolic link|not a reg)"):
+        await records(path)
+    assert victim.read_bytes() == b""
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+async def test_without_locks_of_the_file_system_a_journal_is_kept_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    path = tmp_path / "batch.jsonl"
+    async with opened(path) as journal:
+        await journal.write(INTENT)
+        with pytest.raises(JournalError, match="in use"):
+            await records(path)
+    assert await records(path) == {SET: Record(intent=INTENT)}
+
+
+async def test_a_full_disk_leaves_whole_lines_and_the_next_write_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "batch.jsonl"
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) < 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[: len(data) - 20])  # a part of it still fits
+
+    async with opened(path) as journal:
+        await journal.write(INTENT)
+        before = path.read_bytes()
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(JournalError, match="No space left"):
+            await journal.write(STARTED)
+        assert path.read_bytes() == before
+        monkeypatch.setattr(os, "write", real)
+        await journal.write(SAVED)
+    assert (await records(path))[SET] == Record(intent=INTENT, saved=SAVED)
+
+
+async def test_a_write_that_is_cancelled_is_written_or_not_but_never_torn(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    async with opened(path) as journal:
+        writing = asyncio.create_task(journal.write(STARTED))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+        await journal.write(SAVED)
+    assert (await records(path))[SET].saved == SAVED
+
+
+async def test_a_journal_that_is_closed_takes_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path / "batch.jsonl") as journal:
+        kept: Journal = journal
+    with pytest.raises(JournalError, match="closed"):
+        await kept.write(INTENT)
+
+
+async def test_what_the_service_says_of_a_run_is_redacted_and_can_be_written(
+    tmp_path: Path,
+) -> None:
+    """The ids stay: by them the run is found again, whatever they look like."""
+    odd = "https://r.example/?id"
+    told = samples.run(
+        ("ut\ud800", {"m": "+"}, ["GET https://h/k?X-Amz-Signature=hunter2 \ud83d\n"]),
+        set_id=odd,
+        run_id=odd,
+    )
+    path = tmp_path / "batch.jsonl"
+    await write(path, Started(odd, odd, AT), Finished(odd, "errored", told, AT))
+    assert "hunter2" not in path.read_text()
+    found = (await records(path))[odd]
+    assert found.started is not None
+    assert found.finished is not None
+    assert found.started.run_id == found.finished.run.id == odd
+    (result,) = found.finished.run.unit_test_run_results
+    assert result is not None
+    assert result.run_errors == ["GET https://h/k?*** \ufffd\n"]

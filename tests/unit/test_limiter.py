@@ -1,0 +1,440 @@
+"""The gate against services that count, told and not told, alone and not alone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amigo_async.errors import DeadlineError
+from amigo_async.events import Event, LimitHeld
+from amigo_async.ratelimit import Gate, Gates, Told, forget
+from amigo_async.ratelimit.fair_share import FairShareBudget
+from tests.support.service import QuickLoop, Service, gate, run
+
+
+def admitted_after(service: Service) -> list[float]:
+    """When each call was admitted, counted from the first."""
+    return [round(at - service.admitted[0], 6) for at in service.admitted]
+
+
+@pytest.mark.parametrize(
+    ("service", "turns"),
+    [
+        (Service(20), 2),
+        (Service(20, mode="sliding"), 2),
+        (Service(20, tells=False), 2),
+        (Service(20, mode="sliding", tells=False), 2),
+        (Service(10), 5),
+        (Service(50), 1),
+    ],
+    ids=["fixed", "sliding", "blind", "blind and sliding", "less than documented", "more"],
+)
+def test_sixty_calls_use_whole_windows_and_none_is_refused(service: Service, turns: int) -> None:
+    async def main() -> float:
+        create = gate(20)
+        began = service.now()
+        await asyncio.gather(*(service.call(create) for _ in range(60)))
+        assert create._timer is None
+        return service.now() - began
+
+    took = run(main)
+    assert len(service.admitted) == 60
+    assert service.refused == []
+    assert turns * 60 <= took <= turns * 60 * 1.05
+    at_once = sum(at < 1.0 for at in admitted_after(service))
+    assert at_once == min(service.limit, 20 if not service.tells else 60)
+
+
+def test_a_limit_that_is_less_and_not_told_is_learned_and_no_call_is_lost() -> None:
+    service = Service(10, tells=False)
+
+    async def main() -> None:
+        create = gate(20)
+        await asyncio.gather(*(service.call(create) for _ in range(60)))
+
+    run(main)
+    assert len(service.admitted) == 60
+    assert len(service.refused) <= 20  # ten at first, then where the limit is tried out
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("mode", ["fixed", "sliding"])
+def test_with_others_spending_at_random_few_are_refused_and_none_is_lost(
+    seed: int, mode: str
+) -> None:
+    service = Service(20, mode="fixed" if mode == "fixed" else "sliding")
+    chance = random.Random(seed)
+    random.seed(seed)  # the dice of those who take turns with others
+
+    async def others() -> None:
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / 6))  # half of the budget
+            service.foreign += service.count()
+
+    async def main() -> None:
+        create = gate(20)
+        spending = asyncio.create_task(others())
+        await asyncio.sleep(chance.uniform(60, 120))
+        await asyncio.gather(*(service.call(create) for _ in range(60)))
+        spending.cancel()
+        await asyncio.wait([spending])
+
+    run(main)
+    assert len(service.admitted) == 60
+    assert service.foreign > 0
+    assert len(service.refused) <= 2  # of 60, though others take half of it whenever they like
+
+
+def test_a_refusal_holds_everybody_and_nobody_stampedes_after_it() -> None:
+    service = Service(20)
+
+    async def main() -> int:
+        create = gate(20)
+        await service.call(create)
+        while service.count():
+            service.foreign += 1
+        await asyncio.gather(*(service.call(create) for _ in range(15)))
+        return len(service.refused)
+
+    refused = run(main)
+    assert refused == 15  # Remaining had told of room for 19, and of nobody else
+    assert len(service.admitted) == 16
+    reopened = [at for at in admitted_after(service) if at > 1.0]
+    assert reopened[0] >= 60.0
+    assert all(at - reopened[0] < 1.0 for at in reopened)
+
+
+def test_first_come_first_served_and_refused_ones_go_first() -> None:
+    service = Service(3)
+    order: list[int] = []
+
+    async def call(create: object, number: int) -> None:
+        await service.call(create)  # type: ignore[arg-type]  # a gate
+        order.append(number)
+
+    async def main() -> None:
+        create = gate(3)
+        await service.call(create)
+        service.count()
+        service.count()
+        await asyncio.gather(*(call(create, number) for number in range(9)))
+
+    run(main)
+    assert sorted(order[:2]) == [0, 1]
+    assert order[3:] == sorted(order[3:])
+
+
+def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+    service = Service(20)
+
+    async def main() -> None:
+        create = gate(20)
+        await asyncio.gather(*(service.call(create) for _ in range(20)))
+        waiting = [asyncio.create_task(service.call(create)) for _ in range(30)]
+        await asyncio.sleep(1)
+        for task in waiting[:15]:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert sum(task.cancelled() for task in waiting) == 15
+        assert create._timer is None
+
+    run(main)
+    assert len(service.admitted) == 35
+    assert max(admitted_after(service)) < 61
+
+
+def test_a_permit_granted_to_a_task_that_is_cancelled_at_that_moment_is_passed_on() -> None:
+    async def main() -> None:
+        create = gate(1)
+        ahead = await create.enter(lambda _: None)
+        first = asyncio.create_task(create.enter(lambda _: None))
+        second = asyncio.create_task(create.enter(lambda _: None))
+        await asyncio.sleep(0)
+        now = asyncio.get_running_loop().time()
+        ahead.answered(Told(1, 1, now + 60, now + 60))  # grants the first, which is not resumed yet
+        first.cancel()
+        permit = await second
+        assert first.cancelled()
+        permit.unused()
+        assert create.budget.in_flight == 0
+        assert create._timer is None
+
+    run(main)
+
+
+def test_a_permit_of_which_nothing_is_told_counts_as_spent() -> None:
+    async def main() -> None:
+        create = gate(20)
+        now = asyncio.get_running_loop().time()
+        with await create.enter(lambda _: None) as permit:
+            permit.answered(Told(20, 19, now + 60, now + 60))
+        with pytest.raises(ZeroDivisionError), await create.enter(lambda _: None):
+            raise ZeroDivisionError
+        assert create.budget.remaining == 18
+        assert create.budget.in_flight == 0
+
+    run(main)
+
+
+def test_a_call_that_cannot_get_through_in_time_fails_at_once_and_says_when_it_could() -> None:
+    service = Service(20)
+
+    async def main() -> None:
+        create = gate(20)
+        await asyncio.gather(*(service.call(create) for _ in range(20)))
+        began = service.now()
+        with pytest.raises(DeadlineError, match="create") as caught, anyio.fail_after(30):
+            await service.call(create)
+        assert service.now() == pytest.approx(began, abs=0.5)
+        assert caught.value.endpoint == "create"
+        assert caught.value.retry_after == pytest.approx(60, abs=1)
+        with anyio.fail_after(70):
+            await service.call(create)
+
+    run(main)
+
+
+def test_a_refusal_sends_those_away_who_cannot_wait_for_its_end() -> None:
+    async def main() -> None:
+        create = gate(20)
+        ahead = await create.enter(lambda _: None)
+
+        async def hurried() -> float:
+            with pytest.raises(DeadlineError) as caught, anyio.fail_after(10):
+                await create.enter(lambda _: None)
+            return caught.value.retry_after
+
+        patient = asyncio.create_task(create.enter(lambda _: None))
+        in_a_hurry = asyncio.create_task(hurried())
+        await asyncio.sleep(0)
+        ahead.refused(40)
+        assert await in_a_hurry == pytest.approx(40, abs=0.1)
+        (await patient).unused()
+
+    run(main)
+
+
+def test_each_call_that_is_held_is_told_once_how_long_and_with_how_many() -> None:
+    service = Service(20)
+    heard: list[Event] = []
+
+    async def main() -> None:
+        create = gate(20)
+        await asyncio.gather(*(service.call(create, heard.append) for _ in range(45)))
+
+    run(main)
+    held = [event for event in heard if isinstance(event, LimitHeld)]
+    assert len(held) == 25
+    assert {event.endpoint for event in held} == {"create"}
+    assert all(55 < event.delay <= 120 for event in held)
+    assert max(event.queue for event in held) == 25
+
+
+def test_a_snapshot_and_the_repr_show_the_live_state() -> None:
+    async def main() -> None:
+        forget()
+        gates = Gates("https://api.example", "acme")
+        create = gates.of("create", 20)
+        assert Gates("https://api.example", "acme").of("create", 20) is create
+        assert Gates("https://api.example", "other").of("create", 20) is not create
+        now = asyncio.get_running_loop().time()
+        with await create.enter(lambda _: None) as permit:
+            assert repr(create) == "<Gate create: ? of 20 left, 1 in flight, 0 waiting>"
+            permit.answered(Told(20, 0, now + 30, now + 30))
+        waiting = asyncio.create_task(create.enter(lambda _: None))
+        await asyncio.sleep(0)
+        state = gates.states()["create"]
+        assert (state.endpoint, state.limit, state.remaining) == ("create", 20, 0)
+        assert (state.in_flight, state.waiting) == (0, 1)
+        assert state.opens_in == pytest.approx(30, abs=0.1)
+        assert state.turns_in == pytest.approx(30, abs=0.1)
+        assert repr(create) == "<Gate create: 0 of 20 left, 0 in flight, 1 waiting>"
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    run(main)
+
+
+def test_what_was_spent_is_remembered_by_the_next_event_loop() -> None:
+    forget()
+
+    async def spend() -> None:
+        gates = Gates("https://api.example", "acme")
+        create = gates.of("create", 20)
+        now = asyncio.get_running_loop().time()
+        with await create.enter(lambda _: None) as permit:
+            permit.answered(Told(20, 0, now + 3600, now + 3600))
+        await gates.aclose()
+
+    async def look() -> int | None:
+        gates = Gates("https://api.example", "acme")
+        remaining = gates.of("create", 20).budget.remaining
+        await gates.aclose()
+        return remaining
+
+    asyncio.run(spend())
+    assert asyncio.run(look()) == 0
+    forget("https://elsewhere.example")
+    assert asyncio.run(look()) == 0
+    forget("https://api.example")
+    assert asyncio.run(look()) is None
+
+
+def test_ten_thousand_waiters_of_whom_a_tenth_is_cancelled() -> None:
+    service = Service(5_000, latency=0.0)
+
+    async def main() -> None:
+        create = gate(20)
+        with await create.enter(lambda _: None) as permit:
+            turn = service.now() + 60
+            permit.answered(Told(1, 0, turn, turn))
+        waiting = [asyncio.create_task(service.call(create)) for _ in range(10_000)]
+        await asyncio.sleep(0)
+        assert len(create._waiting) == 10_000
+        for task in waiting[::10]:
+            task.cancel()
+        await asyncio.sleep(0)
+        assert len(create._waiting) == 9_000
+        await asyncio.wait(waiting)
+        assert (len(create._waiting), create._timer, create._untold) == (0, None, [])
+        assert create.budget.in_flight == 0
+
+    run(main, debug=False)
+    assert len(service.admitted) == 9_000
+    assert service.refused == []
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.floats(0, 90),  # when it comes
+        st.one_of(st.none(), st.floats(0, 150)),  # when it is cancelled, if it is
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    arrivals=arrivals,
+    limit=st.integers(1, 25),
+    mode=st.sampled_from(["fixed", "sliding"]),
+    tells=st.booleans(),
+    others=st.lists(st.tuples(st.floats(0, 200), st.integers(1, 20)), max_size=5),
+    latency=st.sampled_from([0.0, 0.01, 0.7]),
+)
+def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
+    arrivals: list[tuple[float, float | None]],
+    limit: int,
+    mode: str,
+    tells: bool,
+    others: list[tuple[float, int]],
+    latency: float,
+) -> None:
+    service = Service(
+        limit, mode="fixed" if mode == "fixed" else "sliding", tells=tells, latency=latency
+    )
+    went: list[tuple[float, float]] = []  # when a call came through, and when it had come
+
+    async def main() -> None:
+        create = gate(20)
+        loop = asyncio.get_running_loop()
+
+        async def call(at: float) -> None:
+            await asyncio.sleep(at)
+            came = loop.time()
+            turn: int | None = None
+            while True:
+                with await create.enter(lambda _: None, turn=turn) as permit:
+                    if turn is None:
+                        went.append((loop.time(), came))
+                    await asyncio.sleep(latency)
+                    if service.count():
+                        permit.answered(service.told())
+                        return
+                    service.refused.append(loop.time())
+                    permit.refused(service.pause())
+                    turn = permit.turn
+
+        for at, count in others:
+            for _ in range(count):
+                loop.call_later(at, service.count)
+        calls = [asyncio.create_task(call(at)) for at, _ in arrivals]
+        for task, (_, cancelled_at) in zip(calls, arrivals, strict=True):
+            if cancelled_at is not None:
+                loop.call_later(cancelled_at, task.cancel)
+        await asyncio.wait(calls)  # a lost wake-up would never let this end
+        for task in calls:
+            assert task.cancelled() or task.exception() is None
+        assert create._timer is None
+        assert create.budget.in_flight == 0
+        assert not create._waiting
+
+    run(main)
+    # Permits are given in order; tasks that get theirs in one moment may be resumed in another.
+    assert all(
+        earlier <= later or after - before < 0.1
+        for (before, earlier), (after, later) in itertools.pairwise(went)
+    )
+    if tells and not others:
+        assert service.refused == []
+
+
+def test_without_waiting_there_is_a_permit_only_where_nobody_waits() -> None:
+    async def main() -> None:
+        list_ = Gate("list", FairShareBudget(1))
+        with anyio.move_on_after(1.0):
+            first = list_.enter_nowait()
+            assert first is not None
+            assert list_.enter_nowait() is None  # no room
+            waiting = asyncio.create_task(list_.enter(lambda _: None))
+            await asyncio.sleep(0)
+            first.unused()  # its room is that of the one who waits
+            assert list_.enter_nowait() is None
+            (await waiting).unused()
+            last = list_.enter_nowait()
+            assert last is not None
+            last.unused()
+
+    run(main)
+
+
+def test_what_is_forgotten_is_forgotten_by_those_who_have_looked_it_up() -> None:
+    async def main() -> None:
+        here, elsewhere = Gates("https://api.example", "a"), Gates("https://b.example", "a")
+        gate, other = here.of("list", 50), elsewhere.of("list", 50)
+        assert here.of("list", 50) is gate
+        forget("https://api.example")
+        assert here.states() == {}
+        assert here.of("list", 50).budget is not gate.budget
+        assert elsewhere.of("list", 50) is other
+
+    run(main)
+
+
+def test_who_was_refused_later_does_not_overtake_at_the_moment_in_which_the_gate_opens() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, QuickLoop)
+        create = gate(20)
+        with await create.enter(lambda _: None) as ahead:
+            ahead.answered(Told(20, 19, loop.time() + 60, loop.time() + 60))
+        first, second = [await create.enter(lambda _: None) for _ in range(2)]
+        first.refused(10.0)
+        second.refused(10.0)
+        earlier = asyncio.create_task(create.enter(lambda _: None, turn=first.turn))
+        await asyncio.sleep(0)
+        loop.skipped += 10.0  # it is open, and its timer has yet to tell
+        later = asyncio.create_task(create.enter(lambda _: None, turn=second.turn))
+        permit = await earlier
+        assert (permit.turn, later.done()) == (first.turn, False)
+        permit.unused()
+        (await later).unused()
+
+    run(main)

@@ -1,0 +1,1059 @@
+"""All waiters share one poller, and what happens to one concerns no other."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import math
+import random
+from collections.abc import Awaitable
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from amigo_async.decoding import RecordPage, decode_record_page
+from amigo_async.errors import (
+    AmigoError,
+    ArgumentError,
+    AuthenticationError,
+    BadRequestError,
+    DeadlineError,
+    DecodeError,
+    ForbiddenError,
+    NotFoundError,
+    ServerError,
+    ServiceUnavailableError,
+    TransportError,
+    ValidationError,
+    WaitTimeoutError,
+)
+from amigo_async.events import Event, RequestRetried
+from amigo_async.models import Run, RunPage
+from amigo_async.polling import Poller, as_completed, wait_for_completion
+from amigo_async.polling.poller import PATIENCE
+from amigo_async.polling.schedule import LONGEST, Pace, affordable, lay_out
+from amigo_async.ratelimit import BudgetState
+from tests.support.fake_runs import CREATOR, FakeRuns, ids, page_of, run_id, some_run
+from tests.support.service import run
+
+
+def budget(**fields: Any) -> BudgetState:
+    state = BudgetState("list", 50, None, 0, 0, 0.0, None)
+    return replace(state, **fields)
+
+
+def poller(fake: FakeRuns, interval: float | None = None) -> Poller:
+    return Poller(fake.look, budget, interval)
+
+
+def failure(kind: type[Any], status: int) -> AmigoError:
+    error: AmigoError = kind(method="GET", path="/", status=status)
+    return error
+
+
+NO_ANSWER = TransportError("reset", method="GET", path="/")
+
+
+async def wait_for(shared: Poller, id: str, **options: Any) -> Run:
+    return await wait_for_completion(shared, id, **options)
+
+
+# --- the pages ---
+
+
+@pytest.mark.parametrize(
+    ("full", "completed", "pages"),
+    [
+        ([], [], []),
+        (ids(60), [], [(50, True), (10, True)]),
+        ([], ids(60), [(50, False), (10, False)]),
+        (ids(9), ids(60)[9:], [(50, True), (10, False)]),
+        (ids(50), ids(51)[50:], [(50, True), (1, False)]),
+    ],
+)
+def test_ids_are_laid_out_on_as_few_pages_as_possible(
+    full: list[str], completed: list[str], pages: list[tuple[int, bool]]
+) -> None:
+    laid = lay_out(full, completed, 50)
+    assert [(len(page.ids), page.full) for page in laid] == pages
+    assert [i for page in laid for i in page.ids] == full + completed
+
+
+@pytest.mark.parametrize("as_tasks", [True, False])
+def test_sixty_runs_cost_two_requests_a_tick_however_they_are_waited_for(as_tasks: bool) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 100.0))
+
+    async def main() -> None:
+        shared = poller(fake)
+        if as_tasks:
+            await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+        else:
+            assert {r.id async for r in as_completed(shared, fake.ends)} == set(fake.ends)
+
+    run(main)
+    # The last ones may fall on both sides of the end.
+    first, *later = [tick for tick in fake.ticks() if tick[0][0] < 95.0]
+    assert [len(tick) for tick in later] == [2] * len(later)
+    assert [only_completed for _, _, only_completed in first] == [False, False]
+    assert any(done for _, _, done in fake.asked)
+    assert len(later) <= 100 / 4.5
+
+
+def test_after_the_first_look_only_completed_runs_are_asked_for_and_now_and_then_all() -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+    run(lambda: wait_for(poller(fake, interval=5.0), run_id(1)))
+    kinds = [done for _, _, done in fake.asked]
+    assert kinds[0] is False
+    assert kinds[1:10] == [True] * 9
+    assert kinds[10] is False
+
+
+def test_who_wants_progress_sees_each_new_state_once_and_runs_in_any_state_are_asked_for() -> None:
+    fake = FakeRuns({run_id(1): 100.0})
+    seen: list[Run] = []
+
+    def mangle(page: RunPage) -> RunPage:
+        early = fake.now() > 40
+        return page_of(
+            [
+                some_run(r.id, is_completed=r.is_completed, failed_metrics=early)
+                for r in page.simulation_unit_test_set_runs
+            ]
+        )
+
+    fake.mangle = mangle
+    done = run(lambda: wait_for(poller(fake), run_id(1), on_progress=seen.append))
+    assert [r.failed_metrics for r in seen] == [False, True]
+    assert done.is_completed
+    assert not any(only_completed for _, _, only_completed in fake.asked)
+
+
+def test_on_progress_may_be_a_coroutine_function_and_slows_down_nobody_else() -> None:
+    fake = FakeRuns({run_id(1): 50.0, run_id(2): 20.0})
+    ended: dict[str, float] = {}
+
+    async def slowly(_: Run) -> None:
+        await asyncio.sleep(40)
+
+    async def main() -> None:
+        shared = poller(fake)
+
+        async def one(id: str, **options: Any) -> None:
+            await wait_for(shared, id, **options)
+            ended[id] = fake.now()
+
+        await asyncio.gather(one(run_id(1), on_progress=slowly), one(run_id(2)))
+
+    run(main)
+    assert ended[run_id(2)] < 45
+
+
+# --- the pace ---
+
+
+def test_the_interval_grows_while_nothing_happens_and_is_short_after_news() -> None:
+    pace = Pace()
+    quiet = [pace.after(news=False, pages=1, budget=None, waited=1e4) for _ in range(12)]
+    assert 1.4 <= quiet[0] <= 1.6
+    assert quiet[-1] == pytest.approx(LONGEST, rel=0.06)
+    assert pace.after(news=True, pages=1, budget=None, waited=1e4) == pytest.approx(1.0, rel=0.06)
+
+
+@pytest.mark.parametrize(("waited", "longest"), [(0.0, 1.0), (50.0, 1.0), (300.0, 6.0)])
+def test_the_interval_is_a_small_part_of_what_was_waited(waited: float, longest: float) -> None:
+    pace = Pace()
+    quiet = [pace.after(news=False, pages=1, budget=None, waited=waited) for _ in range(12)]
+    assert max(quiet) == pytest.approx(longest, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("pages", "state", "interval"),
+    [
+        (1, None, 0.0),
+        (1, budget(), 2.4),
+        (2, budget(), 4.8),
+        (200, budget(), 480.0),
+        (2, budget(limit=1000), 0.24),
+        (1, budget(remaining=50, turns_in=60.0), 2.4),
+        (1, budget(remaining=4, turns_in=40.0), 20.0),
+        (1, budget(remaining=0, turns_in=40.0), 40.0),
+        (1, budget(remaining=0, turns_in=0.5), 2.4),
+    ],
+)
+def test_polling_spends_no_more_than_its_share(
+    pages: int, state: BudgetState | None, interval: float
+) -> None:
+    assert affordable(pages, state) == pytest.approx(interval)
+
+
+def test_polling_stays_within_half_of_the_list_budget() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 600.0))
+    run(lambda: asyncio.gather(*(wait_for(p, i) for p in [poller(fake)] for i in fake.ends)))
+    assert len(fake.asked) <= 25 * 10 + 4
+
+
+def test_a_poll_interval_that_is_given_is_kept() -> None:
+    fake = FakeRuns({run_id(1): 100.0})
+    run(lambda: wait_for(poller(fake), run_id(1), poll_interval=7.0))
+    times = [tick[0][0] for tick in fake.ticks()]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert gaps == pytest.approx([7.0] * len(gaps), abs=0.01)
+
+
+def test_a_short_interval_of_one_waiter_does_not_make_the_others_poll_more() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(51), 60.0))
+
+    async def main() -> None:
+        shared = poller(fake)
+        quick = wait_for(shared, run_id(50), poll_interval=1.0)
+        await asyncio.gather(quick, *(wait_for(shared, i) for i in ids(50)))
+
+    run(main)
+    without_quick = [ids_ for _, ids_, _ in fake.asked if run_id(50) not in ids_]
+    assert len(without_quick) <= 20
+    assert sum(run_id(50) in ids_ for _, ids_, _ in fake.asked) >= 55
+
+
+@pytest.mark.parametrize("end", [0.0, 3.0, 61.7, 333.3])
+def test_a_finished_run_reaches_its_waiter_within_a_tick(end: float) -> None:
+    fake = FakeRuns({run_id(1): end})
+
+    async def main() -> float:
+        await wait_for(poller(fake), run_id(1))
+        return fake.now()
+
+    assert end <= run(main) <= end + LONGEST * 1.1
+
+
+def test_artifacts_are_waited_for_where_they_are_required() -> None:
+    fake = FakeRuns({run_id(1): 10.0}, artifacts_after=30.0)
+
+    async def main() -> tuple[float, float]:
+        shared = poller(fake)
+
+        async def one(**options: Any) -> float:
+            await wait_for(shared, run_id(1), **options)
+            return fake.now()
+
+        without, wanted = await asyncio.gather(one(), one(require_artifacts=True))
+        return without, wanted
+
+    without, wanted = run(main)
+    assert without < 40 <= wanted
+
+
+# --- what pages may do ---
+
+
+def missing_between(since: float, until: float) -> FakeRuns:
+    """A run of 200 s that lists do not show for a while."""
+    fake = FakeRuns({run_id(1): 200.0})
+    fake.mangle = lambda page: page_of([]) if since <= fake.now() < until else page
+    return fake
+
+
+async def until_error(fake: FakeRuns, expected: bool) -> float:
+    """Wait for the run; when it is told to be missing."""
+    shared = poller(fake)
+    if expected:
+        shared.expect(run_id(1))
+    with pytest.raises(NotFoundError, match=run_id(1)):
+        await wait_for(shared, run_id(1))
+    return fake.now()
+
+
+def test_a_run_that_was_seen_is_missing_after_a_minute_without_it() -> None:
+    fake = missing_between(20.0, 1e9)
+    assert 80.0 <= run(lambda: until_error(fake, False)) <= 100.0
+
+
+def test_a_run_that_was_created_is_missing_after_a_minute_without_it() -> None:
+    fake = missing_between(0.0, 1e9)
+    assert 59.9 <= run(lambda: until_error(fake, True)) <= 70.0
+
+
+def test_an_id_that_nothing_speaks_for_is_missing_after_a_quarter_of_a_minute() -> None:
+    fake = missing_between(0.0, 1e9)
+    assert 15.0 <= run(lambda: until_error(fake, False)) <= 25.0
+
+
+def test_a_run_that_is_missing_is_looked_for_sooner_than_it_would_be() -> None:
+    """Each tenth look asks for the run in any state, and from then on every one does."""
+    fake = missing_between(20.0, 1e9)
+
+    async def main() -> float:
+        with pytest.raises(NotFoundError):
+            await wait_for(poller(fake), run_id(1), poll_interval=100.0)
+        return fake.now()
+
+    assert 1060.0 <= run(main) <= 1080.0
+
+
+def test_a_run_that_was_seen_in_an_earlier_wait_is_known() -> None:
+    fake = missing_between(15.0, 1e9)
+
+    async def main() -> float:
+        shared = poller(fake)
+        with pytest.raises(WaitTimeoutError):
+            await wait_for(shared, run_id(1), timeout=10.0)
+        await asyncio.sleep(10.0)
+        with pytest.raises(NotFoundError):
+            await wait_for(shared, run_id(1))
+        return fake.now()
+
+    assert 79.0 <= run(main) <= 95.0
+
+
+@pytest.mark.parametrize(("since", "until"), [(0.0, 40.0), (20.0, 25.0), (20.0, 75.0)])
+def test_a_list_that_lags_or_leaves_a_run_out_for_a_while_is_waited_out(
+    since: float, until: float
+) -> None:
+    fake = missing_between(since, until)
+
+    async def main() -> Run:
+        shared = poller(fake)
+        shared.expect(run_id(1))
+        return await wait_for(shared, run_id(1))
+
+    assert run(main).is_completed
+    assert 200.0 <= fake.asked[-1][0] <= 215.0
+
+
+def test_a_run_that_is_shown_again_is_not_missing_later_for_what_was_before() -> None:
+    fake = FakeRuns({run_id(1): 300.0})
+    fake.mangle = lambda page: page_of([]) if fake.now() // 50 % 2 else page
+    assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
+
+
+@pytest.mark.parametrize("interval", [400.0, 30.0])
+def test_two_looks_without_a_run_prove_nothing_however_long_apart(interval: float) -> None:
+    fake = FakeRuns({run_id(1): 10.0})
+    looks = itertools.count()
+    fake.mangle = lambda page: page_of([]) if next(looks) < 2 else page
+    assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=interval)).is_completed
+
+
+def test_a_missing_run_is_an_error_for_its_waiter_alone() -> None:
+    fake = FakeRuns({run_id(1): 30.0})
+
+    async def main() -> tuple[object, ...]:
+        shared = poller(fake)
+        return await asyncio.gather(
+            wait_for(shared, run_id(1)), wait_for(shared, run_id(2)), return_exceptions=True
+        )
+
+    found, missing = run(main)
+    assert isinstance(found, Run)
+    assert isinstance(missing, NotFoundError)
+    assert run_id(2) in str(missing)
+
+
+def test_a_run_that_is_shown_a_little_late_is_not_missing() -> None:
+    fake = FakeRuns({run_id(1): 30.0})
+    looks = iter([page_of([])])
+    fake.mangle = lambda page: next(looks, page)
+    assert run(lambda: wait_for(poller(fake), run_id(1))).id == run_id(1)
+
+
+def test_a_page_cut_short_is_asked_for_the_rest_at_once() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(40), 0.0))
+
+    def short(page: RunPage) -> RunPage:
+        runs = page.simulation_unit_test_set_runs
+        return page_of(runs[:7], has_more=len(runs) > 7)
+
+    fake.mangle = short
+
+    async def main() -> float:
+        shared = poller(fake)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+        return fake.now()
+
+    assert run(main) < 2.0
+    assert len(fake.asked) == 6
+
+
+def test_a_foreign_run_on_a_page_does_no_harm() -> None:
+    fake = FakeRuns({run_id(1): 5.0})
+    fake.mangle = lambda page: page_of(
+        [some_run(run_id(99), is_completed=True), *page.simulation_unit_test_set_runs]
+    )
+    assert run(lambda: wait_for(poller(fake), run_id(1))).id == run_id(1)
+
+
+def test_pages_get_smaller_where_the_service_refuses_that_many_ids() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(40), 5.0))
+    original = fake.look
+
+    async def look(**filters: Any) -> RecordPage:
+        if len(filters.get("id", ())) > 10:
+            raise failure(BadRequestError, 414)
+        return await original(**filters)
+
+    async def main() -> None:
+        shared = Poller(look, budget)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    run(main)
+    assert max(len(asked) for _, asked, _ in fake.asked) == 10
+
+
+# --- failures ---
+
+
+@pytest.mark.parametrize("error", [NO_ANSWER, failure(ServerError, 503)])
+def test_a_poll_that_fails_in_passing_spoils_nobodys_wait(error: AmigoError) -> None:
+    fake = FakeRuns({run_id(1): 60.0})
+    fake.errors = [error, None, error, error, None, error]
+    assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
+
+
+def test_five_minutes_without_an_answer_end_the_waits_with_the_cause() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 10_000.0))
+    fake.errors = [None] + [NO_ANSWER] * 10_000
+
+    async def main() -> tuple[float, list[object]]:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        return fake.now(), list(ends)
+
+    took, ends = run(main)
+    assert PATIENCE <= took <= PATIENCE + 2 * LONGEST + 5
+    assert all(isinstance(end, TransportError) for end in ends)
+    assert len({id(end) for end in ends}) == 3  # each waiter raises an error of its own
+
+
+def test_an_outage_is_over_with_the_first_answer_and_idle_time_is_none() -> None:
+    fake = FakeRuns({run_id(1): 1000.0, run_id(2): 1000.0})
+    # Answers come for longer than the longest pause between two looks, so that one look sees them.
+    fake.fails = lambda _: None if fake.now() % 280 < 2 * LONGEST else NO_ANSWER
+
+    async def main() -> None:
+        shared = poller(fake)
+        await wait_for(shared, run_id(1))
+        fake.fails = lambda _: NO_ANSWER  # from now on
+        with pytest.raises(WaitTimeoutError):
+            await wait_for(shared, run_id(2), timeout=10.0)
+        await asyncio.sleep(1000.0)
+        fake.fails = lambda _: None
+        fake.errors = [NO_ANSWER, NO_ANSWER, NO_ANSWER]
+        await wait_for(shared, run_id(2))
+
+    run(main)
+
+
+def test_other_pages_do_not_keep_a_wait_alive_that_gets_no_answer() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 10_000.0))
+    fake.fails = lambda asked: NO_ANSWER if run_id(7) in asked else None
+
+    async def main() -> float:
+        shared = poller(fake)
+        async with asyncio.TaskGroup() as group:
+            others = [group.create_task(wait_for(shared, i)) for i in ids(60) if i != run_id(7)]
+            with pytest.raises(TransportError):
+                await wait_for(shared, run_id(7))
+            for other in others:
+                assert not other.done()
+                other.cancel()
+        return fake.now()
+
+    assert 60.0 <= run(main) <= 120.0
+
+
+NOT_JSON = DecodeError("no JSON", method="GET", path="/", status=200)
+TOO_LARGE = DecodeError("too large", method="GET", path="/", status=200, lasting=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failure(ServerError, 500),
+        failure(ServerError, 501),
+        failure(NotFoundError, 404),
+        failure(BadRequestError, 400),
+        failure(BadRequestError, 422),
+        NO_ANSWER,
+        NOT_JSON,
+        TOO_LARGE,
+    ],
+)
+@pytest.mark.parametrize("bad", [{7}, {7, 40}, {0, 1, 2}, {3, 14, 26, 37, 58}, {59}])
+def test_a_run_that_makes_its_list_fail_is_its_waiters_alone(
+    error: AmigoError, bad: set[int]
+) -> None:
+    poisoned = {run_id(n) for n in bad}
+    fake = FakeRuns(dict.fromkeys(ids(60), 90.0))
+    fake.fails = lambda asked: error if poisoned & set(asked) else None
+    ended: dict[str, float] = {}
+
+    async def one(shared: Poller, id: str) -> None:
+        if id in poisoned:
+            with pytest.raises(type(error)):
+                await wait_for(shared, id)
+        else:
+            await wait_for(shared, id)
+        ended[id] = fake.now()
+
+    async def main() -> None:
+        shared = poller(fake)
+        await asyncio.gather(*(one(shared, i) for i in fake.ends))
+
+    run(main)
+    assert max(ended[i] for i in ended if i not in poisoned) <= 120.0
+    assert all(60.0 <= ended[i] <= 150.0 for i in poisoned)
+    # To find one takes two lists for each halving, and it is looked at now and then until it is
+    # believed; with none, there are 2 lists a look.
+    assert len(fake.asked) <= 110 + 50 * len(bad)
+    assert len(fake.asked_whether_up) <= 12
+
+
+def test_all_runs_failing_while_the_service_answers_stays_within_the_share() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 1e4))
+    fake.fails = lambda asked: failure(ServerError, 500) if asked else None
+
+    async def main() -> list[object]:
+        shared = poller(fake)
+        return list(
+            await asyncio.gather(*(wait_for(shared, i) for i in fake.ends), return_exceptions=True)
+        )
+
+    ends = run(main)
+    assert all(isinstance(end, ServerError) for end in ends)
+    assert fake.asked[-1][0] <= 600.0
+    # 62 to take the pages apart, three looks at each alone.
+    assert len(fake.asked) <= 62 * 2 + 60 * 4
+
+
+def test_an_outage_costs_no_more_requests_than_looks_that_are_answered() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 1e4))
+    fake.fails = lambda _: failure(ServerError, 500) if fake.now() >= 20 else None
+
+    async def main() -> float:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        assert all(isinstance(end, ServerError) for end in ends)
+        return fake.now()
+
+    assert PATIENCE <= run(main) - 20 <= PATIENCE + 2 * LONGEST
+    later = [at for at, *_ in fake.asked if at >= 20]
+    assert len(later) <= 6
+    assert len(fake.asked_whether_up) <= 320 / 2.4
+
+
+def test_after_an_outage_pages_are_as_large_as_before() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(60), 200.0))
+    fake.fails = lambda _: failure(ServerError, 503) if 20 <= fake.now() < 100 else None
+
+    async def main() -> None:
+        shared = poller(fake)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    run(main)
+    sizes = [len(asked) for at, asked, _ in fake.asked if 130 <= at < 195]
+    assert sizes
+    assert set(sizes) == {50, 10}
+
+
+@pytest.mark.parametrize("status", [400, 413, 414, 422, 431])
+def test_a_refusal_that_passes_does_not_make_pages_small_for_good(status: int) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(40), 300.0))
+    refused = [5]
+
+    def fails(asked: tuple[str, ...]) -> AmigoError | None:
+        if len(asked) > 1 and refused[0]:
+            refused[0] -= 1
+            return failure(BadRequestError, status)
+        return None
+
+    fake.fails = fails
+
+    async def main() -> None:
+        shared = poller(fake)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    random.seed(32)  # the halves of the page fall due at different times
+    run(main)
+    assert min(len(asked) for _, asked, _ in fake.asked) < 10
+    assert {len(asked) for at, asked, _ in fake.asked if 200 < at < 295} == {40}
+
+
+def test_what_answers_in_place_of_the_service_for_a_while_is_borne() -> None:
+    fake = FakeRuns({run_id(1): 100.0})
+    fake.fails = lambda _: NOT_JSON if 20 <= fake.now() < 70 else None
+    assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
+
+
+@pytest.mark.parametrize("error", [failure(NotFoundError, 404), failure(BadRequestError, 400)])
+def test_where_every_list_is_refused_it_is_told_at_once(error: AmigoError) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 1e4))
+    fake.fails = lambda _: error
+
+    async def main() -> float:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        assert all(type(end) is type(error) for end in ends)
+        return fake.now()
+
+    assert run(main) < 1.0
+    assert (len(fake.asked), len(fake.asked_whether_up)) == (1, 1)
+
+
+def test_failures_far_apart_prove_nothing_before_the_third() -> None:
+    fake = FakeRuns({run_id(1): 500.0})
+    fake.errors = [None, NO_ANSWER, NO_ANSWER]
+    assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=400.0)).is_completed
+
+
+def test_a_service_that_says_when_to_come_again_is_obeyed() -> None:
+    fake = FakeRuns({run_id(1): 60.0})
+    busy = ServiceUnavailableError(method="GET", path="/", status=503, retry_after=30.0)
+    fake.errors = [None, busy]
+    run(lambda: wait_for(poller(fake), run_id(1)))
+    times = [at for at, *_ in fake.asked]
+    assert times[2] - times[1] >= 30.0
+
+
+def test_looks_that_fail_are_told_of_as_they_are_repeated() -> None:
+    fake = FakeRuns({run_id(1): 30.0})
+    fake.errors = [None, NO_ANSWER, NO_ANSWER]
+    told: list[Event] = []
+
+    async def main() -> None:
+        await wait_for(Poller(fake.look, budget, emit=told.append), run_id(1))
+
+    run(main)
+    first, second = told
+    assert isinstance(first, RequestRetried)
+    assert isinstance(second, RequestRetried)
+    assert (first.endpoint, first.attempt, second.attempt) == ("list", 1, 2)
+    assert first.reason == str(NO_ANSWER)
+    times = [at for at, *_ in fake.asked]
+    assert first.delay == pytest.approx(times[2] - times[1])
+
+
+# --- runs that cannot be read ---
+
+
+def unreadable(fake: FakeRuns, old: bytes, new: bytes, *, until: float = math.inf) -> None:
+    """Spoil the record of the first run."""
+
+    def sent(body: bytes) -> bytes:
+        head, found, tail = body.partition(b'"id":"' + run_id(0).encode())
+        if not found or fake.now() >= until:
+            return body
+        return head + found + tail.replace(old, new, 1)
+
+    fake.sent = sent
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said", "flags"),
+    [
+        (b'"is_completed":', b'"is_completed":null,"x":', "`$.is_completed`", False),
+        (b'"failed_metrics":false', b'"failed_metrics":null', "`$.failed_metrics`", False),
+        (b'"created_at":"', b'"created_at":"?', "`$.created_at`", False),
+        (
+            b'"unit_test_run_specs":[]',
+            b'"unit_test_run_specs":[7]',
+            "`$.unit_test_run_specs[0",
+            True,
+        ),
+        (b'"unit_test_run_results":[]', b'"unit_test_run_results":1', "results`", True),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_its_waiters_alone(
+    old: bytes, new: bytes, said: str, flags: bool
+) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 10.0))
+    unreadable(fake, old, new)
+
+    async def main() -> tuple[float, list[Any]]:
+        shared = poller(fake)
+        ends = await asyncio.gather(
+            *(wait_for(shared, i) for i in fake.ends), return_exceptions=True
+        )
+        return fake.now(), list(ends)
+
+    at, (bad, *good) = run(main)
+    assert all(isinstance(end, Run) for end in good)
+    assert isinstance(bad, DecodeError)
+    assert said in str(bad)
+    assert run_id(0) in str(bad)
+    assert (bad.run is not None) == flags
+    assert bad.run is None or bad.run.is_completed
+    assert at <= 40.0
+
+
+def test_a_run_that_can_be_read_again_in_time_is_given() -> None:
+    fake = FakeRuns({run_id(0): 10.0})
+    unreadable(fake, b'"failed_metrics":false', b'"failed_metrics":null', until=18.0)
+    assert run(lambda: wait_for(poller(fake), run_id(0))).is_completed
+
+
+def test_a_deadline_names_what_could_not_be_read() -> None:
+    fake = FakeRuns({run_id(0): 1.0})
+    unreadable(fake, b'"created_at":"', b'"created_at":"?')
+
+    async def main() -> None:
+        with pytest.raises(WaitTimeoutError, match=r"created_at") as caught:
+            await wait_for(poller(fake), run_id(0), timeout=8.0)
+        assert isinstance(caught.value.last_error, DecodeError)
+        assert caught.value.last_run is None
+
+    run(main)
+
+
+def test_a_deadline_names_the_last_failure_and_not_one_that_is_over() -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+
+    async def main() -> None:
+        shared = poller(fake)
+        fake.errors = [None, *[NO_ANSWER] * 100]
+        with pytest.raises(WaitTimeoutError, match="The last look failed: GET / got") as caught:
+            await wait_for(shared, run_id(1), timeout=20.0)
+        assert isinstance(caught.value.last_error, TransportError)
+        assert caught.value.last_run is not None
+        fake.errors = [NO_ANSWER]
+        with pytest.raises(WaitTimeoutError) as caught:
+            await wait_for(shared, run_id(1), timeout=20.0)
+        assert (caught.value.last_error, caught.value.last_errors) == (None, {})
+        fake.errors = [NO_ANSWER] * 100
+        with pytest.raises(WaitTimeoutError) as caught:
+            async for _ in as_completed(shared, [run_id(1)], timeout=20.0):
+                pass
+        assert isinstance(caught.value.last_errors[run_id(1)], TransportError)
+
+    run(main)
+
+
+# --- ids that the service has sent ---
+
+
+def test_a_run_whose_id_no_list_takes_is_found_by_its_set() -> None:
+    odd, other = "6618791275130b73714e8d9h", run_id(5)
+    asked: list[Any] = []
+
+    async def look(**filters: Any) -> RecordPage:
+        asked.append(filters)
+        if "id" in filters:
+            raise ValidationError(method="GET", path="/", status=422)
+        over = len(asked) > 3
+        runs = [some_run(other), some_run(odd, is_completed=over, artifacts_generated=over)]
+        return decode_record_page(msgspec.json.encode(page_of(runs)))
+
+    async def main() -> Run:
+        shared = Poller(look, budget, creator=CREATOR)
+        with pytest.raises(ValidationError):  # as long as its set is not known
+            await wait_for(shared, odd)
+        assert [odd] in [filters.get("id") for filters in asked]
+        # The others ask whether the service answers lists at all, and show no run.
+        assert all(filters.get("id", [odd]) == [odd] for filters in asked)
+        assert all("created_after" in filters for filters in asked if "id" not in filters)
+        asked.clear()
+        shared.expect(odd, "a" * 24)
+        return await wait_for(shared, odd)
+
+    assert run(main).id == odd
+    assert asked[0]["simulation_unit_test_set_id"] == ["a" * 24]
+    assert asked[0]["creator"] == CREATOR
+    assert asked[0]["sort_by"] == "-created_at"
+
+
+def test_such_runs_share_a_page_unless_newer_ones_of_others_push_one_off() -> None:
+    odd = [f"{number:022x}zz" for number in range(3)]
+    asked: list[tuple[str, ...]] = []
+
+    async def look(**filters: Any) -> RecordPage:
+        sets = filters["simulation_unit_test_set_id"]
+        asked.append(tuple(sorted(sets)))
+        shown = [odd[int(s, 16)] for s in sets]
+        if len(shown) > 1 and odd[0] in shown:
+            shown.remove(odd[0])
+        over = len(asked) > 8
+        runs = [some_run(i, is_completed=over, artifacts_generated=over) for i in shown]
+        return decode_record_page(msgspec.json.encode(page_of(runs)))
+
+    async def main() -> None:
+        shared = Poller(look, budget)
+        for number, odd_id in enumerate(odd):
+            shared.expect(odd_id, run_id(number))
+        await asyncio.gather(*(wait_for(shared, i) for i in odd))
+
+    run(main)
+    assert asked[:2] == [tuple(ids(3)), (run_id(0),)]
+    assert set(asked) == {tuple(ids(3)), (run_id(0),)}
+
+
+# --- who waits, and for what ---
+
+
+def test_a_second_waiter_hastens_the_look_at_a_run() -> None:
+    fake = FakeRuns({run_id(1): 30.0})
+
+    async def main() -> float:
+        shared = poller(fake)
+        patient = asyncio.create_task(wait_for(shared, run_id(1), poll_interval=1000.0))
+        await asyncio.sleep(40.0)
+        assert not patient.done()
+        await wait_for(shared, run_id(1), poll_interval=2.0)
+        hastened = fake.now()
+        await patient
+        return hastened
+
+    assert run(main) <= 43.0
+
+
+def test_a_new_waiter_is_not_kept_waiting_by_long_intervals_of_others() -> None:
+    fake = FakeRuns({run_id(1): 5000.0, run_id(2): 0.0})
+
+    async def main() -> None:
+        shared = poller(fake)
+        patient = asyncio.create_task(wait_for(shared, run_id(1), poll_interval=1000.0))
+        await asyncio.sleep(40.0)
+        await wait_for(shared, run_id(2))
+        assert fake.now() <= 43.0
+        await cancelled(patient)
+
+    run(main)
+
+
+def test_runs_that_nobody_waits_for_any_more_are_not_asked_for() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(100), 1000.0))
+    fake.latency = 5.0
+
+    async def main() -> None:
+        shared = poller(fake)
+        tasks = [asyncio.create_task(wait_for(shared, i)) for i in fake.ends]
+        await asyncio.sleep(2.0)  # the first page is on its way, the second is not
+        assert len(fake.asked) == 1
+        for task in tasks[60:]:
+            task.cancel()
+        await asyncio.sleep(8.0)
+        assert set(fake.asked[1][1]) == set(ids(60)[50:])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        asked = len(fake.asked)
+        await asyncio.sleep(100.0)
+        assert len(fake.asked) == asked
+
+    run(main)
+
+
+@pytest.mark.parametrize("error", [failure(ForbiddenError, 403), failure(AuthenticationError, 401)])
+def test_an_error_that_does_not_pass_ends_the_waits_at_once(error: AmigoError) -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+    fake.errors = [None, error]
+    with pytest.raises(type(error)):
+        run(lambda: wait_for(poller(fake), run_id(1)))
+    assert len(fake.asked) == 2
+
+
+def test_a_deadline_of_the_one_whose_turn_it_is_concerns_no_other() -> None:
+    fake = FakeRuns({run_id(1): 100.0, run_id(2): 100.0})
+    fake.errors = [None, DeadlineError(endpoint="list", retry_after=40.0)]
+
+    async def main() -> list[object]:
+        shared = poller(fake)
+        hurried = wait_for(shared, run_id(1), timeout=30.0)
+        patient = wait_for(shared, run_id(2))
+        return list(await asyncio.gather(hurried, patient, return_exceptions=True))
+
+    hurried, patient = run(main)
+    assert isinstance(hurried, WaitTimeoutError)
+    assert isinstance(patient, Run)
+
+
+# --- deadlines and cancellations ---
+
+
+def test_a_deadline_that_passes_says_what_was_seen_and_that_the_run_goes_on() -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+
+    async def main() -> float:
+        with pytest.raises(WaitTimeoutError, match="go on") as caught:
+            await wait_for(poller(fake), run_id(1), timeout=30.0)
+        assert caught.value.run_id == run_id(1)
+        assert caught.value.last_run is not None
+        assert not caught.value.last_run.is_completed
+        return fake.now()
+
+    assert run(main) == pytest.approx(30.0, abs=0.1)
+
+
+def test_as_completed_gives_runs_as_they_end_and_the_rest_with_the_deadline() -> None:
+    fake = FakeRuns({run_id(1): 50.0, run_id(2): 10.0, run_id(3): 1000.0})
+    seen: list[str] = []
+
+    async def main() -> None:
+        with pytest.raises(WaitTimeoutError) as caught:
+            async for ended in as_completed(poller(fake), fake.ends, timeout=100.0):
+                seen.append(ended.id)
+        assert caught.value.run_ids == (run_id(3),)
+        assert set(caught.value.last_runs) == {run_id(3)}
+
+    run(main)
+    assert seen == [run_id(2), run_id(1)]
+
+
+def test_as_completed_raises_what_concerns_one_run_after_the_others_were_given() -> None:
+    fake = FakeRuns({run_id(1): 50.0})
+    seen: list[str] = []
+
+    async def main() -> None:
+        with pytest.raises(NotFoundError, match=run_id(7)) as caught:
+            async for ended in as_completed(poller(fake), [run_id(7), run_id(8), run_id(1)]):
+                seen.append(ended.id)
+        assert run_id(8) in caught.value.__notes__[0]
+
+    run(main)
+    assert seen == [run_id(1)]
+
+
+def test_leaving_as_completed_early_leaves_nothing_watched() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 10.0))
+
+    async def main() -> None:
+        shared = poller(fake)
+        ended = as_completed(shared, fake.ends)
+        async for _ in ended:
+            break
+        await ended.aclose()
+        assert not shared._watched
+
+    run(main)
+
+
+def test_the_last_state_of_a_run_that_is_watched_already_is_used() -> None:
+    fake = FakeRuns({run_id(1): 5.0}, artifacts_after=100.0)
+
+    async def main() -> None:
+        shared = poller(fake)
+        other = asyncio.create_task(wait_for(shared, run_id(1), require_artifacts=True))
+        await asyncio.sleep(50)
+        asked = len(fake.asked)
+        await wait_for(shared, run_id(1))
+        assert len(fake.asked) == asked
+        await other
+
+    run(main)
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("during", ["sleep", "request"])
+def test_cancelling_the_one_whose_turn_it_is_hands_over_at_once(during: str) -> None:
+    fake = FakeRuns(dict.fromkeys(ids(3), 100.0))
+
+    async def main() -> None:
+        shared = poller(fake)
+        tasks = [asyncio.create_task(wait_for(shared, i)) for i in fake.ends]
+        await asyncio.sleep(20.0)
+        if during == "request":
+            fake.hold = asyncio.Event()
+            asked = len(fake.asked)
+            while len(fake.asked) == asked:
+                await asyncio.sleep(0.1)
+        holder = next(
+            t
+            for t, i in zip(tasks, fake.ends, strict=True)
+            if shared._turn is not None and i in shared._turn.pending
+        )
+        if fake.hold is not None:
+            fake.hold.set()
+            fake.hold = None
+            fake.latency = 1.0
+            await cancelled(holder)
+            fake.latency = 0.0
+        else:
+            await cancelled(holder)
+        rest = [task for task in tasks if task is not holder]
+        await asyncio.wait(rest)
+        assert all(task.result().is_completed for task in rest)
+        assert fake.now() <= 100 + LONGEST * 1.1 + 2
+        assert not shared._watched
+        assert shared._turn is None
+
+    run(main)
+
+
+def test_any_waiter_can_be_cancelled_at_any_step_and_the_others_get_their_runs() -> None:
+    for step in range(1, 60):
+        fake = FakeRuns(dict.fromkeys(ids(4), 30.0))
+        fake.latency = 0.2
+
+        async def main(fake: FakeRuns = fake, step: int = step) -> None:
+            shared = poller(fake)
+            tasks = [asyncio.create_task(wait_for(shared, i)) for i in fake.ends]
+            victim = tasks[step % 4]
+            for _ in range(step):
+                await asyncio.sleep(0 if step % 2 else 0.07 * step)
+            victim.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                assert (task is victim and task.cancelled()) or task.result().is_completed
+            assert not shared._watched
+            assert not shared._sleeping
+            assert shared._turn is None
+
+        run(main)
+
+
+def test_a_timeout_of_a_surrounding_scope_is_not_taken_for_ones_own() -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+
+    async def main() -> None:
+        with anyio.move_on_after(10) as scope:
+            await wait_for(poller(fake), run_id(1), timeout=500.0)
+        assert scope.cancelled_caught
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda p: wait_for(p, "nonsense"), "run_id"),
+        (lambda p: wait_for(p, run_id(1), timeout=0), "timeout"),
+        (lambda p: wait_for(p, run_id(1), timeout=float("nan")), "timeout"),
+        (lambda p: wait_for(p, run_id(1), poll_interval=-1), "poll_interval"),
+        (lambda p: anext(as_completed(p, run_id(1))), "run_ids"),
+    ],
+)
+def test_what_cannot_be_right_is_said_before_anything_is_asked(call: Any, named: str) -> None:
+    fake = FakeRuns({run_id(1): 10.0})
+
+    async def main() -> None:
+        waiting: Awaitable[Any] = call(poller(fake))
+        with pytest.raises(ArgumentError, match=named):
+            await waiting
+
+    run(main)
+    assert fake.asked == []
+
+
+def test_ten_thousand_waiters_cost_two_hundred_requests_a_tick() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(10_000), 900.0))
+
+    async def main() -> None:
+        shared = poller(fake, interval=300.0)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    run(main, debug=False)
+    looks = collections.Counter(i for _, asked, _ in fake.asked for i in asked)
+    assert set(looks.values()) == {4}
+    assert 4 * 200 <= len(fake.asked) <= 4 * 204  # not all had come when the first look began
