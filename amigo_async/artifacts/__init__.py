@@ -1,4 +1,4 @@
-"""Artifacts of runs: a stream that heals itself, and a download that is whole or absent."""
+"""Artifacts of runs: streams that resume on their own, and downloads that are whole or absent."""
 
 from amigo_async.artifacts.artifacts import Artifacts, ArtifactStream
 from amigo_async.artifacts.download import SavedFile, save

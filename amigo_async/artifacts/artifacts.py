@@ -1,4 +1,4 @@
-"""``client.artifacts``: the artifacts of runs, whole or not at all."""
+"""``client.artifacts``: stream or download the artifact of a run."""
 
 from __future__ import annotations
 
@@ -9,32 +9,40 @@ from functools import partial
 from pathlib import Path
 
 from amigo_async.artifacts.download import Download
-from amigo_async.artifacts.filling import MAX_CONNECTIONS
 from amigo_async.artifacts.plan import Reading
-from amigo_async.artifacts.progress import Meter
 from amigo_async.artifacts.reader import Reader
-from amigo_async.artifacts.source import Emit, FetchLink, Open, Policy, Seam, ServerNow, Source
+from amigo_async.artifacts.source import (
+    Emit,
+    FetchLink,
+    Open,
+    Policy,
+    Progress,
+    ServerNow,
+    Source,
+)
+from amigo_async.artifacts.transfer import MAX_CONNECTIONS
 from amigo_async.errors import ArgumentError
 from amigo_async.files import check_path
 from amigo_async.protocol.ranges import ObjectInfo
 
 
 class Artifacts:
-    """Streams and downloads artifacts.
+    """Streams and downloads the artifacts of runs.
 
-    Broken and stalled connections, errors of the store that pass and links that expire are
-    mended inside: a fresh link where one is needed, then a request for what is missing, of the
-    same object. It gives up after five failures in a row without a new byte between them.
+    Broken or stalled connections, transient errors of the store and expired links are handled
+    inside: a fresh link is fetched where one is needed, and only the missing bytes of the same
+    object are requested again. After five failures in a row without a single new byte, an error
+    is raised.
 
     Args:
-        open: Asks the store for a URL.
-        link: Fetches a link from the API.
-        server_now: The time on the server's clock.
-        emit: Where the events go.
-        policy: How patient to be.
+        open: Sends a GET request to the store.
+        link: Fetches a presigned link from the API.
+        server_now: Returns the current time by the server's clock.
+        emit: Receives the progress events.
+        policy: Retry limits and pauses; None for the defaults.
 
     Attributes:
-        source: Makes the `Source` of a run's artifact. For batches; not part of the public API.
+        source: Makes the `Source` of a run's artifact. Used by batches; not public.
     """
 
     def __init__(
@@ -46,33 +54,39 @@ class Artifacts:
         emit: Emit,
         policy: Policy | None = None,
     ) -> None:
-        seam = Seam(open, link, server_now, emit)
-        self.source = partial(Source, seam=seam, policy=policy or Policy())
+        self.source = partial(
+            Source,
+            open=open,
+            fetch_link=link,
+            server_now=server_now,
+            emit=emit,
+            policy=policy or Policy(),
+        )
 
     @asynccontextmanager
     async def stream(self, run_id: str) -> AsyncIterator[ArtifactStream]:
-        """The artifact of a run, as it comes.
+        """Stream the artifact of a run.
 
-        ``async with client.artifacts.stream(run_id) as stream:`` gives an `ArtifactStream`,
-        whose size, ETag and content type are known at once and which iterates over ``bytes``.
-        The iteration ends only where the artifact does.
+        ``async with client.artifacts.stream(run_id) as stream:`` gives an `ArtifactStream`. Its
+        size, ETag and content type are known at once, and it iterates over ``bytes``. The
+        iteration ends normally only after the last byte of the artifact.
 
         Args:
             run_id: The run.
 
         Raises:
             ArtifactsNotReadyError: If the run has no artifacts (yet).
-            APIError: What else the API answers to the request for a link.
-            ArtifactError: If the store will not give the artifact.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses to give a link.
+            ArtifactError: If the store does not serve the artifact.
+            TransportError: If the API cannot be reached.
         """
         source = self.source(run_id)
         reader = Reader(source, Reading())
         try:
             info = await reader.start()
-            meter = Meter(run_id, source.emit)
-            meter.total = info.size
-            stream = ArtifactStream(reader, info, meter)
+            progress = Progress(run_id, source.emit)
+            progress.total = info.size
+            stream = ArtifactStream(reader, info, progress)
             try:
                 yield stream
             finally:
@@ -83,42 +97,42 @@ class Artifacts:
     async def download(
         self, run_id: str, destination: str | os.PathLike[str], *, connections: int = 1
     ) -> Path:
-        """Save the artifact of a run; the file has its name only when it is whole.
+        """Save the artifact of a run; the file gets its name only once it is complete.
 
-        Meanwhile there are ``NAME.part`` and ``NAME.part.jsonl`` beside it. They stay when the
-        download fails, is cancelled or killed, and the next call for the same run and target
-        goes on from there. The size is always verified, and the checksum where the store offers
+        Until then, ``NAME.part`` and ``NAME.part.jsonl`` are in the same folder. They stay when
+        the download fails, is cancelled or killed, and the next call for the same run and target
+        resumes from them. The size is always verified, and so is the checksum if the store sends
         one (an MD5 as ETag, ``x-amz-checksum-sha256``, ``-sha1`` or ``-crc32``).
 
-        A file that is there already is left as it is: if it is this very artifact its path is
-        returned, otherwise an error is raised. Its size and the store's checksum tell; where the
-        store offers no checksum, the artifact is fetched again to be compared with the file.
+        An existing file is never overwritten. If it is this artifact its path is returned,
+        otherwise an error is raised. The two are compared by size and checksum; if the store
+        sends no checksum, the artifact is fetched again to compute one.
 
-        Another download to the same file, in this or another process, is waited for; it ends
-        with the same file. Where the file system knows no locks, only those of one process are
-        told apart.
+        If another download to the same file is in progress, in this or another process, this one
+        waits for it and returns the same file. On file systems without locks, only downloads of
+        the same process wait for each other.
 
         Args:
             run_id: The run.
-            destination: A folder that exists, or a name that ends with a slash (the folder is
-                made): the file is called as in the store, made safe. Anything else is the name
-                of the file, in a folder that exists.
-            connections: How many ranges to fetch side by side, from 1 to 16; what a slow one has
-                left is shared with the others. The memory they need together is bounded.
+            destination: A folder that exists, or a path that ends with a slash (the folder is
+                created): the file is named as in the store, with unsafe characters replaced.
+                Anything else is the path of the file, in a folder that exists.
+            connections: Number of ranges to fetch concurrently, from 1 to 16. A connection that
+                is done takes over half of what the slowest has left. Together they buffer at
+                most 16 MiB.
 
         Returns:
             The path of the file.
 
         Raises:
-            ArgumentError: If `destination` or `connections` cannot be right.
+            ArgumentError: If `destination` or `connections` is invalid.
             ArtifactsNotReadyError: If the run has no artifacts (yet).
-            APIError: What else the API answers to the request for a link.
-            ArtifactError: If the store will not give the artifact, the file cannot be written,
-                exists and is something else, or is being downloaded already by somebody who
-                gets no further for five minutes. Of it,
-                `ArtifactChangedError` if the object changed meanwhile, and
-                `ArtifactTruncatedError` if the store stops short of its end.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses to give a link.
+            ArtifactError: If the store does not serve the artifact; or the file cannot be
+                written, exists with other content, or is being downloaded elsewhere without any
+                progress for five minutes. `ArtifactChangedError` if the object changed during
+                the download, `ArtifactTruncatedError` if the store stops before its end.
+            TransportError: If the API cannot be reached.
         """
         path = check_path("destination", destination)
         if not 1 <= connections <= MAX_CONNECTIONS:
@@ -128,45 +142,46 @@ class Artifacts:
 
 
 class ArtifactStream(AsyncIterator[bytes]):
-    """Iterates over the bytes of an artifact; what breaks is mended inside.
+    """Iterates over the bytes of an artifact, resuming where a connection breaks.
 
-    It holds no more than the connection does, some hundred KiB, however slowly it is read.
+    Nothing is buffered beyond what the connection holds (some hundred KiB), however slowly the
+    stream is read.
 
     Attributes:
-        size: The size in bytes; None where the store does not say.
+        size: The size in bytes; None if the store does not send it.
         etag: The ETag as the store sends it, with its quotes; None without one.
         content_type: The content type; None without one.
     """
 
-    def __init__(self, reader: Reader, info: ObjectInfo, meter: Meter) -> None:
+    def __init__(self, reader: Reader, info: ObjectInfo, progress: Progress) -> None:
         self.size = info.size
         self.etag = info.etag
         self.content_type = info.content_type
         self._reader = reader
-        self._meter = meter
+        self._progress = progress
         self._closed = False
 
     async def __anext__(self) -> bytes:
-        """The next bytes, never empty.
+        """Return the next bytes, never empty.
 
         Raises:
-            APIError: What the API answers to the request for a fresh link.
-            ArtifactError: If the rest cannot be had; `ArtifactChangedError` if the object is
-                another one now, `ArtifactTruncatedError` if the store stops short of its end.
-            RuntimeError: If the stream's context has been left.
-            StopAsyncIteration: If that was all: every byte has been given.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses to give a fresh link.
+            ArtifactError: If the rest cannot be fetched; `ArtifactChangedError` if the object
+                has changed, `ArtifactTruncatedError` if the store stops before its end.
+            RuntimeError: If the stream's ``async with`` block has been left.
+            StopAsyncIteration: After the last byte.
+            TransportError: If the API cannot be reached.
         """
         if self._closed:
             raise RuntimeError("the stream is closed: iterate inside its `async with`")
         chunk = await self._reader.read()
         if not chunk:
-            self._meter.last()
+            self._progress.finish()
             raise StopAsyncIteration
-        self._meter.add(len(chunk))
+        self._progress.add(len(chunk))
         return chunk
 
     async def aclose(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         self._closed = True
         await self._reader.aclose()

@@ -1,4 +1,4 @@
-"""One download, from the link to the file under its final name."""
+"""One download, from the link to the complete file under its final name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amigo_async.artifacts.filling import Filling
 from amigo_async.artifacts.partfile import (
     ALGORITHM,
     Digest,
@@ -23,9 +22,9 @@ from amigo_async.artifacts.partfile import (
     remove_leftovers,
 )
 from amigo_async.artifacts.plan import Reading
-from amigo_async.artifacts.progress import Meter
 from amigo_async.artifacts.reader import Reader
-from amigo_async.artifacts.source import Source
+from amigo_async.artifacts.source import Progress, Source
+from amigo_async.artifacts.transfer import Transfer
 from amigo_async.errors import ArtifactChangedError, ArtifactTruncatedError
 from amigo_async.events import ArtifactSaved
 from amigo_async.files import LockedError, open_regular
@@ -33,24 +32,24 @@ from amigo_async.protocol.ranges import Checksum, ObjectInfo, missing_spans
 from amigo_async.protocol.urls import safe_name
 from amigo_async.threads import in_thread
 
-# Seconds between two looks at whether another download to the same file has ended.
+# Seconds between two checks if another download to the same file has ended.
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-# Bytes that are gathered before they are hashed in a thread.
-_GATHERED: Final = 1024 * 1024
+# Bytes to collect before they are hashed in a thread.
+_HASH_BLOCK: Final = 1024 * 1024
 
-# What the system says of a file that is not there, or is none.
+# Errors of `open` for a path where there is no regular file.
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.ENXIO})
 
 
 class SavedFile(Struct, frozen=True):
-    """An artifact on the disk, and what is needed to know it again without the store.
+    """A saved artifact, with what is needed to verify it later without the store.
 
     Attributes:
-        path: Where it is.
-        size: Its size in bytes.
-        checksum: A checksum of all of it: the store's, or where it offers none one that was
-            computed here; None where none was computed.
+        path: Path of the file.
+        size: Size in bytes.
+        checksum: Checksum of the whole file: that of the store, or a computed one if the store
+            sends none; None if none was computed.
     """
 
     path: str
@@ -59,13 +58,13 @@ class SavedFile(Struct, frozen=True):
 
 
 class Download:
-    """Brings the artifact of `source` to `destination`.
+    """Downloads the artifact of `source` to `destination`.
 
     Args:
         source: The artifact.
-        destination: A folder or a file name.
-        connections: How many ranges to fetch side by side.
-        sums: Whether a checksum is computed also where the store offers none.
+        destination: Path of a folder or a file.
+        connections: Number of ranges to fetch concurrently.
+        sums: Whether to compute a checksum even if the store sends none.
     """
 
     def __init__(
@@ -78,7 +77,11 @@ class Download:
         self._part: PartialFile | None = None
 
     async def run(self) -> SavedFile:
-        """Do it; see `Artifacts.download`."""
+        """Download the artifact, or verify the file that is there already.
+
+        Raises:
+            AmigoError: See `Artifacts.download`.
+        """
         link = await self._source.link()
         name = safe_name(link.presigned_url, f"artifacts-{self._source.run_id}")
         with explained(self._source.run_id, Path(self._destination)):
@@ -93,10 +96,10 @@ class Download:
         return saved
 
     async def _claim(self, name: str) -> Path:
-        """The target; where there is no such file yet, its partial file is opened.
+        """Return the target path, with its partial file opened unless the target exists.
 
-        Another download to the same file, in this process or another, is waited for as long as
-        something happens to its partial file.
+        Waits for another download to the same file, in this process or another, as long as its
+        partial file keeps changing.
         """
         pause, seen, since = _FIRST_PAUSE, None, anyio.current_time()
         while True:
@@ -107,13 +110,13 @@ class Download:
             if state != seen:
                 seen, since = state, anyio.current_time()
             elif anyio.current_time() - since >= self._source.policy.busy_patience:
-                reason = f"{target} is being downloaded already, and nothing new comes"
+                reason = f"{target} is being downloaded elsewhere, without any progress"
                 raise self._source.error(reason, lasting=False)
             await anyio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _open(self, target: Path) -> bool:
-        """Open the partial file; False where somebody else has it, or has just finished it."""
+        """Open the partial file; False if another download has it open or has just finished it."""
         part = PartialFile(target, self._source.run_id, sums=self._sums)
         try:
             part.open()
@@ -127,42 +130,42 @@ class Download:
                 part.close()
 
     async def _fetch(self, target: Path, part: PartialFile) -> SavedFile:
-        """Fetch what is missing, prove that it is the artifact, and give it its name."""
-        meter = Meter(self._source.run_id, self._source.emit, part.count)
+        """Fetch what is missing, verify it, and give the file its final name."""
+        progress = Progress(self._source.run_id, self._source.emit, part.count)
         try:
-            await self._fill(part, meter)
+            await self._fill(part, progress)
         finally:
-            meter.last()
-        await asyncio.sleep(0)  # a cancellation that came meanwhile is heard before the last step
+            progress.finish()
+        await asyncio.sleep(0)  # deliver a pending cancellation before the last step
         try:
             while (size := await in_thread(self._finish, part)) is None:
                 pass
-        except FileExistsError:  # of somebody who does not heed our lock, or has none to heed
+        except FileExistsError:  # written by a process that ignores the lock, or without locks
             kept = await self._keep(target)
             await in_thread(part.reset)
             return kept
         checksum = None if part.digest is None else part.digest.checksum
         return SavedFile(os.fspath(target), size, checksum)
 
-    async def _fill(self, part: PartialFile, meter: Meter) -> None:
-        """Fetch what is missing; begin again where what is left of an earlier try is stale."""
+    async def _fill(self, part: PartialFile, progress: Progress) -> None:
+        """Fetch what is missing; start over if the rest of an earlier download is outdated."""
         resumed = part.info is not None
-        filling = Filling(self._source, part, meter, self._connections)
+        transfer = Transfer(self._source, part, progress, self._connections)
         try:
-            await filling.run()
+            await transfer.run()
         except ArtifactChangedError:
             await in_thread(part.reset)
-            if not resumed or filling.fetched:
+            if not resumed or transfer.fetched:
                 raise
-            meter.received = 0
-            await Filling(self._source, part, meter, self._connections).run()
+            progress.received = 0
+            await Transfer(self._source, part, progress, self._connections).run()
 
     def _finish(self, part: PartialFile) -> int | None:
-        """Publish the file once it is sure that every byte is there and the checksum is right.
+        """Publish the file after checking that no byte is missing and the checksum is right.
 
         Returns:
-            The size; None where more is to be read for the checksum: call again. So a large file
-            can be cancelled between, and a small one takes one turn in a thread.
+            The size; None if more of the file has to be hashed first: call again. This allows a
+            cancellation in between for large files, and needs one call for small ones.
         """
         part.write_held()
         info, digest = part.info, part.digest
@@ -179,7 +182,7 @@ class Download:
         return size
 
     async def _keep(self, target: Path) -> SavedFile:
-        """What is there already, where it is this very artifact."""
+        """Return the existing file if it is this artifact; otherwise raise an error."""
         size = await in_thread(_size, target)
         reader = Reader(self._source, Reading(stop=1))
         try:
@@ -191,52 +194,51 @@ class Download:
             checksum = info.checksum or await self._checksum(info)
         saved = SavedFile(os.fspath(target), size or 0, checksum)
         if checksum is None or not await is_intact(saved):
-            raise self._source.error(f"{target} exists already, and is something else")
+            raise self._source.error(f"{target} exists already, with other content")
         await in_thread(remove_leftovers, target)
         return saved
 
     async def _checksum(self, info: ObjectInfo) -> Checksum:
-        """The checksum of an object for whose first byte the store gave none.
+        """Return the checksum of an object for whose first byte the store sent none.
 
-        It may give one with the whole. Otherwise all of the bytes are fetched and counted.
+        The store may send one with the whole object. If not, the object is read and hashed.
         """
         reader = Reader(self._source, Reading(info))
         try:
             info = await reader.start()
             if info.checksum is not None:
                 return info.checksum
-            return await self._counted(reader)
+            return await self._hash(reader)
         finally:
             await reader.aclose()
 
-    async def _counted(self, reader: Reader) -> Checksum:
-        """The checksum of what `reader` gives."""
+    async def _hash(self, reader: Reader) -> Checksum:
+        """Return the checksum of what `reader` reads."""
         digest = Digest(ALGORITHM)
         chunks: list[bytes] = []
-        gathered = 0
+        collected = 0
         while chunk := await reader.read():
             chunks.append(chunk)
-            gathered += len(chunk)
-            if gathered >= _GATHERED:
+            collected += len(chunk)
+            if collected >= _HASH_BLOCK:
                 await in_thread(digest.feed, digest.position, chunks)
-                chunks, gathered = [], 0
+                chunks, collected = [], 0
         digest.feed(digest.position, chunks)
         return digest.checksum
 
 
 async def save(source: Source, folder: Path, before: SavedFile | None) -> SavedFile:
-    """Have an artifact in a folder of its own, as cheaply as it can be had.
+    """Save an artifact into a folder of its own, unless an intact copy is there.
 
     Args:
         source: The artifact.
-        folder: The folder, made where there is none.
-        before: What an earlier call gave, for this folder or another. Where the file is in
-            `folder` and as it was, nothing is asked for. Where it is there but is not (it was
-            cut short, say), it is set aside: it keeps its bytes as ``NAME.damaged``, and
-            leaves its name to the whole one.
+        folder: The folder; created if it does not exist.
+        before: The result of an earlier call, for this folder or another; None without one. If
+            the file is in `folder` and intact, no request is sent. If it is damaged (truncated,
+            say), it is renamed to ``NAME.damaged`` and the artifact is downloaded again.
 
     Raises:
-        AmigoError: As `Artifacts.download`.
+        AmigoError: See `Artifacts.download`.
     """
     if before is not None:
         path = folder / Path(before.path).name
@@ -249,10 +251,10 @@ async def save(source: Source, folder: Path, before: SavedFile | None) -> SavedF
 
 
 async def is_intact(saved: SavedFile) -> bool:
-    """Whether the file is there with its size and checksum.
+    """Return whether the file exists with the recorded size and checksum.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     fd = await in_thread(_open_if_regular, saved.path)
     if fd is None:
@@ -261,7 +263,7 @@ async def is_intact(saved: SavedFile) -> bool:
         if saved.checksum is None or (await in_thread(os.fstat, fd)).st_size != saved.size:
             return False
         digest = Digest(saved.checksum.algorithm)
-        # A step at a time, so that it can be cancelled.
+        # In steps, so that it can be cancelled.
         while digest.position < saved.size and await in_thread(digest.step, fd):
             pass
         return digest.checksum == saved.checksum
@@ -270,7 +272,7 @@ async def is_intact(saved: SavedFile) -> bool:
 
 
 def _open_if_regular(path: str) -> int | None:
-    """The file, open for reading; None where there is none."""
+    """Open a regular file for reading; None if there is none."""
     try:
         return open_regular(path, os.O_RDONLY, follow=True)
     except OSError as error:
@@ -280,12 +282,12 @@ def _open_if_regular(path: str) -> int | None:
 
 
 def _size(path: Path) -> int | None:
-    """The size of a file; None where there is none."""
+    """Return the size of a file; None if there is none."""
     return path.stat().st_size if path.is_file() else None
 
 
 def _set_aside(path: Path) -> None:
-    """Give a file another name, where it has anything in it; otherwise remove it."""
+    """Rename a file to a free ``NAME.damaged``; remove it if it is empty."""
     if not os.path.lexists(path):
         return
     if _size(path) == 0:
@@ -299,7 +301,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """What changes of a file when something is written to it; None where it is gone."""
+    """Return what changes when a file is written to; None if it does not exist."""
     try:
         status = path.stat(follow_symlinks=False)
     except FileNotFoundError:
@@ -308,7 +310,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def _target(destination: str, name: str) -> tuple[Path, bool]:
-    """The file to write, `name` in a folder or `destination` itself, and whether it is there."""
+    """Return the file to write (`name` in a folder, or `destination`), and whether it exists."""
     path = Path(destination)
     is_folder = path.is_dir()
     if destination.endswith(os.sep) and not is_folder:

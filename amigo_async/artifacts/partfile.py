@@ -1,8 +1,8 @@
-"""The partial file of a download: beside its target, locked, with a record of what is there.
+"""The partial file of a download: next to its target, locked, with a record of what it holds.
 
-For a target ``NAME`` there are, while a download of it is not finished, ``NAME.part`` with the
-bytes received so far, each at its place, and ``NAME.part.jsonl``, the record. Everything here
-blocks; it is called in threads.
+Until a download of ``NAME`` is complete, ``NAME.part`` holds the bytes received so far, each at
+its final offset, and ``NAME.part.jsonl`` is the record. Everything in this module blocks, and is
+called in threads.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
-from amigo_async.artifacts.record import Received, Record
+from amigo_async.artifacts.record import ResumeRecord, ResumeState
 from amigo_async.errors import ArtifactError
 from amigo_async.files import UNSUPPORTED, close_locked, open_locked
 from amigo_async.protocol.ranges import Checksum, ObjectInfo, Span, add_span
 
-# As many buffers as the system takes in one call (IOV_MAX is 1024 on Linux and macOS).
+# The number of buffers that one system call accepts (IOV_MAX is 1024 on Linux and macOS).
 MAX_CHUNKS: Final = 1024
-# Bytes for which room is taken in one go: where that is slow, as in memory, writes come between.
-_STEP: Final = 32 * 1024 * 1024
+# Bytes to allocate in one call: where allocating is slow (tmpfs), writes can run in between.
+_ALLOCATED_AT_ONCE: Final = 32 * 1024 * 1024
 
-# After so many tries the file is taken that has the name: not every file system says of one file
-# the same twice.
+# Attempts to lock the file that has the name. After them the file is used as it is: some file
+# systems report different inodes for the same file.
 _TRIES: Final = 20
 
 
@@ -38,14 +38,14 @@ class PartialFile:
     """The partial file of one target.
 
     Args:
-        target: The final name.
-        run_id: The run; what is left of another run's download is not used.
-        sums: Whether a checksum is computed also where the store offers none to compare with.
+        target: The final path.
+        run_id: The run; a partial file of another run is discarded.
+        sums: Whether to compute a checksum even if the store sends none to compare with.
 
     Attributes:
-        info: What is known of the object; None as long as nothing has been received.
-        received: The ranges that are there.
-        digest: The checksum of what was received in order; None where none is computed.
+        info: What is known of the object; None until something has been received.
+        received: The ranges in the file.
+        digest: Checksum of the bytes received in order; None if none is computed.
     """
 
     def __init__(self, target: Path, run_id: str, *, sums: bool = False) -> None:
@@ -55,37 +55,37 @@ class PartialFile:
         self._sums = sums
         self._target = target
         self._path, record_path = partial_names(target)
-        self._record = Record(record_path, run_id)
+        self._record = ResumeRecord(record_path, run_id)
         self._fd = -1
-        self._taken = False
-        self._begun = False
-        self._room = 0
+        self._owned = False
+        self._recorded = False
+        self._allocated = 0
         self._held: list[bytes] = []
         self._lock = threading.Lock()
 
     @property
     def fd(self) -> int:
-        """The open file."""
+        """The file descriptor."""
         return self._fd
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to close."""
+        """Whether the file is open."""
         return self._fd >= 0
 
     @property
     def count(self) -> int:
-        """How many bytes have been received."""
+        """Number of bytes in the file."""
         return sum(stop - start for start, stop in self.received)
 
     def open(self) -> None:
-        """Lock the partial file, and take up what is there already.
+        """Lock the partial file and load what an earlier download left.
 
         Raises:
-            FileExistsError: If there is a file of the final name.
-            LockedError: If somebody else, in this process or another, is downloading to the
-                same target.
-            OSError: If it cannot be written.
+            FileExistsError: If the target exists.
+            LockedError: If another download to the same target, in this process or another, is
+                in progress.
+            OSError: If the file cannot be written.
         """
         self._fd, size = _lock_file(self._path)
         received = self._record.load(size) if size else None
@@ -93,25 +93,25 @@ class PartialFile:
             if size == 0:
                 self._path.unlink()
             raise _exists(self._target)
-        self._taken = True
+        self._owned = True
         if received is None:
             self._record.remove()
             if size:
                 os.ftruncate(self._fd, 0)
         else:
             self.know(received.info, received.spans)
-            self._begun, self._room = True, size
+            self._recorded, self._allocated = True, size
             self._record.begin(received)
 
     def reset(self) -> None:
-        """Forget everything received."""
+        """Discard everything received."""
         self._record.remove()
-        self._begun, self._room = False, 0
+        self._recorded, self._allocated = False, 0
         os.ftruncate(self._fd, 0)
         self.know(None)
 
     def know(self, info: ObjectInfo | None, received: Sequence[Span] = ()) -> None:
-        """Note what is known of the object, and what is there of it. Does not block."""
+        """Set what is known of the object and which ranges are in the file. Does not block."""
         self.info, self.received = info, list(received)
         self.digest = None
         if info and info.checksum:
@@ -120,69 +120,69 @@ class PartialFile:
             self.digest = Digest(ALGORITHM)
 
     def learn(self, info: ObjectInfo | None) -> None:
-        """Note what was learned of the object while it came: the size of one that did not say."""
+        """Update what is known, e.g. the size of an object that was sent without one."""
         self.info = info
 
     def allocate(self) -> bool:
-        """Take some more room on the disk; False once there is enough for all.
+        """Reserve more space on the disk; False once there is enough for the whole object.
 
         Raises:
-            OSError: If there is not enough.
+            OSError: If the disk is full.
         """
         with self._lock:
             size = (self.info and self.info.size) or 0
-            stop = min(self._room + _STEP, size)
-            if self._room < stop:
-                # Not beside a write: where the system only acts it, bytes are read and put back.
-                _allocate(self._fd, self._room, stop - self._room)
-                self._room = stop
+            stop = min(self._allocated + _ALLOCATED_AT_ONCE, size)
+            if self._allocated < stop:
+                # Not during a write: a system that emulates this reads bytes and writes them back.
+                _allocate(self._fd, self._allocated, stop - self._allocated)
+                self._allocated = stop
             return stop < size
 
     def write(self, offset: int, chunks: list[bytes]) -> None:
-        """Put `chunks`, at most `MAX_CHUNKS`, one behind the other at `offset`; record them.
+        """Write `chunks` (at most `MAX_CHUNKS`) consecutively at `offset`, and record the range.
 
-        May be called from several threads at once.
+        Thread-safe.
         """
         with self._lock:
-            self._begin_record()
-            span = self._put(offset, chunks)
+            self._ensure_record()
+            span = self._write_at(offset, chunks)
             self._record.add(span)
         _start_flush(self._fd, *span)
 
     def hold(self, chunks: list[bytes]) -> None:
-        """Keep `chunks`, which are all of the object, until `write_held`. Does not block."""
+        """Keep `chunks`, the whole object, in memory until `write_held`. Does not block."""
         self._held = chunks
 
     def write_held(self) -> None:
-        """Write what is held, without a record: what is published at once needs none.
+        """Write the chunks given to `hold`, without a record: they are published at once.
 
         Raises:
-            OSError: If there is not enough room, or it cannot be written.
+            OSError: If the disk is full or the file cannot be written.
         """
         chunks, self._held = self._held, []
         if chunks:
             self.allocate()
-            self._put(0, chunks)
+            self._write_at(0, chunks)
 
     def publish(self, size: int) -> None:
-        """Give the file its final name, in one step and never over another file, and close it.
+        """Give the file its final name atomically, never replacing another file, and close it.
 
         Args:
-            size: The size it must have.
+            size: The final size in bytes.
 
         Raises:
-            FileExistsError: If there is a file of the final name meanwhile.
-            OSError: If it cannot be written to the disk.
+            FileExistsError: If the target exists by now.
+            OSError: If the file cannot be written to the disk.
         """
         os.ftruncate(self._fd, size)
         _sync(self._fd)
         try:
-            # Unlike a rename, a second name is refused where there is a file of that name.
+            # A link rather than a rename: it fails if the target exists.
             os.link(self._path, self._target)
         except FileExistsError:
             raise
         except FileNotFoundError:
-            # Where there are no locks, somebody else may have published it under our hands.
+            # Without locks, another process may have published this file meanwhile.
             if os.path.lexists(self._target):
                 raise _exists(self._target) from None
             raise
@@ -193,18 +193,18 @@ class PartialFile:
                 raise _exists(self._target) from None
             self._path.rename(self._target)
         _sync_folder(self._target.parent)
-        if self._begun:
+        if self._recorded:
             self._record.remove()
         self._path.unlink(missing_ok=True)
-        self._taken = False
+        self._owned = False
         self.close()
 
     def close(self) -> None:
-        """Unlock it. What has been received stays; a file without a byte does not."""
+        """Close and unlock the file; it is removed if nothing has been received."""
         if self._fd < 0:
             return
         try:
-            if self._taken:
+            if self._owned:
                 self._leave()
         finally:
             self._record.close()
@@ -212,26 +212,26 @@ class PartialFile:
             self._fd = -1
 
     def _leave(self) -> None:
-        """Keep what has been received, with its record; one without the other is of no use."""
+        """Keep the file and its record, or remove both: neither is useful alone."""
         try:
             self.write_held()
             if self.received:
-                self._begin_record()
+                self._ensure_record()
         finally:
-            if not (self._begun and self.received):
+            if not (self._recorded and self.received):
                 with contextlib.suppress(OSError):
                     self._record.remove()
                     self._path.unlink(missing_ok=True)
 
-    def _begin_record(self) -> None:
-        if not self._begun and self.info is not None:
-            self._record.begin(Received(self.info, self.received))
-            self._begun = True
+    def _ensure_record(self) -> None:
+        if not self._recorded and self.info is not None:
+            self._record.begin(ResumeState(self.info, self.received))
+            self._recorded = True
 
-    def _put(self, offset: int, chunks: list[bytes]) -> Span:
+    def _write_at(self, offset: int, chunks: list[bytes]) -> Span:
         size = sum(map(len, chunks))
         done = os.pwritev(self._fd, chunks, offset)
-        if done < size:  # as where the disk is full: the next write says why
+        if done < size:  # e.g. the disk is full: the next write raises the error
             rest = memoryview(b"".join(chunks))
             while done < size:
                 done += os.pwrite(self._fd, rest[done:], offset + done)
@@ -243,12 +243,12 @@ class PartialFile:
 
 
 def partial_names(target: Path) -> tuple[Path, Path]:
-    """The partial file of `target`, and its record."""
+    """Return the paths of the partial file of `target` and of its record."""
     return target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.jsonl")
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove the other name of a finished file, where a process was killed before it did."""
+    """Remove the partial name of a finished file that a killed process left."""
     part, record = partial_names(target)
     with contextlib.suppress(FileNotFoundError):
         if part.samefile(target):
@@ -257,7 +257,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def _allocate(fd: int, offset: int, size: int) -> None:
-    """Take room for `size` bytes on the disk, where the system and the file system can."""
+    """Reserve `size` bytes on the disk, if the system and the file system support it."""
     if not hasattr(os, "posix_fallocate"):  # pragma: no cover # macOS
         return
     try:
@@ -268,10 +268,9 @@ def _allocate(fd: int, offset: int, size: int) -> None:
 
 
 def _start_flush(fd: int, start: int, stop: int) -> None:
-    """Let the system begin to write these bytes to the disk, so that the fsync has less to do.
+    """Ask the system to start writing these bytes to the disk, so that fsync has less to do.
 
-    That is what Linux does before it drops pages that are not needed; those still to be written
-    are not dropped.
+    Linux does so for pages advised as not needed; pages that are not written yet are kept.
     """
     if hasattr(os, "posix_fadvise"):  # pragma: no branch # macOS has none
         with contextlib.suppress(OSError):  # it is advice
@@ -283,10 +282,10 @@ def _exists(target: Path) -> FileExistsError:
 
 
 def _lock_file(path: Path) -> tuple[int, int]:
-    """Open `path` and lock it; the lock is on the file that has the name when this returns.
+    """Open and lock `path`, making sure that the locked file still has that name.
 
     Returns:
-        The open file, and its size.
+        The file descriptor, and the size of the file.
     """
     for tries in itertools.count(1):
         fd = open_locked(path, os.O_RDWR | os.O_CREAT)
@@ -302,10 +301,10 @@ def _lock_file(path: Path) -> tuple[int, int]:
 
 
 def _is_current(held: os.stat_result, path: Path) -> bool:
-    """Whether the locked file has the name `path` still, and no other name.
+    """Return whether `path` still names the locked file, and nothing else does.
 
-    Another process may have finished with the file between the opening and the locking. A file
-    of two names is one that is finished: it must not be written to.
+    Another process may have published or removed the file between our opening and locking it. A
+    file with two names has been published: it must not be written to.
     """
     try:
         if not os.path.samestat(held, path.stat(follow_symlinks=False)):
@@ -318,7 +317,7 @@ def _is_current(held: os.stat_result, path: Path) -> bool:
 
 
 def _sync(fd: int) -> None:
-    """Wait until the file is on the disk, where the file system can tell."""
+    """Wait until the file is on the disk, if the file system supports it."""
     try:
         os.fsync(fd)
     except OSError as error:
@@ -327,7 +326,7 @@ def _sync(fd: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot, and need not
+    with contextlib.suppress(OSError):  # some file systems do not support it, and do not need it
         fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             os.fsync(fd)
@@ -335,9 +334,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-# What is computed where the store says nothing.
+# The checksum to compute if the store sends none.
 ALGORITHM: Final = "sha256"
-# Bytes hashed in one go: some milliseconds, so that a cancellation need not wait.
+# Bytes hashed in one call: a few milliseconds, so that a cancellation need not wait.
 _HASHED_AT_ONCE = 16 * 1024 * 1024
 _BLOCK = 1024 * 1024
 
@@ -360,13 +359,13 @@ class _Crc32:
 
 
 class Digest:
-    """A checksum that is computed. Its methods block: call them in a thread.
+    """Computes a checksum incrementally. Its methods block: call them in a thread.
 
     Args:
         algorithm: One of `ALGORITHMS`.
 
     Attributes:
-        position: How many bytes have been counted, from the first one.
+        position: Number of bytes hashed so far, from the start of the file.
     """
 
     def __init__(self, algorithm: str) -> None:
@@ -377,14 +376,14 @@ class Digest:
         )
 
     def feed(self, offset: int, chunks: Iterable[bytes]) -> None:
-        """Count what has been written at `offset`, where it is what comes next in order."""
+        """Hash what was written at `offset`, if it directly follows what was hashed before."""
         if offset == self.position:
             for chunk in chunks:
                 self._hash.update(chunk)
                 self.position += len(chunk)
 
     def step(self, fd: int) -> bool:
-        """Read on from where the digest is; False at the end of the file."""
+        """Read and hash the next bytes of the file; False at its end."""
         for _ in range(_HASHED_AT_ONCE // _BLOCK):
             data = os.pread(fd, _BLOCK, self.position)
             if not data:
@@ -394,13 +393,13 @@ class Digest:
 
     @property
     def checksum(self) -> Checksum:
-        """The checksum of what was counted."""
+        """The checksum of the bytes hashed so far."""
         return Checksum(self._algorithm, self._hash.hexdigest())
 
 
 @contextmanager
 def explained(run_id: str, path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` about a file into an `ArtifactError` that says what and where."""
+    """Turn an ``OSError`` into an `ArtifactError` that names the file and the reason."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What to ask next, and what an answer means: pure functions over one small state.
+"""What to request next, and what a response means: pure functions over one small state.
 
-A `Reading` is what is known of an object and how far it has been read. It alone decides the next
-request, and `judge` says what an answer to that request is good for.
+A `Reading` holds what is known of an object and how far it has been read. It alone decides the
+next request, and `judge` interprets the response to that request.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Reading(Struct, frozen=True):
 
     Attributes:
         info: What is known of the object; None before the first answer.
-        offset: The next byte wanted.
-        stop: The first byte not wanted; None for all there is.
-        ended: Whether a body of unknown length has ended in a way that proves nothing, so that
-            the end has to be asked for.
-        by_date: Whether the store has nothing with the strong ETag any more, so that the date
-            has to tell whether it has only weakened it.
+        offset: Offset of the next byte to read.
+        stop: Offset of the first byte not to read; None to read to the end.
+        ended: Whether a body of unknown length has ended without proof that it is complete, so
+            that the end has to be requested.
+        by_date: Whether the store no longer has an object with the strong ETag, so that its date
+            has to tell whether the same object merely has a weak ETag now.
     """
 
     info: ObjectInfo | None = None
@@ -44,7 +44,7 @@ class Reading(Struct, frozen=True):
 
     @property
     def end(self) -> int | None:
-        """The offset at which the reading is done; None while that is not known."""
+        """The offset at which the reading is done; None while it is unknown."""
         size = None if self.info is None else self.info.size
         known = [end for end in (self.stop, size) if end is not None]
         return min(known) if self.info is not None and known else None
@@ -62,15 +62,15 @@ class Reading(Struct, frozen=True):
 
 
 class Body(Struct, frozen=True):
-    """The body has bytes that are wanted.
+    """The body has wanted bytes.
 
     Attributes:
         info: What is now known of the object.
-        skip: How many bytes at the start of the body have been read before.
-        end: The offset at which the body ends; None where it does not say.
-        marked: Whether the end of the body cannot be mistaken, so that without an `end` it is
-            the end of the object.
-        whole: Whether the body is the whole object, whatever was asked for.
+        skip: Number of bytes at the start of the body that have been read before.
+        end: The offset at which the body ends; None if the response does not say.
+        marked: Whether the end of the body is unmistakable (chunked), so that without an `end`
+            it is the end of the object.
+        whole: Whether the body is the whole object, regardless of what was requested.
     """
 
     info: ObjectInfo
@@ -81,52 +81,52 @@ class Body(Struct, frozen=True):
 
 
 class Complete(Struct, frozen=True):
-    """There is nothing behind the offset: the object was read to its end."""
+    """There is nothing after the offset: the object was read to its end."""
 
     info: ObjectInfo
 
 
-class Refused(Struct, frozen=True):
-    """The link is not accepted; a fresh one may be."""
+class LinkRefused(Struct, frozen=True):
+    """The store refuses the link; it may accept a fresh one."""
 
     reason: str
 
 
 class Rangeless(Struct, frozen=True):
-    """The first answer to a range is that there is none to be had: the object may be empty."""
+    """The first request for a range found no range: the object may be empty."""
 
 
-class Again(Struct, frozen=True):
-    """The same request may succeed later, after `after` seconds where the store says so."""
+class Retry(Struct, frozen=True):
+    """The same request may succeed later, after `after` seconds if the store says so."""
 
     reason: str
     after: float | None = None
 
 
 class Missing(Struct, frozen=True):
-    """The store does not have the object, or not yet: a replica or a cache may be behind."""
+    """The store does not have the object, perhaps not yet: a replica or cache may lag behind."""
 
     reason: str
 
 
 class Unmatched(Struct, frozen=True):
-    """The store has nothing with this strong ETag: go by the date, and see what it has."""
+    """The store has no object with this strong ETag: request it by its date instead."""
 
 
 class Changed(Struct, frozen=True):
-    """The object is not the one the reading began with."""
+    """The object is no longer the one that the reading began with."""
 
     reason: str
 
 
 class Unprovable(Struct, frozen=True):
-    """All that the store would give has been read, but not whether that is all there is."""
+    """Everything the store sent has been read, but not whether that is the whole object."""
 
     reason: str
 
 
 class Failed(Struct, frozen=True):
-    """The store will not give it."""
+    """The store does not serve the object."""
 
     reason: str
 
@@ -134,9 +134,9 @@ class Failed(Struct, frozen=True):
 Verdict: TypeAlias = (
     Body
     | Complete
-    | Refused
+    | LinkRefused
     | Rangeless
-    | Again
+    | Retry
     | Missing
     | Unmatched
     | Changed
@@ -145,13 +145,13 @@ Verdict: TypeAlias = (
 )
 
 
-# 400 is what S3 answers where the credentials behind a signature have expired.
+# S3 answers 400 if the credentials behind a signature have expired.
 _REFUSALS = frozenset({400, 401, 403})
-_PASSING = frozenset({408, 425, 429})
+_TRANSIENT = frozenset({408, 425, 429})
 
 
 def next_request(reading: Reading) -> dict[str, str]:
-    """The headers that ask for what is still wanted, of the same object."""
+    """Return the headers that request the rest of the same object."""
     info = reading.info
     headers = {} if info is None else conditions(info, by_date=reading.by_date)
     if reading.ranged:
@@ -162,12 +162,12 @@ def next_request(reading: Reading) -> dict[str, str]:
 
 
 def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Verdict:
-    """What the answer to ``next_request(reading)`` means.
+    """Interpret the response to ``next_request(reading)``.
 
     Args:
         reading: The state the request was made from.
-        status: The status of the answer.
-        headers: Its headers, their names in lower case.
+        status: The HTTP status of the response.
+        headers: Its headers, with names in lower case.
     """
     reads = _READS.get(status)
     if reads is not None:
@@ -176,14 +176,14 @@ def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Verdict:
     if status == 404:
         return Missing(reason)
     if status in _REFUSALS:
-        return Refused(reason)
-    if status in _PASSING or status >= 500:
-        return Again(reason, read_retry_after(headers))
+        return LinkRefused(reason)
+    if status in _TRANSIENT or status >= 500:
+        return Retry(reason, read_retry_after(headers))
     return Failed(reason)
 
 
 def _whole(reading: Reading, headers: Mapping[str, str]) -> Verdict:
-    """200: the whole object from its first byte, also where a range was asked for."""
+    """200: the whole object from its first byte, even if a range was requested."""
     new = read_object(headers, partial=False)
     if changed := _changed(reading, new):
         return changed
@@ -199,24 +199,24 @@ def _whole(reading: Reading, headers: Mapping[str, str]) -> Verdict:
 
 
 def _part(reading: Reading, headers: Mapping[str, str]) -> Verdict:
-    """206: a range, which is believed only where it begins with the byte asked for."""
+    """206: a range, accepted only if it starts with the requested byte."""
     content_range = read_content_range(headers.get("content-range"))
     if content_range is None or content_range.span is None:
         if reading.info is None and reading.ranged:
             return Rangeless()
-        return Again("the store answered 206 without a range that can be read")
+        return Retry("the store answered 206 without a range that can be read")
     new = read_object(headers, partial=True)
     if changed := _changed(reading, new):
         return changed
     start, stop = content_range.span
     if start != reading.offset:
-        return Again(f"asked for bytes from {reading.offset}, the store answered from {start}")
+        return Retry(f"asked for bytes from {reading.offset}, the store answered from {start}")
     info = merged(reading.info, new)
     return Body(info=info, skip=0, end=stop, marked=False, whole=(0, info.size) == (start, stop))
 
 
 def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
-    """416: nothing at the offset; the proof of the end where the size was not known."""
+    """416: nothing at the offset; the proof of the end if the size was unknown."""
     info = reading.info
     if info is None:
         return Rangeless() if reading.ranged else Failed("the store answered 416")
@@ -232,11 +232,11 @@ def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
             return Complete(merged(info, ObjectInfo(size=total)))
         if total is not None and total < reading.offset:
             return Changed(f"it has {total} bytes now, {reading.offset} were read")
-    return Again(f"the store has no byte {reading.offset}, which there must be")
+    return Retry(f"the store has no byte {reading.offset}, which there must be")
 
 
 def _precondition_failed(reading: Reading, _: Mapping[str, str]) -> Verdict:
-    """412: what is known of the object does not hold, or only its ETag has become weak."""
+    """412: the object has changed, or only its ETag has become weak."""
     info = reading.info
     if info is None:
         return Failed("the store answered 412")
@@ -255,7 +255,7 @@ def _changed(reading: Reading, new: ObjectInfo) -> Changed | None:
 
 
 def merged(old: ObjectInfo | None, new: ObjectInfo) -> ObjectInfo:
-    """What both answers say together; the first word counts."""
+    """Combine what two responses say; in doubt, the earlier one counts."""
     if old is None:
         return new
     return ObjectInfo(

@@ -1,4 +1,4 @@
-"""Reads an object, or a range of it, whatever happens to links and connections."""
+"""Reads an object, or a range of it, across broken connections and expired links."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import AsyncExitStack
 from msgspec.structs import replace
 
 from amigo_async.artifacts.plan import (
-    Again,
     Body,
     Changed,
     Complete,
     Failed,
+    LinkRefused,
     Missing,
     Rangeless,
     Reading,
-    Refused,
+    Retry,
     Unmatched,
     Unprovable,
     Verdict,
@@ -33,20 +33,20 @@ from amigo_async.models import ArtifactsLink
 from amigo_async.protocol.ranges import ObjectInfo, Span
 
 _UNRECOGNIZABLE = (
-    "the connection broke, and the store sends neither an ETag nor a date by which to know the "
-    "object again"
+    "the connection broke, and the download cannot be resumed: the store sends neither an ETag "
+    "nor a date to tell whether the object is still the same"
 )
 
 
 class Reader:
-    """Gives the bytes of an object in order, each once.
+    """Yields the bytes of an object in order, each exactly once.
 
-    It keeps nothing: what it gives is what the connection has just given, so a consumer that
-    does not ask holds the store back.
+    Nothing is buffered: `read` returns what the connection has just received, so a slow consumer
+    slows the store down (backpressure).
 
     Args:
         source: The artifact.
-        reading: Where to begin and to stop.
+        reading: Where to start and stop.
     """
 
     def __init__(self, source: Source, reading: Reading) -> None:
@@ -62,30 +62,34 @@ class Reader:
 
     @property
     def reading(self) -> Reading:
-        """How far it has come."""
+        """How far the object has been read."""
         return self._reading
 
     def give_up(self, count: int) -> Span:
-        """Leave the last `count` bytes, of those that are left of a known number, to another.
+        """Stop `count` bytes earlier, so that another reader can fetch them.
+
+        The end must be known, and at least `count` bytes must be left.
 
         Returns:
-            What is left to it.
+            The range given up.
         """
         end = self._reading.end or 0
         self._reading = replace(self._reading, stop=end - count)
         return end - count, end
 
     async def start(self) -> ObjectInfo:
-        """Send the first request, and the next ones until one gives a body.
+        """Send requests until one is answered with a body.
+
+        If the first response is the whole object, or does not say its size, the reader continues
+        to the end of the object instead of stopping at `stop`.
 
         Returns:
-            What is known of the object. Where the first answer is the whole object, or does
-            not tell its size, the reader goes on to the end instead of to `stop`.
+            What is known of the object.
 
         Raises:
-            APIError: What the API answers to the request for a link.
-            ArtifactError: If the store will not give the object.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses to give a link.
+            ArtifactError: If the store does not serve the object.
+            TransportError: If the API cannot be reached.
         """
         while True:
             info = self._reading.info
@@ -96,13 +100,13 @@ class Reader:
                 self._reading = replace(self._reading, stop=None)
 
     async def read(self) -> bytes:
-        """The next bytes; empty when everything wanted has been read.
+        """Return the next bytes; empty once everything has been read.
 
         Raises:
-            APIError: What the API answers to the request for a fresh link.
-            ArtifactError: If the rest cannot be had; `ArtifactChangedError` if the object is
-                another one now, `ArtifactTruncatedError` if the store stops short of its end.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses to give a fresh link.
+            ArtifactError: If the rest cannot be fetched; `ArtifactChangedError` if the object
+                has changed, `ArtifactTruncatedError` if the store stops before its end.
+            TransportError: If the API cannot be reached.
         """
         while not self._reading.done:
             if self._response is None:
@@ -113,12 +117,12 @@ class Reader:
         return b""
 
     async def aclose(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         self._response = self._body = None
         await self._stack.aclose()
 
     async def _connect(self) -> None:
-        """Send one request; pause where it failed in passing."""
+        """Send one request; pause if it failed with a transient error."""
         link = await self._source.link()
         try:
             verdict, response, code = await self._source.ask(link, self._reading, self._stack)
@@ -127,25 +131,25 @@ class Reader:
                 raise self._source.error(str(error)) from error
             await self._failed(str(error), cause=error)
             return
-        self._refused = self._refused and isinstance(verdict, Refused)
+        self._refused = self._refused and isinstance(verdict, LinkRefused)
         if isinstance(verdict, Body):
             self._response, self._body, self._skip = response, verdict, verdict.skip
             self._gained = False
             self._reading = replace(self._reading, info=verdict.info)
         else:
             await self.aclose()
-            await self._heed(verdict, code, link)
+            await self._handle(verdict, code, link)
 
-    async def _heed(self, verdict: Verdict, code: str, link: ArtifactsLink) -> None:
-        """Do what a verdict without a body asks for."""
+    async def _handle(self, verdict: Verdict, code: str, link: ArtifactsLink) -> None:
+        """Act on a response that has no usable body."""
         match verdict:
             case Complete(info):
                 self._reading = replace(self._reading, info=info)
             case Rangeless():
                 self._reading = replace(self._reading, stop=None)
-            case Again(reason, after):
+            case Retry(reason, after):
                 await self._failed(reason + code, after=after)
-            case Refused(reason):
+            case LinkRefused(reason):
                 if self._refused:
                     raise self._source.error(f"{reason}{code}, and the same to a fresh link")
                 self._refused = True
@@ -159,7 +163,7 @@ class Reader:
                 raise self._final(verdict, code)
 
     def _final(self, verdict: Changed | Unprovable | Failed, code: str) -> ArtifactError:
-        """The error of a verdict that nothing can be done about."""
+        """Return the error for a response that cannot be retried."""
         match verdict:
             case Changed(reason):
                 return self._source.error(f"it changed: {reason}", ArtifactChangedError)
@@ -168,7 +172,7 @@ class Reader:
         return self._source.error(verdict.reason + code)
 
     async def _receive(self, response: StoreResponse) -> bytes:
-        """The next new bytes of the body; nothing where it ended, or gave only old ones."""
+        """Return the next new bytes of the body; empty if it ended or had only known bytes."""
         try:
             chunk = await response.read()
         except TransportError as error:
@@ -181,7 +185,7 @@ class Reader:
         return self._take(chunk)
 
     def _take(self, chunk: bytes) -> bytes:
-        """What of `chunk` is wanted and new."""
+        """Return the part of `chunk` that is wanted and new."""
         if self._skip:
             old = min(self._skip, len(chunk))
             self._skip -= old
@@ -198,7 +202,7 @@ class Reader:
         return chunk
 
     async def _ended(self) -> None:
-        """The body has ended without an error: see what that proves."""
+        """Decide what the regular end of a body proves about the end of the object."""
         body, offset = self._body, self._reading.offset
         await self.aclose()
         if body is None or self._reading.done:
@@ -211,12 +215,12 @@ class Reader:
             self._reading = replace(self._reading, ended=True)
             self._check_recognizable()
         elif not self._gained or body.end is None or offset < body.end:
-            await self._failed("the body ended before its time")
+            await self._failed("the body ended too early")
 
     async def _failed(
         self, reason: str, *, after: float | None = None, cause: AmigoError | None = None
     ) -> None:
-        """Pause before the next attempt, or give up."""
+        """Pause before the next attempt, or raise the final error."""
         self._check_recognizable()
         if await self._patience.pause(after):
             return

@@ -1,11 +1,10 @@
-"""The record of a partial file: what it is of, and which of its bytes have been received.
+"""The record of a partial file: which object it is of, and which ranges have been state.
 
-Its first line says of which run and object (size, ETag, ...; never a URL), each further line is a
-range that has been received. A line is added after its bytes were written, so a process that is
-killed loses what it held in memory and no more, and a line cut short is no harm.
+The first line names the run and the object (size, ETag, ...; never a URL); every other line is a
+received range. A line is appended after its bytes were written, so a process that is killed loses
+only what it had in memory, and an incomplete last line does no harm.
 
-After a restart of the machine the record is not believed: it may have reached the disk where the
-bytes did not.
+The record is ignored after a reboot: it may have reached the disk although the bytes did not.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from amigo_async.files import open_regular
 from amigo_async.protocol.ranges import ALGORITHMS, ObjectInfo, Span, join_spans, repeatable
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_LONGEST = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 
 
-class _Head(Struct, frozen=True):
+class _Header(Struct, frozen=True):
     run_id: str
     boot_id: str
     info: ObjectInfo
 
 
-class Received(Struct, frozen=True):
-    """What a record says."""
+class ResumeState(Struct, frozen=True):
+    """What a record says: the object, and the received ranges."""
 
     info: ObjectInfo
     spans: list[Span]
@@ -41,12 +40,12 @@ _read_span = msgspec.json.Decoder(Span).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Record:
-    """The record beside a partial file. Its methods block.
+class ResumeRecord:
+    """The record of a partial file. Its methods block.
 
     Args:
-        path: Where it is.
-        run_id: The run.
+        path: Path of the record.
+        run_id: The run; a record of another run is ignored.
     """
 
     def __init__(self, path: Path, run_id: str) -> None:
@@ -55,16 +54,16 @@ class Record:
         self._boot_id = _boot_id(_BOOT_ID)
         self._fd = -1
 
-    def load(self, size: int) -> Received | None:
-        """What is there already; None where nothing is, or nothing to go on from.
+    def load(self, size: int) -> ResumeState | None:
+        """Read the record; None if there is none, or none to resume from.
 
         Args:
-            size: The size of the partial file, which must hold what the record says.
+            size: Size of the partial file in bytes; ranges beyond it are ignored.
         """
         try:
             with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
-                first, *lines = file.read(_LONGEST).split(b"\n")
-            head = msgspec.json.decode(first, type=_Head)
+                first, *lines = file.read(_MAX_BYTES).split(b"\n")
+            head = msgspec.json.decode(first, type=_Header)
         except (OSError, ValueError, RecursionError):
             return None
         if not _can_be(head.info):
@@ -72,26 +71,26 @@ class Record:
         limit = size if head.info.size is None else min(size, head.info.size)
         spans = _read_spans(lines, limit)
         ours = (head.run_id, head.boot_id) == (self._run_id, self._boot_id)
-        return Received(head.info, spans) if ours and spans and head.info.recognizable else None
+        return ResumeState(head.info, spans) if ours and spans and head.info.recognizable else None
 
-    def begin(self, received: Received) -> None:
-        """Write the record anew, in one step."""
+    def begin(self, state: ResumeState) -> None:
+        """Replace the record atomically."""
         self.close()
-        head = _Head(self._run_id, self._boot_id, received.info)
+        head = _Header(self._run_id, self._boot_id, state.info)
         fresh = self.path.with_name(f"{self.path.name}~")
-        # One that a killed process left is not opened: somebody may have put a link in its place.
+        # A leftover of a killed process is removed, not opened: it may be a symlink by now.
         fresh.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._fd = fd = open_regular(fresh, flags)
-        os.write(fd, b"".join(_encode(line) + b"\n" for line in (head, *received.spans)))
+        os.write(fd, b"".join(_encode(line) + b"\n" for line in (head, *state.spans)))
         fresh.replace(self.path)
 
     def add(self, span: Span) -> None:
-        """Note that the bytes of `span` have been written."""
+        """Append a range whose bytes have been written."""
         os.write(self._fd, _encode(span) + b"\n")
 
     def remove(self) -> None:
-        """Remove it."""
+        """Close and remove the record."""
         self.close()
         self.path.with_name(f"{self.path.name}~").unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
@@ -104,14 +103,14 @@ class Record:
 
 
 def _can_be(info: ObjectInfo) -> bool:
-    """Whether a store can have said so; a file can say anything."""
+    """Return whether a store can have sent this: the record may have been tampered with."""
     said = [value for value in (info.etag, info.last_modified) if value is not None]
     known = info.checksum is None or info.checksum.algorithm in ALGORITHMS
     return known and all(map(repeatable, said))
 
 
 def _read_spans(lines: list[bytes], limit: int) -> list[Span]:
-    """The ranges of a record up to the first line that cannot be right."""
+    """Return the ranges of a record, up to the first invalid line."""
     spans: list[Span] = []
     for line in lines:
         try:

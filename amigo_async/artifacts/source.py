@@ -1,4 +1,4 @@
-"""One artifact as a source: its current link, shared by all who read, and when to give up."""
+"""The artifact of one run: its current link, requests to the store, retry limits, progress."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from msgspec import Struct
 
 from amigo_async.artifacts.plan import Reading, Verdict, judge, next_request
 from amigo_async.errors import ArtifactError, TransportError
-from amigo_async.events import Event
+from amigo_async.events import ArtifactProgress, Event
 from amigo_async.models import ArtifactsLink
 from amigo_async.protocol.urls import UnsafeLinkError
 
 
 class StoreResponse(Protocol):
-    """A response of the store.
+    """A response of the store, open until its context is left.
 
     Attributes:
-        status: The status.
-        headers: The headers, their names in lower case.
+        status: The HTTP status.
+        headers: The headers, with names in lower case.
     """
 
     @property
@@ -36,7 +36,7 @@ class StoreResponse(Protocol):
     def headers(self) -> Mapping[str, str]: ...  # noqa: D102 # documented above
 
     async def read(self) -> bytes:
-        """The next bytes as they come; empty at the end of the body.
+        """Return the next bytes as they arrive; empty at the end of the body.
 
         Raises:
             TransportError: If the connection broke, stalled, or ended before the body did.
@@ -44,18 +44,18 @@ class StoreResponse(Protocol):
         ...
 
 
-# Asks for a URL with these headers; raises TransportError, and UnsafeLinkError for a URL that
-# must not be asked.
+# Sends a GET with these headers. Raises TransportError, or UnsafeLinkError for a URL that must
+# not be requested.
 Open: TypeAlias = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[StoreResponse]]
-# A fresh link to the artifacts of a run; raises what the API answers.
+# Fetches a fresh link to the artifacts of a run. Raises APIError or TransportError.
 FetchLink: TypeAlias = Callable[[str], Awaitable[ArtifactsLink]]
-# The time on the server's clock, aware.
+# The current time by the server's clock, timezone-aware.
 ServerNow: TypeAlias = Callable[[], datetime]
 Emit: TypeAlias = Callable[[Event], None]
 
 
 class Policy(Struct, frozen=True):
-    """How patient the room is.
+    """Retry limits and pauses of the artifact requests.
 
     The pause after the n-th failure in a row is a random time between 0 and
     ``min(longest_pause, base_pause * 2 ** (n - 1))`` seconds, or what ``Retry-After`` says. A
@@ -63,13 +63,13 @@ class Policy(Struct, frozen=True):
 
     Attributes:
         attempts: Failures in a row, without a new byte between them, after which to give up.
-        base_pause: Seconds; the ceiling of the first pause.
-        longest_pause: Seconds; the ceiling of every pause, also of one the store asks for.
-        link_margin: Seconds before its expiry from which on a link is not used any more.
-        missing_patience: Seconds for which a 404 of the store is borne: the service has just
-            given the link, so a replica or a cache may be behind.
-        busy_patience: Seconds for which another download to the same file is waited for without
-            anything new in it.
+        base_pause: Upper bound of the first pause, in seconds.
+        longest_pause: Upper bound of every pause in seconds, `Retry-After` included.
+        link_margin: Seconds before its expiry from which on a link is no longer used.
+        missing_patience: Seconds for which a 404 of the store is retried: the API has just
+            issued the link, so a replica or a cache may lag behind.
+        busy_patience: Seconds to wait for another download to the same file while that one
+            makes no progress.
     """
 
     attempts: int = 5
@@ -80,19 +80,13 @@ class Policy(Struct, frozen=True):
     busy_patience: float = 300.0
 
 
-class Seam(Struct, frozen=True):
-    """The callables together."""
-
-    open: Open
-    link: FetchLink
-    server_now: ServerNow
-    emit: Emit
-
-
 _CODE = rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>"
 _LONGEST_ERROR = 16 * 1024
-# Seconds, up to one more at random, between two requests for an object that is not there yet.
+# Seconds between two requests for an object that is not there yet, plus up to 1 s at random.
 _MISSING_PAUSE = 0.5
+# Seconds between two progress events. The last event is sent without this pause, so there are
+# at most ten in any second.
+_PROGRESS_INTERVAL = 0.125
 
 
 class Source:
@@ -100,50 +94,64 @@ class Source:
 
     Args:
         run_id: The run.
-        seam: How to reach the API and the store.
-        policy: How patient to be.
+        open: Sends a GET request to the store.
+        fetch_link: Fetches a presigned link from the API.
+        server_now: Returns the current time by the server's clock.
+        emit: Receives the progress events.
+        policy: Retry limits and pauses.
     """
 
-    def __init__(self, run_id: str, seam: Seam, policy: Policy) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        open: Open,
+        fetch_link: FetchLink,
+        server_now: ServerNow,
+        emit: Emit,
+        policy: Policy,
+    ) -> None:
         self.run_id = run_id
         self.policy = policy
-        self.emit = seam.emit
-        self._seam = seam
+        self.emit = emit
+        self._open = open
+        self._fetch_link = fetch_link
+        self._server_now = server_now
         self._link: ArtifactsLink | None = None
         self._lock = asyncio.Lock()
 
     async def link(self) -> ArtifactsLink:
-        """A link that is good for some seconds at least; one fetch serves all who wait.
+        """Return a link that stays valid for a few seconds at least; concurrent callers share it.
 
         Raises:
-            APIError: What the API answers, e.g. `ArtifactsNotReadyError`.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses, e.g. `ArtifactsNotReadyError`.
+            TransportError: If the API cannot be reached.
         """
         async with self._lock:
             if self._link is None or self._expires(self._link):
-                self._link = await self._seam.link(self.run_id)
+                self._link = await self._fetch_link(self.run_id)
             return self._link
 
     def refuse(self, link: ArtifactsLink) -> None:
-        """Use `link` no more. A fresher one that another reader has fetched is kept."""
+        """Stop using `link`. A newer one fetched by another reader is kept."""
         if self._link is link:
             self._link = None
 
     async def ask(
         self, link: ArtifactsLink, reading: Reading, stack: AsyncExitStack
     ) -> tuple[Verdict, StoreResponse, str]:
-        """Send the next request of `reading`; the response stays open with `stack`.
+        """Send the next request of `reading`; `stack` keeps the response open.
 
         Returns:
-            What the answer means, the response, and the store's own word for an error with a
-            space before it, or nothing.
+            What the response means, the response itself, and the store's error code with a
+            leading space ("" without one).
 
         Raises:
             TransportError: If the store did not answer.
             ArtifactError: If the link must not be followed.
         """
         try:
-            opened = self._seam.open(link.presigned_url, next_request(reading))
+            opened = self._open(link.presigned_url, next_request(reading))
             response = await stack.enter_async_context(opened)
         except UnsafeLinkError as error:
             raise self.error(str(error)) from error
@@ -154,16 +162,55 @@ class Source:
     def error(
         self, reason: str, kind: type[ArtifactError] = ArtifactError, *, lasting: bool = True
     ) -> ArtifactError:
-        """An error about this artifact."""
+        """Return an error about this artifact, to be raised by the caller."""
         return kind(reason, run_id=self.run_id, lasting=lasting)
 
     def _expires(self, link: ArtifactsLink) -> bool:
         margin = timedelta(seconds=self.policy.link_margin)
-        return self._seam.server_now() + margin >= link.url_expires_at
+        return self._server_now() + margin >= link.url_expires_at
+
+
+class Progress:
+    """Counts the received bytes of one artifact and emits `ArtifactProgress` events.
+
+    Args:
+        run_id: The run.
+        emit: Receives the events.
+        received: Bytes that were received by an earlier download.
+
+    Attributes:
+        total: Size of the artifact in bytes; None while it is unknown.
+        received: Bytes received so far.
+    """
+
+    def __init__(self, run_id: str, emit: Emit, received: int = 0) -> None:
+        self.total: int | None = None
+        self.received = received
+        self._run_id = run_id
+        self._emit = emit
+        self._last_emitted: int | None = None
+        self._next = 0.0
+
+    def add(self, count: int) -> None:
+        """Count `count` more bytes; emit an event unless one was emitted just before."""
+        self.received += count
+        now = asyncio.get_running_loop().time()
+        if now >= self._next:
+            self._next = now + _PROGRESS_INTERVAL
+            self._emit_count()
+
+    def finish(self) -> None:
+        """Emit the final count, unless the last event had it."""
+        if self._last_emitted != self.received:
+            self._emit_count()
+
+    def _emit_count(self) -> None:
+        self._last_emitted = self.received
+        self._emit(ArtifactProgress(self._run_id, self.received, self.total))
 
 
 class Patience:
-    """Counts failures in a row and pauses between them."""
+    """Counts consecutive failures and pauses between attempts."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -172,17 +219,17 @@ class Patience:
         self._missing_since: float | None = None
 
     def progress(self) -> None:
-        """Something was received: begin to count anew."""
+        """Reset the count: new bytes have been received."""
         self._ceilings = None
         self._left = self._policy.attempts
         self._missing_since = None
 
     async def wait_for_object(self) -> bool:
-        """Wait before the store is asked again for an object that it did not have.
+        """Wait before the next request for an object that the store does not have (yet).
 
         Returns:
-            False, at once, where it has been missing for too long, or the wait would not end
-            before the deadline of the surrounding scopes.
+            False, without waiting, if the object has been missing for too long or the wait would
+            outlast the deadline of the surrounding cancel scopes.
         """
         now = anyio.current_time()
         if self._missing_since is None:
@@ -195,11 +242,11 @@ class Patience:
         return True
 
     async def pause(self, after: float | None = None) -> bool:
-        """Wait before the next attempt, `after` seconds where given.
+        """Wait before the next attempt, for `after` seconds if given.
 
         Returns:
-            False, at once, where there is none: the failures are too many, or the wait would
-            not end before the deadline of the surrounding scopes.
+            False, without waiting, after too many failures or if the wait would outlast the
+            deadline of the surrounding cancel scopes.
         """
         if self._ceilings is None:
             longest = self._policy.longest_pause
@@ -216,8 +263,9 @@ class Patience:
 
 
 async def _error_code(response: StoreResponse) -> str:
-    """The ``Code`` of an S3 error document, which is all of it that is fit to be shown."""
-    # Not in bytes: a traceback would show them, and S3 repeats what was signed.
+    """Return the ``Code`` of an S3 error document; the rest of it must not be shown."""
+    # A BytesIO, not bytes: tracebacks with locals would show the document, in which S3 repeats
+    # the string that was signed.
     body = io.BytesIO()
     try:
         while body.tell() < _LONGEST_ERROR and body.write(await response.read()):

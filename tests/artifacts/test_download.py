@@ -164,7 +164,7 @@ async def test_room_is_taken_in_steps_while_the_first_bytes_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int
 ) -> None:
     taken: list[tuple[int, int]] = []
-    monkeypatch.setattr(part, "_STEP", 1500)
+    monkeypatch.setattr(part, "_ALLOCATED_AT_ONCE", 1500)
     monkeypatch.setattr(os, "posix_fallocate", lambda fd, *span: taken.append(span))
     path = await Room(store()).artifacts.download("r1", tmp_path, connections=connections)
     assert path.read_bytes() == DATA
@@ -280,7 +280,7 @@ async def test_an_existing_file_is_an_error_and_left_alone(tmp_path: Path, there
     target = tmp_path / NAME
     target.write_bytes(there)
     room = Room(store())
-    with pytest.raises(ArtifactError, match="exists already, and is something else"):
+    with pytest.raises(ArtifactError, match="exists already, with other content"):
         await room.artifacts.download("r1", tmp_path)
     assert target.read_bytes() == there
     assert names(tmp_path) == [NAME]
@@ -320,7 +320,7 @@ async def test_without_a_checksum_of_the_store_an_existing_file_is_compared_by_i
         assert await room.artifacts.download("r1", tmp_path) == target
         assert room.events == [ArtifactSaved("r1", str(target), len(DATA))]
     else:
-        with pytest.raises(ArtifactError, match="exists already, and is something else"):
+        with pytest.raises(ArtifactError, match="exists already, with other content"):
             await room.artifacts.download("r1", tmp_path)
         # Another size is enough to know.
         assert room.store.total == (len(DATA) if len(there) == len(DATA) else 0)
@@ -335,7 +335,7 @@ async def test_so_it_is_where_the_store_does_not_say_the_size(tmp_path: Path, th
     if there == DATA:
         assert await room.artifacts.download("r1", tmp_path) == tmp_path / NAME
     else:
-        with pytest.raises(ArtifactError, match="exists already, and is something else"):
+        with pytest.raises(ArtifactError, match="exists already, with other content"):
             await room.artifacts.download("r1", tmp_path)
     assert (tmp_path / NAME).read_bytes() == there
 
@@ -362,7 +362,7 @@ async def test_what_stands_in_the_place_of_the_file_is_no_trap(tmp_path: Path, t
         case _:
             other.write_bytes(b"mine")
             path.symlink_to(other)
-    with pytest.raises(ArtifactError, match="exists already, and is something else"):
+    with pytest.raises(ArtifactError, match="exists already, with other content"):
         await room.artifacts.download("r1", tmp_path)
     if target == "link":
         assert other.read_bytes() == b"mine"
@@ -411,7 +411,7 @@ async def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> No
         (tmp_path / NAME).write_bytes(b"mine")
 
     room.listener = listen
-    with pytest.raises(ArtifactError, match=r"out put.zip exists already, and is something else"):
+    with pytest.raises(ArtifactError, match=r"out put.zip exists already, with other content"):
         await room.artifacts.download("r1", tmp_path)
     assert (tmp_path / NAME).read_bytes() == b"mine"
 
@@ -462,7 +462,7 @@ async def test_a_file_system_without_hard_links(
         path.write_bytes(b"mine")
 
     room.listener = listen
-    with pytest.raises(ArtifactError, match="exists already, and is something else"):
+    with pytest.raises(ArtifactError, match="exists already, with other content"):
         await room.artifacts.download("r1", tmp_path)
     assert path.read_bytes() == b"mine"
 

@@ -48,11 +48,11 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import asyncio, datetime, sys
 import aiohttp
-from amigo_async.artifacts import Artifacts, filling
+from amigo_async.artifacts import Artifacts, transfer
 from amigo_async.models import ArtifactsLink
 from amigo_async.transport.store import Store
 
-filling._LARGEST_BUFFER = 64 * 1024
+transfer._LARGEST_BUFFER = 64 * 1024
 url, target, connections = sys.argv[1:]
 def now():
     return datetime.datetime.now(datetime.UTC)

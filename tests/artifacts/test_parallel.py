@@ -191,7 +191,7 @@ async def test_one_that_gets_no_further_is_not_waited_for_without_end(tmp_path: 
     other = Room(store())
     async with under_way(Room(store()), tmp_path):
         began = anyio.current_time()
-        with pytest.raises(ArtifactError, match="is being downloaded already") as caught:
+        with pytest.raises(ArtifactError, match="is being downloaded elsewhere") as caught:
             await other.artifacts.download("r1", tmp_path)
         assert 300 <= anyio.current_time() - began <= 303
         assert not caught.value.lasting

@@ -172,5 +172,5 @@ async def test_a_second_call_finds_the_file(tmp_path: Path) -> None:
         path = await client.artifacts.download(run_id, tmp_path)
         assert await client.artifacts.download(run_id, tmp_path) == path
         sandbox.change_artifact(run_id)
-        with pytest.raises(ArtifactError, match="exists already, and is something else"):
+        with pytest.raises(ArtifactError, match="exists already, with other content"):
             await client.artifacts.download(run_id, tmp_path)

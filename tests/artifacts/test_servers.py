@@ -14,7 +14,7 @@ import aiohttp
 import anyio
 import pytest
 
-from amigo_async.artifacts import Artifacts, Policy, filling
+from amigo_async.artifacts import Artifacts, Policy, transfer
 from amigo_async.errors import ArtifactChangedError, ArtifactError
 from amigo_async.events import Event
 from amigo_async.models import ArtifactsLink
@@ -152,7 +152,7 @@ async def test_what_stores_have_in_common(served: Served, case: Case) -> None:
 async def test_a_download(
     served: Served, tmp_path: Path, key: str, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filling, "PIECE", 50_000)
+    monkeypatch.setattr(transfer, "PIECE", 50_000)
     links = Links(served, key)
     async with room(links) as artifacts:
         path = await artifacts.download("r1", tmp_path, connections=connections)

@@ -203,7 +203,7 @@ HOPELESS: list[tuple[str, FakeStore, type[ArtifactError], str, int]] = [
     ("always cut at the same byte", FakeStore(DATA, [Step(cut=10)], forever=Step(cut=0)),
      ArtifactTruncatedError, "gave up after 10 of 40 bytes: .*reset", 5),
     ("always ends at the same byte", FakeStore(DATA, [Step(end=10)], forever=Step(end=0)),
-     ArtifactTruncatedError, "gave up after 10 of 40 bytes: the body ended before its time", 5),
+     ArtifactTruncatedError, "gave up after 10 of 40 bytes: the body ended too early", 5),
     ("always the wrong offset", FakeStore(DATA, [Step(cut=10)], forever=Step(offset=12)),
      ArtifactTruncatedError, "asked for bytes from 10, the store answered from 12", 5),
     ("gone", FakeStore(DATA, forever=Step(status=410, body=b"<Code>Gone</Code>")),
@@ -223,7 +223,7 @@ HOPELESS: list[tuple[str, FakeStore, type[ArtifactError], str, int]] = [
      ArtifactTruncatedError, "the body has no length", 2),
     ("shorter than what was read", FakeStore(DATA, [Step(cut=20, length="close")],
      forever=Step(whole=True, end=5, length="chunked")),
-     ArtifactTruncatedError, "before its time", 5),
+     ArtifactTruncatedError, "ended too early", 5),
     ("more than announced", FakeStore(DATA, [Step(headers={"content-length": "30"})]),
      ArtifactError, "more bytes than it announced", 1),
 ]  # fmt: skip

@@ -30,7 +30,7 @@ from yarl import URL
 
 from amigo_async import report
 from amigo_async.artifacts.plan import Body, Reading, judge, next_request
-from amigo_async.artifacts.record import Received, Record
+from amigo_async.artifacts.record import ResumeRecord, ResumeState
 from amigo_async.auth import BearerAuth
 from amigo_async.batch.journal import Finished, Intent, Opened, Saved, Started, parse
 from amigo_async.batch.outcomes import BatchResult, RunOutcome, verdict_of
@@ -368,7 +368,7 @@ def sidecar(data: bytes) -> None:
     """The record beside a partial file, as far as the request that goes on from it."""
     with tempfile.TemporaryDirectory(dir=_FAST) as folder:
         path = Path(folder, "a.part.jsonl")
-        record = Record(path, RUN_ID)
+        record = ResumeRecord(path, RUN_ID)
         record._boot_id = "b"
         path.write_bytes(_document(_RECORD, data))
         found = record.load(100)
@@ -376,7 +376,7 @@ def sidecar(data: bytes) -> None:
             _resumed(found)
 
 
-def _resumed(found: Received) -> None:
+def _resumed(found: ResumeState) -> None:
     from amigo_async.artifacts.partfile import Digest  # noqa: PLC0415
 
     if found.info.checksum is not None:

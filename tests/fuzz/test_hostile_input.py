@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amigo_async import AmigoClient, BearerAuth, report
-from amigo_async.artifacts.record import Record
+from amigo_async.artifacts.record import ResumeRecord
 from amigo_async.batch.journal import Finished, open_journal
 from amigo_async.cli import listing
 from amigo_async.decoding import decode_run_page, decode_sign_in
@@ -359,7 +359,7 @@ def test_a_record_is_gone_by_up_to_the_line_that_cannot_be_right(
 
 
 def load(folder: Path, content: bytes) -> Any:
-    record = Record(folder / "a.part.jsonl", run_id(1))
+    record = ResumeRecord(folder / "a.part.jsonl", run_id(1))
     record._boot_id = "b"
     record.path.write_bytes(content)
     return record.load(9)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async.artifacts import filling
+from amigo_async.artifacts import transfer
 from tests.support.fake_store import FakeStore, Room, Step
 
 DATA = random.Random(5).randbytes(4000)
@@ -42,8 +42,8 @@ def no_file_left_open(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers and pieces as small as the objects of these tests."""
-    monkeypatch.setattr(filling, "PIECE", 500)
-    monkeypatch.setattr(filling, "_LARGEST_BUFFER", 100)
+    monkeypatch.setattr(transfer, "PIECE", 500)
+    monkeypatch.setattr(transfer, "_LARGEST_BUFFER", 100)
 
 
 def store(*script: Step, **options: Any) -> FakeStore:

@@ -1,4 +1,4 @@
-"""Fills a partial file from one connection, or from several side by side."""
+"""Fetches the missing ranges of a partial file, over one connection or several."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import anyio
 
 from amigo_async.artifacts.partfile import MAX_CHUNKS, PartialFile
 from amigo_async.artifacts.plan import Reading
-from amigo_async.artifacts.progress import Meter
 from amigo_async.artifacts.reader import Reader
-from amigo_async.artifacts.source import Source
+from amigo_async.artifacts.source import Progress, Source
 from amigo_async.cancellation import finish
 from amigo_async.protocol.ranges import Span, missing_spans
 from amigo_async.threads import in_thread
 
 MAX_CONNECTIONS: Final = 16
-# The least that one connection fetches with one request where there are several.
+# Bytes that a request fetches at least, if there are several connections.
 PIECE: Final = 8 * 1024 * 1024
-# Bytes waiting to be written, in two buffers a connection: one fills while one is written.
+# Bytes waiting to be written, in two buffers per connection: one is filled while the other one
+# is being written.
 _MEMORY = 16 * 1024 * 1024
 _LARGEST_BUFFER = 4 * 1024 * 1024
-# Seconds after which a buffer is written although it is not full, so that a process killed on a
-# slow line does not lose more.
-_LONGEST_WAIT = 1.0
+# Seconds after which a buffer is written even if it is not full: what a process that is killed on
+# a slow connection may lose.
+_FLUSH_INTERVAL = 1.0
 
 
 class WriteBehind:
-    """Gathers what comes, and writes it in a thread while more is gathered.
+    """Buffers received bytes and writes them in a thread while more are received.
 
     Args:
         part: The partial file.
-        offset: Where the first byte belongs.
-        size: Bytes after which to write.
+        offset: Position of the first byte in the file.
+        size: Bytes to buffer before they are written.
     """
 
     def __init__(self, part: PartialFile, offset: int, size: int) -> None:
@@ -46,35 +46,35 @@ class WriteBehind:
         _keep_blocks()
         self._size = size
         self._chunks: list[bytes] = []
-        self._gathered = 0
+        self._buffered = 0
         self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time() + _LONGEST_WAIT
+        self._due = self._loop.time() + _FLUSH_INTERVAL
         self._job: asyncio.Future[None] | None = None
 
     async def add(self, chunk: bytes) -> None:
-        """Take `chunk`; write where enough has been gathered.
+        """Buffer `chunk`, and start a write if the buffer is full or old.
 
         Raises:
-            OSError: If something could not be written.
+            OSError: If an earlier write failed.
         """
         self._chunks.append(chunk)
-        self._gathered += len(chunk)
-        full = self._gathered >= self._size or len(self._chunks) == MAX_CHUNKS
+        self._buffered += len(chunk)
+        full = self._buffered >= self._size or len(self._chunks) == MAX_CHUNKS
         if full or self._loop.time() >= self._due:
             await self._write()
 
     def take_all(self, size: int | None) -> list[bytes]:
-        """What was gathered, where it is the whole of an object of `size` bytes; else nothing."""
+        """Take the buffer if it holds a whole object of `size` bytes; otherwise return []."""
         chunks: list[bytes] = []
-        if self._gathered == size and self._offset == 0:
+        if self._buffered == size and self._offset == 0:
             chunks, self._chunks = self._chunks, chunks
         return chunks
 
     async def aclose(self) -> None:
-        """Write what is left, also where the caller is cancelled, and see everything done.
+        """Write the rest and wait for all writes to end, even if the caller is cancelled.
 
         Raises:
-            OSError: If something could not be written.
+            OSError: If a write failed.
         """
         if self._chunks or self._job is not None:
             await finish(self._drain())
@@ -84,12 +84,12 @@ class WriteBehind:
         await self._settle()
 
     async def _write(self) -> None:
-        """Begin to write what was gathered, once what was begun before is done."""
+        """Start writing the buffer once the write before has ended."""
         await self._settle()
-        self._due = self._loop.time() + _LONGEST_WAIT
+        self._due = self._loop.time() + _FLUSH_INTERVAL
         if self._chunks:
             chunks, offset = self._chunks, self._offset
-            self._chunks, self._gathered, self._offset = [], 0, offset + self._gathered
+            self._chunks, self._buffered, self._offset = [], 0, offset + self._buffered
             self._job = asyncio.ensure_future(in_thread(self._part.write, offset, chunks))
 
     async def _settle(self) -> None:
@@ -100,45 +100,48 @@ class WriteBehind:
 
 @cache
 def _keep_blocks() -> None:
-    """Let freed blocks of the size that a socket reads be kept for the next ones.
+    """Make the allocator keep freed blocks of the size that sockets read, for reuse.
 
-    glibc gives them back to the system at once, and the page faults of the next one cost a quarter
-    of the throughput. Once in a process a larger block has been freed it keeps them.
+    By default glibc returns them to the system at once, and the page faults of the next
+    allocation cost a quarter of the throughput. After a process has freed one larger block,
+    glibc keeps them.
     """
     bytearray(2 * _LARGEST_BUFFER)
 
 
-class Filling:
-    """Fetches what a partial file lacks.
+class Transfer:
+    """Fetches the missing ranges of a partial file.
 
     Args:
         source: The artifact.
         part: The partial file, open.
-        meter: Counts the bytes.
-        connections: How many ranges to fetch side by side.
+        progress: Counts the bytes.
+        connections: Number of ranges to fetch concurrently.
 
     Attributes:
-        fetched: Bytes that have come so far, not counting those that were there before.
+        fetched: Bytes received so far, without those of earlier downloads.
     """
 
-    def __init__(self, source: Source, part: PartialFile, meter: Meter, connections: int) -> None:
+    def __init__(
+        self, source: Source, part: PartialFile, progress: Progress, connections: int
+    ) -> None:
         self.fetched = 0
         self._source = source
         self._part = part
-        self._meter = meter
+        self._progress = progress
         self._connections = connections
         self._buffer_size = min(_LARGEST_BUFFER, _MEMORY // (2 * connections))
         self._gaps: deque[Span] = deque()
-        self._at_work: set[Reader] = set()
+        self._active: set[Reader] = set()
 
     async def run(self) -> None:
-        """Fetch it; afterwards the partial file knows the size and has every byte.
+        """Fetch everything; afterwards the partial file has every byte and knows the size.
 
         Raises:
-            APIError: What the API answers to a request for a link.
-            ArtifactError: If the store will not give all of it.
-            OSError: If it cannot be written.
-            TransportError: If the API does not answer.
+            APIError: If the API refuses to give a link.
+            ArtifactError: If the store does not serve all of the object.
+            OSError: If the file cannot be written.
+            TransportError: If the API cannot be reached.
         """
         info = self._part.info
         if info is None:
@@ -148,28 +151,28 @@ class Filling:
         else:
             first = None
             self._share(missing_spans(self._part.received, info.size))
-        self._meter.total = None if self._part.info is None else self._part.info.size
+        self._progress.total = None if self._part.info is None else self._part.info.size
         waiting = len(self._gaps) + (first is not None)
         others = [None] * (min(self._connections, waiting) - (first is not None))
         jobs: list[Callable[[], Awaitable[None]]] = [
             partial(self._work, reader) for reader in [*([first] if first else []), *others]
         ]
-        if (self._meter.total or 0) > self._buffer_size:
-            jobs.append(self._take_room)
-        await side_by_side(jobs)
+        if (self._progress.total or 0) > self._buffer_size:
+            jobs.append(self._preallocate)
+        await _run_all(jobs)
 
-    async def _take_room(self) -> None:
-        """Take the room on the disk while the first bytes come; small files do without."""
+    async def _preallocate(self) -> None:
+        """Reserve the space on the disk while the first bytes arrive."""
         while await in_thread(self._part.allocate):
             pass
 
     async def _begin(self) -> Reader:
-        """The first request: it tells what the object is, and whether it comes in ranges."""
+        """Send the first request, which tells what the object is and if the store serves ranges."""
         reader = Reader(self._source, Reading(stop=PIECE if self._connections > 1 else None))
         try:
             info = await reader.start()
             if reader.reading.stop is not None and not info.recognizable:
-                # Ranges of something that cannot be recognized might be of two objects.
+                # Without an ETag or a date, two ranges might be of two different objects.
                 await reader.aclose()
                 reader = Reader(self._source, Reading())
                 info = await reader.start()
@@ -182,7 +185,7 @@ class Filling:
         return reader
 
     def _share(self, gaps: Sequence[Span]) -> None:
-        """Cut `gaps` into one piece for each connection, so that few answers are waited for."""
+        """Cut `gaps` into about one range per connection, to send as few requests as possible."""
         left = sum(stop - start for start, stop in gaps)
         most = max(PIECE, -(-left // self._connections)) if self._connections > 1 else left
         for start, stop in gaps:
@@ -190,47 +193,47 @@ class Filling:
             self._gaps.extend(itertools.pairwise(cuts))
 
     def _take(self) -> Span | None:
-        """What the next request is to fetch: half of what the slowest has left in the end."""
+        """Return the next range to fetch; in the end, half of what the slowest reader has left."""
         if self._gaps:
             return self._gaps.popleft()
-        slowest = max(self._at_work, key=_left, default=None)
+        slowest = max(self._active, key=_left, default=None)
         if slowest is None or _left(slowest) < 2 * PIECE:
             return None
         return slowest.give_up(_left(slowest) // 2)
 
     async def _work(self, reader: Reader | None) -> None:
-        """Take one piece after the other, `reader` first."""
+        """Fetch one range after the other, that of `reader` first."""
         if reader is not None:
-            await self._pour(reader)
+            await self._receive(reader)
         while (span := self._take()) is not None:
-            await self._pour(Reader(self._source, Reading(self._part.info, *span)))
+            await self._receive(Reader(self._source, Reading(self._part.info, *span)))
 
-    async def _pour(self, reader: Reader) -> None:
-        """Write what `reader` gives, also what has come when it fails or is cancelled."""
+    async def _receive(self, reader: Reader) -> None:
+        """Write what `reader` receives, even if it fails or is cancelled midway."""
         writer = WriteBehind(self._part, reader.reading.offset, self._buffer_size)
-        self._at_work.add(reader)
+        self._active.add(reader)
         try:
             while chunk := await reader.read():
                 self.fetched += len(chunk)
-                self._meter.add(len(chunk))
+                self._progress.add(len(chunk))
                 await writer.add(chunk)
             info = reader.reading.info
             self._part.learn(info)
             if info is not None and (chunks := writer.take_all(info.size)):
                 self._part.hold(chunks)
         finally:
-            self._at_work.remove(reader)
+            self._active.remove(reader)
             await reader.aclose()
             await writer.aclose()
 
 
 def _left(reader: Reader) -> int:
-    """Bytes that `reader` is still to give; none where that is not known."""
+    """Return how many bytes `reader` has yet to read; 0 if that is unknown."""
     return 0 if reader.reading.end is None else reader.reading.end - reader.reading.offset
 
 
-async def side_by_side(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run `jobs` together; the first that fails ends the others, and its error is raised."""
+async def _run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Run `jobs` concurrently; the first failure cancels the others and is raised."""
     if len(jobs) == 1:
         await jobs[0]()
         return
@@ -239,7 +242,7 @@ async def side_by_side(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
     async def guarded(job: Callable[[], Awaitable[None]]) -> None:
         try:
             await job()
-        except Exception as error:  # noqa: BLE001 # raised below, bare instead of in a group
+        except Exception as error:  # noqa: BLE001 # raised below, not as an ExceptionGroup
             failures.append(error)
             group.cancel_scope.cancel()
 
