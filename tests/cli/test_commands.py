@@ -84,7 +84,7 @@ def start(sandbox: Sandbox, *set_ids: str) -> list[str]:
     ("plans", "status"),
     [([AT_ONCE, AT_ONCE], 0), ([AT_ONCE, FAILING, ERRING], 1), ([AT_ONCE, ERRING], 3)],
 )
-def test_run_ends_with_the_status_of_its_sets(
+def test_exit_status_of_run(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], plans: list[SetPlan], status: int
 ) -> None:
     ids = [sandbox.add_set(plan) for plan in plans]
@@ -117,9 +117,7 @@ def test_quiet_shows_no_progress(sandbox: Sandbox, capsys: pytest.CaptureFixture
     assert "1 passed" in said.out
 
 
-def test_json_on_stdout_is_alone_there_and_decodes(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_alone_on_stdout(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     ids = [sandbox.add_set(AT_ONCE), sandbox.add_set(FAILING)]
     said = Said(capsys, "run", "--json", "-", "--artifacts", "got", *ids)
     result = from_json(said.out)
@@ -158,9 +156,7 @@ def test_a_conflict_says_what_to_do(sandbox: Sandbox, capsys: pytest.CaptureFixt
     assert "--on-conflict attach, wait or restart" in said.out
 
 
-def test_on_conflict_restart_is_obeyed(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_on_conflict_restart(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     set_id = sandbox.add_set(LASTING)
     start(sandbox, set_id)
     sandbox.add_set(AT_ONCE, id=set_id)
@@ -168,9 +164,7 @@ def test_on_conflict_restart_is_obeyed(
     assert [run.cancelled for run in sandbox.runs] == [True, False]
 
 
-def test_a_timeout_says_what_goes_on_and_how_to_resume(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_timeout_says_how_to_resume(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, "run", sandbox.add_set(LASTING), "--timeout", "0.2", "--artifacts", "a b")
     [run] = sandbox.runs
     assert said.status == 4
@@ -200,7 +194,7 @@ def test_a_journal_resumes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str])
     assert len(sandbox.runs) == 2
 
 
-def test_a_start_that_is_not_known_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unresolved_start_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     unresolved = [StartUnresolved(some_id(1), "no answer came")]
     ending = Ending(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
     tell_ending(ending, Reports(), Job([some_id(1)]))
@@ -224,18 +218,14 @@ def test_wait_collects_runs(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
     assert len(from_json(Path("r.json").read_text()).outcomes) == 2
 
 
-def test_wait_waits_for_artifacts_that_come_later(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wait_for_late_artifacts(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     runs = start(sandbox, sandbox.add_set(SetPlan(seconds=0.0, artifacts_after=0.3)))
     said = Said(capsys, "wait", *runs, "--artifacts", "got")
     assert said.status == 0
     assert said.out.endswith("1 artifact in got\n")
 
 
-def test_wait_tells_of_progress_and_of_what_goes_on(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wait_shows_progress(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     plan = SetPlan(seconds=0.8, outcome="failed", trouble_at=0.0, unit_tests=10)
     runs = start(sandbox, sandbox.add_set(plan), sandbox.add_set(LASTING))
     said = Said(capsys, "wait", *runs, "--timeout", "2")
@@ -245,7 +235,7 @@ def test_wait_tells_of_progress_and_of_what_goes_on(
     assert said.err.endswith(f"To resume:\n  amigo-async wait {runs[1]}\n")
 
 
-def test_wait_gives_up_on_artifacts_that_never_come(
+def test_wait_gives_up_on_artifacts(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amigo_async.cli.run.ARTIFACTS_PATIENCE", 0.3)
@@ -261,7 +251,7 @@ LATE = SetPlan(seconds=0.0, artifacts_after=600.0)
 
 @pytest.mark.parametrize("plan", [LATE, AT_ONCE], ids=["generated too late", "fetched too slowly"])
 @pytest.mark.parametrize("command", ["run", "wait"])
-def test_a_deadline_that_passes_before_the_artifacts_is_told(
+def test_deadline_before_the_artifacts(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], plan: SetPlan, command: str
 ) -> None:
     sandbox.fault("store", Fault.delay(60.0))
@@ -275,9 +265,7 @@ def test_a_deadline_that_passes_before_the_artifacts_is_told(
     assert not result.passed
 
 
-def test_a_download_that_its_deadline_cuts_off(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deadline_cuts_off_a_download(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.fault("store", Fault.delay(60.0))
     [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
     said = Said(capsys, "download", run_id, "--timeout=0.7")
@@ -285,9 +273,7 @@ def test_a_download_that_its_deadline_cuts_off(
     assert said.err.endswith("the time was over before it was fetched\n")
 
 
-def test_run_applies_a_pass_rate_and_says_how(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_applies_a_pass_rate(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     plan = SetPlan(seconds=0.0, outcome="failed", unit_tests=1, repeats=2, trouble_at=0.6)
     set_id = sandbox.add_set(plan)
     said = Said(capsys, "run", set_id, "--min-pass-rate", "0.5")
@@ -311,9 +297,7 @@ def test_wait_for_a_run_that_is_not_there(
     assert "there is no such run" in said.out
 
 
-def test_a_wait_that_the_budget_leaves_no_time_for(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wait_without_list_budget(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     runs = start(sandbox, sandbox.add_set(LASTING))
     sandbox.spend("list", 5_000)
     said = Said(capsys, "wait", *runs, "--timeout", "1")
@@ -339,9 +323,7 @@ def test_list_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -
     assert states == dict(zip(runs, ("passed", "failed", "errored", "running"), strict=True))
 
 
-def test_list_calls_a_run_cancelled_of_which_repeats_never_ran(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_shows_cancelled_runs(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     [run_id] = start(sandbox, sandbox.add_set(LASTING))
     assert Said(capsys, "cancel", run_id).status == 0
     [line] = [line for line in Said(capsys, "list").out.splitlines() if run_id in line]
@@ -349,7 +331,7 @@ def test_list_calls_a_run_cancelled_of_which_repeats_never_ran(
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_list_shows_what_can_be_read_and_tells_of_the_rest(
+def test_list_names_unreadable_runs(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
@@ -420,7 +402,7 @@ def test_list_sends_every_filter(sandbox: Sandbox, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("options", "count"), [(["--limit", "2"], 2), ([], 3), (["--all", "--limit", "1"], 3)]
 )
-def test_list_gives_as_many_as_asked_for(
+def test_list_limits(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], options: list[str], count: int
 ) -> None:
     start(sandbox, *sandbox.add_sets(3, AT_ONCE))
@@ -480,9 +462,7 @@ def test_download_writes_the_paths(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     assert "errored" not in said.err + again.err
 
 
-def test_download_of_what_is_not_there_yet_says_what_to_do(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_download_too_early(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     [run_id] = start(sandbox, sandbox.add_set(LASTING))
     said = Said(capsys, "download", run_id)
     assert (said.status, said.out) == (3, "")
@@ -492,7 +472,7 @@ def test_download_of_what_is_not_there_yet_says_what_to_do(
 # --- errors and the rest ---
 
 
-def test_missing_variables_are_named_together(
+def test_missing_variables_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMIGO_API_KEY", "hush-hush")
@@ -513,7 +493,7 @@ def test_a_wrong_variable_is_named(
     assert said.err.startswith("Error: base_url ")
 
 
-def test_a_wrong_key_is_one_line_without_the_key(
+def test_wrong_key_is_one_line(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMIGO_API_KEY", "hush-hush")
@@ -534,7 +514,7 @@ def test_debug_shows_the_traceback(
     assert "hush-hush" not in said.err
 
 
-def test_a_traceback_shows_nothing_that_is_obeyed(
+def test_traceback_is_inert(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -597,7 +577,7 @@ def test_a_journal_that_cannot_be_used(
         (ZeroDivisionError("by 0"), "Error: unexpected ZeroDivisionError: by 0; --debug shows"),
     ],
 )
-def test_an_error_of_any_kind_is_one_line(
+def test_any_error_is_one_line(
     sandbox: Sandbox,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -614,7 +594,7 @@ def test_an_error_of_any_kind_is_one_line(
     assert told.err.count("\n") == 1
 
 
-def test_a_summary_of_the_job_that_cannot_be_written_costs_no_report(
+def test_failed_job_summary_costs_no_report(
     sandbox: Sandbox,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -631,7 +611,7 @@ def test_a_summary_of_the_job_that_cannot_be_written_costs_no_report(
     assert from_json(Path("a/b/r.json").read_text()).passed
 
 
-def test_an_output_that_fails_unexpectedly_shows_where_with_debug(
+def test_debug_shows_a_failed_output(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -645,7 +625,7 @@ def test_an_output_that_fails_unexpectedly_shows_where_with_debug(
     assert Path("r.json").exists()
 
 
-def test_github_gets_annotations_and_a_summary(
+def test_github_annotations_and_summary(
     sandbox: Sandbox,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -701,7 +681,7 @@ def test_an_abort_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([]) == 130
 
 
-def test_streams_that_are_not_files_are_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_that_are_not_files(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["--version"]) == 0
@@ -715,7 +695,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 # --- without the extra ---
 
 
-def test_without_the_extra_the_command_says_what_to_install(
+def test_missing_extra_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
@@ -725,7 +705,7 @@ def test_without_the_extra_the_command_says_what_to_install(
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra_the_package_can_be_imported(missing: str) -> None:
+def test_missing_extra_allows_import(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import amigo_async.cli as c; print('in')"
     script = f"{code}; sys.exit(c.main(['run']))"
     done = subprocess.run(
@@ -738,7 +718,7 @@ def test_without_the_extra_the_package_can_be_imported(missing: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, "in\n", WITHOUT_EXTRA)
 
 
-def test_another_missing_module_is_not_blamed_on_the_extra(
+def test_other_missing_module_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)

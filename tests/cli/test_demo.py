@@ -17,7 +17,7 @@ def in_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo_module, "_SECONDS", 0.4)
 
 
-def test_the_demo_ends_well_with_artifacts_on_disk(
+def test_demo_ends_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo_module, "_LIMITS", {"create": 8, "list": 5_000})
@@ -33,7 +33,7 @@ def test_the_demo_ends_well_with_artifacts_on_disk(
     assert page.lower().startswith("<!doctype html>")
 
 
-def test_the_demo_without_the_extra_for_reports(
+def test_demo_without_reports(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo_module, "_SETS", 3)
@@ -46,7 +46,7 @@ def test_the_demo_without_the_extra_for_reports(
     assert len(list(Path("a/b").glob("*/*.zip"))) == 3
 
 
-def test_a_demo_that_does_not_go_as_planned_says_so(
+def test_demo_that_goes_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo_module, "_SETS", 2)
@@ -59,7 +59,7 @@ def _full(_: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_demo_without_a_place_for_its_artifacts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("")
     assert main(["demo", "--artifacts", "file/results"]) == 3
     assert capsys.readouterr().err == "Error: file/results: Not a directory\n"

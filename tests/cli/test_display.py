@@ -37,7 +37,7 @@ def drawn(
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_a_terminal_of_no_end_is_not_filled() -> None:
+def test_endless_terminal_is_not_filled() -> None:
     """Some say that they have 65,535 columns and lines; a drawing must not take seconds."""
     file = io.StringIO()
     sets, _ = board(1000)
@@ -64,7 +64,7 @@ def go(board_: Board, number: int, *, done: int = 1, verdict: str | None = None)
         board_.settle(set_id, outcome(verdict, number, run=run()))
 
 
-def test_each_set_has_a_line_with_state_progress_and_time() -> None:
+def test_line_of_a_set() -> None:
     sets, clock = board(6, fetches=True)
     go(sets, 1, done=3)
     board_event = RunProgressed(some_id(2), some_id(0xA2), 4, 8, True, False)
@@ -102,7 +102,7 @@ def test_many_sets_fit_on_24_lines(count: int) -> None:
         assert any(line.startswith("and ") and " more: " in line for line in lines)
 
 
-def test_the_active_ones_are_shown_and_then_what_went_wrong() -> None:
+def test_active_and_failed_sets_come_first() -> None:
     sets, clock = board(40)
     for number, verdict in enumerate(["passed", "failed", None, "errored", None, "passed"]):
         clock.time += 1
@@ -119,12 +119,12 @@ def test_the_rest_is_counted() -> None:
     assert "and 25 more: 24 waiting, 1 passed" in lines
 
 
-def test_a_tiny_terminal_gets_at_least_a_summary() -> None:
+def test_tiny_terminal_gets_a_summary() -> None:
     sets, _ = board(30)
     assert drawn(sets, height=3)[0].startswith("0:00  0 of 30 done, 30 waiting")
 
 
-def test_the_budgets_and_what_is_waited_for_until_when() -> None:
+def test_budgets_and_waits() -> None:
     budgets = {
         "sign_in": budget("sign_in", limit=5, remaining=None, turns_in=None),
         "create": budget(waiting=7, opens_in=8.2, turns_in=8.2),
@@ -135,7 +135,7 @@ def test_the_budgets_and_what_is_waited_for_until_when() -> None:
     assert held.startswith("start: 7 requests held back by the limit of 20; room in 8 s, at ")
 
 
-def test_what_has_to_be_seen_goes_before_the_waits() -> None:
+def test_notices_go_before_the_waits() -> None:
     budgets = {"create": budget(waiting=1, opens_in=5.0)}
     lines = drawn(board()[0], budgets=budgets, notices=["one", "two"])
     assert lines[-2:] == ["one", "two"]
@@ -148,14 +148,14 @@ def test_every_verdict_has_a_style() -> None:
         assert VERDICTS[verdict] in line_of(drawn(sets), 0)
 
 
-def test_events_of_other_batches_and_without_a_row_are_left_alone() -> None:
+def test_foreign_events_are_ignored() -> None:
     sets, _ = board(1)
     sets.hear(RunStarted(some_id(99), some_id(98)))
     sets.hear(SignedIn(3600.0))
     assert sets.stages() == {"queued": 1}
 
 
-def test_a_board_of_runs_has_them_all_running() -> None:
+def test_board_of_runs() -> None:
     runs, clock = board(2, are_runs=True)
     runs.hear(RunProgressed(some_id(77), some_id(0), None, None, False, False))
     clock.time += 5
@@ -164,7 +164,7 @@ def test_a_board_of_runs_has_them_all_running() -> None:
     assert runs.stages() == {"running": 2}
 
 
-def test_a_board_counts_artifacts_and_keeps_what_is_unresolved() -> None:
+def test_board_counts_artifacts() -> None:
     sets, _ = board(1)
     go(sets, 0)
     sets.hear(ArtifactSaved(some_id(0xA0), "x.zip", 10))
@@ -213,7 +213,7 @@ def test_what_has_to_be_seen_stays(screen: Screen) -> None:
     assert "Stopping" in screen.last()
 
 
-def test_closing_twice_shows_the_cursor_again(screen: Screen) -> None:
+def test_closing_shows_the_cursor(screen: Screen) -> None:
     screen.view.tick()
     assert "\x1b[?25l" in screen.last()
     screen.view.close()
@@ -232,7 +232,7 @@ def test_no_color_is_obeyed() -> None:
     assert not any(color in plain.file.getvalue() for color in colors)
 
 
-def test_a_clock_that_stands_still_draws_the_same() -> None:
+def test_same_time_draws_the_same() -> None:
     sets, clock = board(12)
     assert isinstance(clock, Clock)
     assert drawn(sets) == drawn(sets)

@@ -40,7 +40,7 @@ def test_what_is_no_instant_is_refused(text: str) -> None:
         instant(text)
 
 
-def test_ids_come_from_arguments_a_file_and_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{some_id(2)}\n"))
     file = io.StringIO(f"# mine\n{some_id(3)}  {some_id(4)} # two\n\n")
     ids = read_ids([some_id(1), "-"], file, "SET_ID")
@@ -91,5 +91,5 @@ def test_what_is_no_id_is_refused() -> None:
         read_ids([some_id(1), "XYZ"], None, "RUN_ID")
 
 
-def test_the_id_of_a_run_is_what_the_service_says() -> None:
+def test_run_id_of_any_form() -> None:
     assert read_ids(["6618791275130b73714e8d9h"], None, "RUN_ID") == ["6618791275130b73714e8d9h"]

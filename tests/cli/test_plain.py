@@ -74,7 +74,7 @@ def test_trouble_is_told_once(log: Log) -> None:
     assert log.hear(failing) == []
 
 
-def test_an_error_is_told_without_progress_where_that_is_hidden(log: Log) -> None:
+def test_error_without_progress(log: Log) -> None:
     log.hear(RunStarted(A, RUN_A))
     erring = RunProgressed(A, RUN_A, None, None, False, True)
     assert log.hear(erring) == [f"[ 0:00] {A}  an error was met; it goes on"]
@@ -85,7 +85,7 @@ def test_attaching_is_not_starting(log: Log) -> None:
     assert line.endswith(f"attached to run {RUN_A}")
 
 
-def test_sign_ins_retries_and_starts_that_are_not_known(log: Log) -> None:
+def test_sign_ins_retries_and_unresolved(log: Log) -> None:
     assert log.hear(SignedIn(3600.0)) == ["[ 0:00] signed in; the token is good for 1 h 00 min"]
     assert log.hear(RequestRetried("create", 2, 4.0, "reset\nby peer")) == [
         "[ 0:00] start: attempt 2 failed, the next in 4 s: reset by peer"
@@ -109,7 +109,7 @@ def test_events_about_other_sets_are_not_told(log: Log) -> None:
     assert log.hear(RunStarted(some_id(9), some_id(8))) == []
 
 
-def test_what_did_not_pass_is_told_with_the_reason(log: Log) -> None:
+def test_failure_with_its_reason(log: Log) -> None:
     log.view.settle(A, outcome("failed", run=run(failed=1)))
     log.view.settle(B, outcome("passed", error=ArtifactError("no space", run_id="r")))
     assert log.lines() == [
@@ -120,7 +120,7 @@ def test_what_did_not_pass_is_told_with_the_reason(log: Log) -> None:
     assert log.lines() == []
 
 
-def test_a_wait_for_a_limit_is_told_once_for_each_time_it_opens(log: Log) -> None:
+def test_limit_wait_is_told_once(log: Log) -> None:
     log.budgets["create"] = budget(waiting=9, opens_in=12.0)
     log.view.tick()
     [line] = log.lines()
@@ -135,7 +135,7 @@ def test_a_wait_for_a_limit_is_told_once_for_each_time_it_opens(log: Log) -> Non
     assert len(log.lines()) == 1
 
 
-def test_short_waits_and_free_budgets_are_not_told(log: Log) -> None:
+def test_short_waits_are_not_told(log: Log) -> None:
     log.budgets = {
         "create": budget(waiting=9, opens_in=0.4),
         "list": budget("list", remaining=3),
@@ -144,7 +144,7 @@ def test_short_waits_and_free_budgets_are_not_told(log: Log) -> None:
     assert log.lines() == []
 
 
-def test_after_silence_a_line_says_how_things_stand(log: Log) -> None:
+def test_line_after_silence(log: Log) -> None:
     log.clock.time += 29
     log.view.tick()
     assert log.lines() == []
@@ -162,7 +162,7 @@ def test_what_has_to_be_seen_is_written(log: Log) -> None:
     assert log.lines() == ["[ 0:00] Stopping"]
 
 
-def test_a_view_whose_stderr_has_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stderr_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def write(self, _: str) -> int:
             raise BrokenPipeError
@@ -178,7 +178,7 @@ def test_a_view_whose_stderr_has_gone_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert sets.stages() == {"done": 1}
 
 
-def test_quiet_says_only_what_has_to_be_seen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_shows_notices_only(capsys: pytest.CaptureFixture[str]) -> None:
     show = Show(board(1)[0], None)
     show.hear(RunStarted(A, RUN_A))
     show.tick()
@@ -186,7 +186,7 @@ def test_quiet_says_only_what_has_to_be_seen(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "Stopping\n")
 
 
-def test_what_went_well_otherwise_than_by_a_verdict_is_not_called_errored(log: Log) -> None:
+def test_endings_without_a_verdict(log: Log) -> None:
     show = Show(log.board, log.view)
     nothing = outcome("errored", run_id=None)
     show.settle(A, nothing, "asked")
@@ -198,7 +198,7 @@ def test_what_went_well_otherwise_than_by_a_verdict_is_not_called_errored(log: L
     ]
 
 
-def test_a_line_cannot_be_forged_by_the_service(log: Log) -> None:
+def test_service_cannot_forge_a_line(log: Log) -> None:
     odd = "r\n##vso[a]\x1b[2J"
     assert log.hear(RunStarted(A, odd)) == [f"[ 0:00] {A}  started as run r # #vso[a]\ufffd[2J"]
     assert log.hear(ArtifactSaved(odd, odd, 1)) == [

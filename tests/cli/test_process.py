@@ -82,9 +82,7 @@ class Process:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_one_signal_stops_tidily_and_says_how_to_resume(
-    sandbox: Sandbox, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_one_signal_stops_tidily(sandbox: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
     first, second = sandbox.add_sets(2, LASTING)
     with Process(sandbox, tmp_path, "run", first, second, "--json", "r.json") as command:
         command.await_line("started as run")
@@ -102,7 +100,7 @@ def test_one_signal_stops_tidily_and_says_how_to_resume(
     assert (tmp_path / "r.json").exists()
 
 
-def test_a_signal_with_a_journal_and_on_exit_cancel(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_signal_with_journal_and_cancel(sandbox: Sandbox, tmp_path: Path) -> None:
     options = ["--journal", "j.jsonl", "--on-exit", "cancel"]
     with Process(sandbox, tmp_path, "run", sandbox.add_set(LASTING), *options) as command:
         command.await_line("started as run")
@@ -139,7 +137,7 @@ def test_two_signals_are_out_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (status, out) == (130, "")
 
 
-def test_a_wait_is_interrupted_in_the_same_way(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_signal_ends_a_wait(sandbox: Sandbox, tmp_path: Path) -> None:
     with Process(sandbox, tmp_path, "run", sandbox.add_set(LASTING)) as command:
         command.await_line("started as run")
         command.process.send_signal(signal.SIGINT)
@@ -153,7 +151,7 @@ def test_a_wait_is_interrupted_in_the_same_way(sandbox: Sandbox, tmp_path: Path)
     assert err.endswith(f"To resume:\n  amigo-async wait {run.id}\n")
 
 
-def test_a_command_that_shows_no_progress_is_interrupted(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_signal_ends_a_list(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.fault("list", Fault.delay(60.0), times=9)
     with Process(sandbox, tmp_path, "list") as command:
         asked = threading.Event()
@@ -163,7 +161,7 @@ def test_a_command_that_shows_no_progress_is_interrupted(sandbox: Sandbox, tmp_p
         assert command.end() == (130, "", "Interrupted.\n")
 
 
-def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path) -> None:
+def test_sandbox_serves_until_stopped(tmp_path: Path) -> None:
     with Process(None, tmp_path, "sandbox", "--sets", "3", "--seconds", "0.001") as served:
         served.await_line("Serving at http://127.0.0.1:")
         assert served.process.stdout is not None
@@ -186,7 +184,7 @@ def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path) -> None:
         assert served.end() == (0, "", "")
 
 
-def test_a_quiet_sandbox_writes_the_variables_alone(tmp_path: Path) -> None:
+def test_quiet_sandbox(tmp_path: Path) -> None:
     with Process(None, tmp_path, "sandbox", "-q") as served:
         assert served.process.stdout is not None
         assert served.process.stdout.readline().startswith("export AMIGO_BASE_URL=http://")
@@ -290,7 +288,7 @@ def test_on_a_terminal_the_display_is_live(sandbox: Sandbox) -> None:
     assert terminal.text.rindex("To resume:") > terminal.text.rindex(UP)
 
 
-def test_two_signals_leave_the_terminal_as_it_was(sandbox: Sandbox) -> None:
+def test_two_signals_restore_the_terminal(sandbox: Sandbox) -> None:
     sandbox.fault("create", Fault.delay(60.0), times=5)
     with Terminal(sandbox, "run", sandbox.add_set(LASTING)) as terminal:
         await_create(sandbox)
@@ -305,7 +303,7 @@ def test_two_signals_leave_the_terminal_as_it_was(sandbox: Sandbox) -> None:
     ("variables", "live"),
     [({"NO_COLOR": "1"}, True), ({"TERM": "dumb"}, False)],
 )
-def test_terminals_without_color_or_cursor_are_obeyed(
+def test_terminals_without_color_or_cursor(
     sandbox: Sandbox, variables: dict[str, Any], live: bool
 ) -> None:
     with Terminal(sandbox, "run", sandbox.add_set(AT_ONCE), **variables) as terminal:
@@ -321,7 +319,7 @@ def test_quiet_writes_nothing_to_a_terminal(sandbox: Sandbox) -> None:
     assert terminal.text == ""
 
 
-def test_an_error_is_the_exit_status_of_the_process(tmp_path: Path) -> None:
+def test_exit_status_of_the_process(tmp_path: Path) -> None:
     with Process(None, tmp_path, "run", some_id(1)) as command:
         status, out, err = command.end()
     assert (status, out) == (2, "")

@@ -28,7 +28,7 @@ def written(reports: Reports) -> None:
     assert outputs.tell_failures(Status.PASSED) is Status.PASSED
 
 
-def test_each_report_is_written_to_its_file(tmp_path: Path) -> None:
+def test_reports_go_to_their_files(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("r.json", "r.xml", "r.md", "r.html")]
     reports = Reports(*map(str, files))
     reports.check()
@@ -63,7 +63,7 @@ def test_two_reports_cannot_share_stdout() -> None:
         Reports(json="-", html="-").check()
 
 
-def test_a_report_without_a_folder_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+def test_missing_folder_is_refused_early(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "r.json", tmp_path):
         with pytest.raises(click.ClickException, match="cannot be written: "):
@@ -86,7 +86,7 @@ def test_a_check_changes_no_file(tmp_path: Path) -> None:
 NAMES = ["link.md", "old.json", "pipe.html"]
 
 
-def test_reports_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
+def test_reports_may_not_share_a_file(tmp_path: Path) -> None:
     one, again = str(tmp_path / "r"), str(tmp_path / "." / "r")
     with pytest.raises(click.UsageError, match="named twice"):
         Reports(json=one, junit=again).check()
@@ -95,7 +95,7 @@ def test_reports_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> 
     Reports(json=os.devnull, junit=os.devnull).check(journal=one)
 
 
-def test_a_report_for_a_stdout_that_is_closed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_to_a_closed_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "__stdout__", None)
     with pytest.raises(click.UsageError, match="stdout is closed"):
         Reports(json="-").check()
@@ -118,9 +118,7 @@ def test_a_report_that_fails_costs_no_other(
 
 
 @pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED])
-def test_what_cannot_be_told_is_the_exit_status_unless_that_tells_something(
-    monkeypatch: pytest.MonkeyPatch, status: Status
-) -> None:
+def test_exit_status_of_lost_output(monkeypatch: pytest.MonkeyPatch, status: Status) -> None:
     outputs = Outputs()
     with outputs.to("r.json"):
         Full().write("x")
@@ -136,9 +134,7 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def test_a_missing_package_is_told_before_anything_is_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_package_is_told_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     without_jinja2(monkeypatch)
     with pytest.raises(ConfigurationError, match=r"amigo-async\[report\]"):
         Reports(html=str(tmp_path / "r.html")).check()
@@ -158,9 +154,7 @@ def summary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return path
 
 
-def test_github_gets_an_annotation_for_each_set_that_did_not_pass(
-    summary: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_annotation_for_each_failed_set(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unsaved = outcome("passed", 2, error=ArtifactError("50% had,\nno space", run_id="r"))
     annotate(BatchResult([outcome(), FAILED, unsaved, outcome("timed_out", 3)]))
     out, err = capsys.readouterr()
@@ -184,23 +178,21 @@ def test_several_reasons_are_one_annotation(
     assert "test-1%0Arepeat 1 of unit test test-1: x" in line
 
 
-def test_github_shows_ten_annotations_so_the_rest_is_counted(
-    summary: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eleventh_annotation_is_counted(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotate(BatchResult([FAILED] * 13))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
     assert lines[-1] == "::warning::3 more sets did not pass"
 
 
-def test_github_gets_a_summary_behind_what_is_there(summary: Path) -> None:
+def test_summary_is_appended(summary: Path) -> None:
     summarize(RESULT, None)
     text = summary.read_text()
     assert text.startswith("before\n")
     assert "is polite" in text
 
 
-def test_a_summary_that_cannot_be_made_is_said(
+def test_failed_summary_is_told(
     summary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_jinja2(monkeypatch)
@@ -219,7 +211,7 @@ def test_elsewhere_github_is_not_told(
     assert summary.read_text() == "before\n"
 
 
-def test_an_annotation_cannot_be_forged_by_the_service(
+def test_service_cannot_forge_annotations(
     summary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = "x,a=b::error::\n::stop-commands::y ##[group] 100%0A https://h/?hunter2"
@@ -232,9 +224,7 @@ def test_an_annotation_cannot_be_forged_by_the_service(
     assert "hunter2" not in line
 
 
-def test_the_summary_of_a_step_is_not_made_too_large(
-    summary: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summary_is_bounded(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = BatchResult([outcome("failed", n, run=run(failed=1)) for n in range(9000)])
     summary.write_text("x" * 500_000)
     summarize(many, None)

@@ -51,26 +51,20 @@ def signalled(*conditions: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def test_an_interrupted_run_says_how_to_resume(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_run(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     with signalled(lambda: sandbox.count("list", status=200) > 2):
         assert main(["run", sandbox.add_set(LASTING)]) == 130
     [run] = sandbox.runs
     assert capsys.readouterr().err.endswith(f"To resume:\n  amigo-async wait {run.id}\n")
 
 
-def test_an_interrupted_quiet_run_says_so_all_the_same(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_quiet_run(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     with signalled(lambda: sandbox.count("list", status=200) > 2):
         assert main(["run", "-q", sandbox.add_set(LASTING)]) == 130
     assert capsys.readouterr().err.startswith("Stopping tidily; press Ctrl-C again")
 
 
-def test_an_interrupted_wait_leaves_the_runs(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_wait(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     with signalled(lambda: sandbox.count("list", status=200) > 2):
         main(["run", "-q", sandbox.add_set(LASTING)])
     looks = sandbox.count("list", status=200)
@@ -81,9 +75,7 @@ def test_an_interrupted_wait_leaves_the_runs(
     assert capsys.readouterr().out.endswith(f"{run.id} cancelled\n")
 
 
-def test_an_interrupted_cancel_says_what_runs(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_cancel(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.fault("cancel", Fault.delay(60.0))
     with signalled(lambda: sandbox.count("list", status=200) > 2):
         main(["run", "-q", sandbox.add_set(LASTING)])
@@ -98,7 +90,7 @@ class OutAtOnce(SystemExit):
 
 
 @pytest.mark.parametrize(("later", "status"), [(0.49, None), (0.5, 130)])
-def test_a_second_signal_is_out_at_once_unless_it_is_the_same_press(
+def test_second_signal_exits_at_once(
     monkeypatch: pytest.MonkeyPatch, later: float, status: int | None
 ) -> None:
     def leave(code: int) -> None:
@@ -128,7 +120,7 @@ def test_a_second_signal_is_out_at_once_unless_it_is_the_same_press(
     assert handling.interrupted
 
 
-def test_what_follows_the_work_is_not_interrupted() -> None:
+def test_signal_after_the_work() -> None:
     handling = interrupts.Interrupts()
 
     async def work() -> int:
@@ -143,7 +135,7 @@ def test_what_follows_the_work_is_not_interrupted() -> None:
     assert not handling.interrupted
 
 
-def test_what_comes_before_the_work_is() -> None:
+def test_signal_before_the_work() -> None:
     handling = interrupts.Interrupts()
 
     async def work() -> int:
@@ -155,7 +147,7 @@ def test_what_comes_before_the_work_is() -> None:
         handling.run(work())
 
 
-def test_what_comes_before_there_is_a_loop_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_before_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     run_loop = asyncio.run
 
     def run(work: Coroutine[Any, Any, int]) -> int:
@@ -199,16 +191,14 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_command_without_progress_is_interrupted(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_list(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.fault("list", Fault.delay(60.0))
     with signalled(lambda: sandbox.count("list")):
         assert main(["list"]) == 130
     assert capsys.readouterr() == ("", "Interrupted.\n")
 
 
-def test_the_sandbox_serves_until_it_is_interrupted(
+def test_interrupted_sandbox(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving = threading.Event()
@@ -232,7 +222,7 @@ def test_the_sandbox_serves_until_it_is_interrupted(
     assert "".join(shown).count("export AMIGO_") == 6
 
 
-def test_an_interrupted_demo_is_no_success(
+def test_interrupted_demo(
     tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []

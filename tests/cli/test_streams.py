@@ -85,9 +85,7 @@ def test_a_full_disk_costs_no_report(
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("arguments", ["--help", "list"])
-def test_what_only_writes_fails_on_a_full_disk(
-    sandbox: Sandbox, tmp_path: Path, arguments: str
-) -> None:
+def test_full_disk_fails_a_list(sandbox: Sandbox, tmp_path: Path, arguments: str) -> None:
     start(sandbox)
     ended = in_a_shell(sandbox, tmp_path, f"amigo-async {arguments} >/dev/full")
     assert (ended.returncode, ended.stderr) == (3, b"Error: stdout: No space left on device\n")
@@ -103,16 +101,14 @@ def start(sandbox: Sandbox) -> str:
 
 
 @pytest.mark.parametrize("arguments", ["--help", "list --json", "download -q {}"])
-def test_a_reader_that_has_left_is_no_error(
-    sandbox: Sandbox, tmp_path: Path, arguments: str
-) -> None:
+def test_departed_reader_is_no_error(sandbox: Sandbox, tmp_path: Path, arguments: str) -> None:
     line = f"set -o pipefail; amigo-async {arguments.format(start(sandbox))} | true"
     ended = in_a_shell(sandbox, tmp_path, line)
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_formats_have_their_own_encoding(sandbox: Sandbox, tmp_path: Path, encoding: str) -> None:
+def test_formats_keep_their_encoding(sandbox: Sandbox, tmp_path: Path, encoding: str) -> None:
     folder = "Größe ✓"
     run_id = start(sandbox)
     line = f"amigo-async wait {run_id} --artifacts '{folder}' --junit - -q"
@@ -135,7 +131,7 @@ def test_bytes_follow_text_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written.getvalue() == 2 * b"gr\xf6\xdfer\n" + "größer\n".encode()
 
 
-def test_an_unbuffered_stdout_that_takes_a_part_gets_the_rest(
+def test_partial_writes_are_completed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As with python -u: a signal, or a disk that is nearly full, cuts a write short."""
@@ -157,7 +153,7 @@ def test_an_unbuffered_stdout_that_takes_a_part_gets_the_rest(
     assert written == b"0123456789\n"
 
 
-def test_a_stdout_that_is_text_alone_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_only_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     assert write("größer".encode())
@@ -165,7 +161,7 @@ def test_a_stdout_that_is_text_alone_gets_text(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
-def test_a_stdout_that_has_failed_goes_nowhere(
+def test_failed_stdout_is_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
     path = tmp_path / "out"
@@ -179,7 +175,7 @@ def test_a_stdout_that_has_failed_goes_nowhere(
     assert path.read_text() == ""
 
 
-def test_a_reader_that_leaves_ends_the_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def flush(self) -> None:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
@@ -188,9 +184,7 @@ def test_a_reader_that_leaves_ends_the_writing(monkeypatch: pytest.MonkeyPatch) 
     assert not write("x")
 
 
-def test_nothing_is_left_for_the_interpreter_to_fail_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_nothing_left_to_flush(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with FULL.open("w") as out, (tmp_path / "err").open("w") as err:
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
@@ -213,9 +207,7 @@ def test_what_is_dropped_goes_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path:
 # --- files ---
 
 
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_started(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_unwritable_file_is_told_early(sandbox: Sandbox, tmp_path: Path) -> None:
     """Of the file itself: a folder that can be written says nothing of it, and the other way."""
     plain = _without_root()
     old, mounted = tmp_path / "old.xml", tmp_path / "shut" / "r.xml"
@@ -270,7 +262,7 @@ def test_a_folder_that_was_deleted(sandbox: Sandbox, tmp_path: Path) -> None:
     assert b"r.xml cannot be written: " in ended.stderr
 
 
-def test_proxies_of_the_environment_are_obeyed(tmp_path: Path) -> None:
+def test_environment_proxies(tmp_path: Path) -> None:
     """Those that are named, and not for the hosts that are excepted."""
     asked: list[str] = []
 
@@ -310,7 +302,7 @@ VARIABLES = {
 }
 
 
-def test_one_press_that_arrives_twice_leaves_tidily(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_one_press_arriving_twice(sandbox: Sandbox, tmp_path: Path) -> None:
     ids = sandbox.add_sets(2, LASTING)
     with Process(
         sandbox, tmp_path, "run", *ids, "--on-exit", "cancel", "--junit", "r.xml"

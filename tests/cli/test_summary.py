@@ -45,7 +45,7 @@ def test_the_summary_is_a_table_and_reasons() -> None:
     ]
 
 
-def test_the_time_of_a_set_is_from_start_to_end() -> None:
+def test_time_of_a_set() -> None:
     began = run().created_at
     line = shown(outcome(started_at=began, finished_at=began.replace(minute=2))).splitlines()[2]
     assert line.rstrip().endswith("2 min 00 s")
@@ -57,15 +57,13 @@ def test_what_was_interrupted_is_running(interrupted: bool, word: str) -> None:
     assert text.splitlines()[-1] == f"1 {word} in 12 s"
 
 
-def test_lines_are_not_wrapped_where_there_is_no_terminal() -> None:
+def test_no_wrapping_without_terminal() -> None:
     long = TransportError("x" * 300, method="GET", path="/p")
     assert "x" * 300 in shown(outcome("errored", error=long))
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "10", "39", "80", "65535"])
-def test_ids_are_whole_on_terminals_of_any_width(
-    monkeypatch: pytest.MonkeyPatch, columns: str
-) -> None:
+def test_ids_are_never_cut(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", columns)
     failed = outcome("failed", 2, run=run(failed=1, errors=(f"see {some_id(7)}", None)))
@@ -78,7 +76,7 @@ def test_ids_are_whole_on_terminals_of_any_width(
     assert len(text) < 3000
 
 
-def test_lines_are_wrapped_and_indented_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrapping_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     long = TransportError("word " * 60, method="GET", path="/p")
     lines = shown(outcome("errored", error=long)).splitlines()
@@ -87,7 +85,7 @@ def test_lines_are_wrapped_and_indented_on_a_terminal(monkeypatch: pytest.Monkey
     assert all(line.startswith("  ") for line in told)
 
 
-def test_a_reader_that_left_ends_the_output_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_departed_reader_ends_output(monkeypatch: pytest.MonkeyPatch) -> None:
     dropped: list[bool] = []
     monkeypatch.setattr("amigo_async.cli.summary.drop_stdout", lambda: dropped.append(True))
 
@@ -128,7 +126,7 @@ def test_which_runs_go_on(
     assert err == (told if goes_on else "")
 
 
-def test_what_was_cancelled_and_what_may_be_anothers_is_told(
+def test_cancelled_and_foreign_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ours = outcome("timed_out", run=run(is_completed=False))
@@ -157,7 +155,7 @@ def test_what_was_cancelled_and_what_may_be_anothers_is_told(
         (outcome("errored"), 0),
     ],
 )
-def test_a_gate_gives_its_reasons_where_they_matter(one: RunOutcome, count: int) -> None:
+def test_gate_gives_its_reasons(one: RunOutcome, count: int) -> None:
     assert len(judged(one, Gate(min_pass_rate=0.5))) == count
     assert judged(one, None) == []
 
@@ -176,7 +174,7 @@ def odd_outcome() -> RunOutcome:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_nobody_obeys_what_the_service_says(
+def test_service_text_is_inert(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if terminal:
@@ -194,6 +192,6 @@ def test_nobody_obeys_what_the_service_says(
     assert not [line for line in said.splitlines() if line.lstrip().startswith("::")]
 
 
-def test_an_id_is_quoted_where_it_is_to_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pasted_ids_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     show_what_goes_on([outcome("timed_out", run_id="x; rm -rf ~")], JOB)
     assert capsys.readouterr().err.endswith("  amigo-async wait 'x; rm -rf ~'\n")

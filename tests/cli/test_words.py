@@ -62,7 +62,7 @@ def test_sizes(number: int, said: str) -> None:
         (1780000000, "22:28:40"),
     ],
 )
-def test_the_time_of_day_is_right_across_a_change_of_summer_time(
+def test_time_of_day_across_summer_time(
     now: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
@@ -82,7 +82,7 @@ def test_long_lists_are_shortened(texts: list[str], said: list[str]) -> None:
     assert words.shortened(texts, 2) == said
 
 
-def test_reasons_name_the_metric_and_the_repeats() -> None:
+def test_reasons_name_metric_and_repeats() -> None:
     failing = run(failed=1, errors=(None, "the\nmodel timed out", None))
     assert reasons(outcome("failed", run=failing)) == [
         "is polite failed in 1 of 3 repeats of unit test test-1",
@@ -90,7 +90,7 @@ def test_reasons_name_the_metric_and_the_repeats() -> None:
     ]
 
 
-def test_reasons_without_specs_give_the_metric_id() -> None:
+def test_reasons_without_specs() -> None:
     bare = msgspec.structs.replace(run(failed=2), unit_test_run_specs=[])
     assert reasons(outcome("failed", run=bare)) == [
         "metric-1 failed in 2 of 2 repeats of unit test test-1"
@@ -108,7 +108,7 @@ def test_reasons_without_specs_give_the_metric_id() -> None:
         ("not_started", ["nothing was started"]),
     ],
 )
-def test_reasons_where_the_results_are_hidden(verdict: str, said: list[str]) -> None:
+def test_reasons_of_hidden_results(verdict: str, said: list[str]) -> None:
     hidden = run(hidden=True, failed_metrics=verdict == "failed", errored=verdict == "errored")
     assert reasons(outcome(verdict, run=hidden)) == said
 
@@ -138,7 +138,7 @@ _REQUEST: dict[str, Any] = {"method": "GET", "path": "/p"}
         (RuntimeError(), "RuntimeError"),
     ],
 )
-def test_an_error_is_one_line_with_a_remedy(error: Exception, remedy: str) -> None:
+def test_error_line_with_remedy(error: Exception, remedy: str) -> None:
     said = explain(error)
     assert remedy in said
     assert "\n" not in said
@@ -175,7 +175,7 @@ def test_the_exit_status_of_a_batch(verdicts: str, status: Status) -> None:
     assert status_of_batch(map(outcome, verdicts.split())) == status
 
 
-def test_the_exit_status_where_something_went_wrong_with_a_set() -> None:
+def test_exit_status_of_an_errored_set() -> None:
     conflict = ConflictError(status=409, **_REQUEST)
     assert status_of_batch([outcome("not_started", error=conflict)]) == 3
     late = DeadlineError(endpoint="create", retry_after=9)
@@ -185,6 +185,6 @@ def test_the_exit_status_where_something_went_wrong_with_a_set() -> None:
     assert status_of_batch([outcome("failed", error=unsaved)]) == 1
 
 
-def test_artifacts_that_there_was_no_time_for_are_missed() -> None:
+def test_late_artifacts_are_missed() -> None:
     assert status_of_batch([outcome("passed")], artifacts=True) == 4
     assert status_of_batch([outcome("passed", artifacts="x")], artifacts=True) == 0

@@ -28,7 +28,7 @@ ID = "0" * 24
 # --- what aiohttp may rename ---
 
 
-async def test_aiohttp_still_has_the_switch_of_its_replay() -> None:
+async def test_aiohttp_has_the_replay_switch() -> None:
     async with aiohttp.ClientSession() as session:
         assert vars(session)["_retry_connection"] is True
         assert "_retry_connection" in aiohttp.ClientSession.ATTRS
@@ -40,7 +40,7 @@ async def test_aiohttp_still_has_the_switch_of_its_replay() -> None:
         assert not session.closed
 
 
-async def test_a_session_without_replay_shares_all_there_is() -> None:
+async def test_no_replay_shares_the_rest() -> None:
     async with aiohttp.ClientSession(headers={"X-One": "1"}, cookies={"two": "2"}) as session:
         other = compat.without_replay(session)
         session.headers["X-Later"] = "3"
@@ -50,13 +50,13 @@ async def test_a_session_without_replay_shares_all_there_is() -> None:
         other.detach()
 
 
-async def test_the_loop_of_a_session_is_known() -> None:
+async def test_loop_of_a_session() -> None:
     async with aiohttp.ClientSession() as session:
         assert compat.loop_of(session) is asyncio.get_running_loop()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_what_a_session_was_given_is_known() -> None:
+async def test_settings_of_a_session() -> None:
     auth = aiohttp.BasicAuth("user", "hunter2")
     async with aiohttp.ClientSession() as session:
         assert (compat.proxy_of(session), compat.has_authorization(session)) == (None, False)
@@ -70,7 +70,7 @@ async def test_what_a_session_was_given_is_known() -> None:
         assert compat.has_authorization(session)
 
 
-async def test_what_of_a_body_was_not_read_is_had() -> None:
+async def test_unread_part_of_a_body() -> None:
     async def serve(_: bytes, __: int) -> bytes | None:
         return b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"0123456789"
 
@@ -85,7 +85,7 @@ async def test_what_of_a_body_was_not_read_is_had() -> None:
         assert compat.unread(answer.content) == b"456789"
 
 
-def test_all_that_is_private_of_aiohttp_is_in_one_module() -> None:
+def test_private_names_in_one_module() -> None:
     names = {name for name in aiohttp.ClientSession.ATTRS if name.startswith("_")}
     # Those that could be meant: `_loop` and the like are also names of our own.
     telling = {name for name in names if name.startswith(("_retry", "_default", "_trust"))}
@@ -161,7 +161,7 @@ async def clients(url: str, *, given: bool, **settings: int) -> AsyncIterator[Am
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_a_request_on_a_connection_that_was_closed_is_sent_once(given: bool) -> None:
+async def test_closed_connection_sends_once(given: bool) -> None:
     seen: list[int] = []
 
     async def once_each(_: bytes, number: int) -> bytes | None:
@@ -182,7 +182,7 @@ async def test_a_request_on_a_connection_that_was_closed_is_sent_once(given: boo
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_a_cancel_whose_answer_is_lost_with_its_connection_is_no_conflict(
+async def test_lost_cancel_is_no_conflict(
     given: bool,
 ) -> None:
     cancelled: list[bool] = []
@@ -222,7 +222,7 @@ async def test_long_headers_are_read(given: bool, headers: list[bytes]) -> None:
     assert page.simulation_unit_test_set_runs == []
 
 
-async def test_headers_without_end_are_not_read() -> None:
+async def test_endless_headers_are_not_read() -> None:
     async def serve(_: bytes, __: int) -> bytes:
         return ok(EMPTY, b"X-Header: " + b"x" * 1024 * 1024)
 
@@ -231,7 +231,7 @@ async def test_headers_without_end_are_not_read() -> None:
             await client.runs.list()
 
 
-async def test_the_session_that_was_given_is_left_as_it_was() -> None:
+async def test_given_session_is_unchanged() -> None:
     async def serve(_: bytes, __: int) -> bytes:
         return ok(EMPTY, b"Set-Cookie: gateway=node-7; Path=/")
 

@@ -68,11 +68,11 @@ S3 = {"x-amz-request-id": "1"}
         ({}, None),
     ],
 )
-def test_the_checksum_of_a_whole_object(headers: dict[str, str], expected: Checksum | None) -> None:
+def test_checksum_of_a_whole_object(headers: dict[str, str], expected: Checksum | None) -> None:
     assert read_object(headers, partial=False).checksum == expected
 
 
-def test_a_part_carries_no_checksum_of_the_whole_but_its_etag() -> None:
+def test_part_has_etag_but_no_checksum() -> None:
     headers = {"content-range": "bytes 0-4/10", "x-amz-checksum-sha256": SHA256_HEADER}
     assert read_object(headers, partial=True).checksum is None
     everything = {**headers, "content-range": "bytes 0-9/10"}
@@ -109,7 +109,7 @@ def test_the_length_of_a_body(headers: dict[str, str], length: int | None) -> No
         (ObjectInfo(), {}),
     ],
 )
-def test_conditions_ask_for_the_same_object(info: ObjectInfo, expected: dict[str, str]) -> None:
+def test_conditions_name_the_object(info: ObjectInfo, expected: dict[str, str]) -> None:
     assert conditions(info) == expected
     assert info.recognizable == (info.etag is not None or info.last_modified is not None)
 
@@ -174,7 +174,7 @@ def test_a_file_name_from_a_key(path: str, expected: str) -> None:
     assert safe_name(url, "artifacts-r1") == expected
 
 
-def test_a_name_too_long_is_cut_and_keeps_its_suffix() -> None:
+def test_long_name_keeps_its_suffix() -> None:
     name = safe_name(f"https://s/{'é' * 300}.zip", "x")
     assert name.endswith("é.zip")
     assert len(name.encode()) <= 200
@@ -199,7 +199,7 @@ def test_a_fallback_is_made_safe_too() -> None:
         ("", "_"),
     ],
 )
-def test_an_id_as_the_name_of_a_folder(run_id: str, expected: str) -> None:
+def test_id_as_a_folder_name(run_id: str, expected: str) -> None:
     assert safe_segment(run_id) == expected
 
 
@@ -263,6 +263,6 @@ def test_where_a_redirect_may_lead(url: str, location: str, expected: str | None
     assert "secret" not in str(caught.value)
 
 
-def test_the_target_of_a_redirect_is_shown_without_its_query() -> None:
+def test_redirect_shown_without_query() -> None:
     target = redirect_target("https://a/k", "https://b.example/l?token=t0ken", allow_http=False)
     assert "t0ken" not in repr(target)

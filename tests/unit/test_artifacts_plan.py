@@ -44,7 +44,7 @@ UNSIZED_WEAK = ObjectInfo(None, 'W/"a"', "D1")
         (Reading(UNSIZED, 0, ended=True), {"Range": "bytes=0-", "If-Match": '"a"'}),
     ],
 )
-def test_the_state_decides_the_next_request(reading: Reading, expected: dict[str, str]) -> None:
+def test_next_request(reading: Reading, expected: dict[str, str]) -> None:
     assert next_request(reading) == expected
 
 
@@ -62,7 +62,7 @@ def test_the_state_decides_the_next_request(reading: Reading, expected: dict[str
         (Reading(ObjectInfo(0)), True),
     ],
 )
-def test_when_a_reading_is_done(reading: Reading, done: bool) -> None:
+def test_reading_is_done(reading: Reading, done: bool) -> None:
     assert reading.done == done
 
 
@@ -398,7 +398,7 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Verdict]] = [
     [case[1:] for case in CASES],
     ids=[case[0] for case in CASES],
 )
-def test_what_an_answer_means(
+def test_meaning_of_an_answer(
     reading: Reading, status: int, given: dict[str, str], verdict: Verdict
 ) -> None:
     assert judge(reading, status, given) == verdict

@@ -93,7 +93,7 @@ async def gather(token: SignedInToken, count: int) -> list[Mapping[str, str] | B
     )
 
 
-async def test_the_first_call_signs_in_and_later_ones_do_not() -> None:
+async def test_only_the_first_call_signs_in() -> None:
     service = Service(3600)
     token = token_of(service)
     first = await token.headers()
@@ -102,7 +102,7 @@ async def test_the_first_call_signs_in_and_later_ones_do_not() -> None:
     assert service.asked == 1
 
 
-async def test_fifty_calls_together_cause_one_sign_in() -> None:
+async def test_fifty_calls_sign_in_once() -> None:
     service = Service(3600)
     token = token_of(service)
     service.hold()
@@ -115,7 +115,7 @@ async def test_fifty_calls_together_cause_one_sign_in() -> None:
     assert {id(task.result()) for task in tasks} == {id(await token.headers())}
 
 
-async def test_fifty_calls_that_meet_an_expired_token_cause_one_sign_in() -> None:
+async def test_expired_token_is_renewed_once() -> None:
     service = Service(3600, 3600)
     token = token_of(service)
     await token.headers()
@@ -124,7 +124,7 @@ async def test_fifty_calls_that_meet_an_expired_token_cause_one_sign_in() -> Non
     assert service.asked == 2
 
 
-async def test_fifty_401s_together_cause_one_sign_in() -> None:
+async def test_fifty_401s_sign_in_once() -> None:
     service = Service(3600, 3600)
     token = token_of(service)
 
@@ -139,7 +139,7 @@ async def test_fifty_401s_together_cause_one_sign_in() -> None:
     assert service.asked == 2
 
 
-async def test_a_late_401_leaves_a_fresh_token_alone() -> None:
+async def test_late_401_keeps_a_fresh_token() -> None:
     service = Service(3600, 3600)
     token = token_of(service)
     old = await token.headers()
@@ -173,7 +173,7 @@ async def test_those_who_wait_share_a_failure() -> None:
     assert service.asked == 2
 
 
-async def test_who_comes_after_a_failure_tries_again_even_while_others_are_told() -> None:
+async def test_a_retry_signs_in_anew() -> None:
     """The queue of those who waited for the first sign in does not pass its failure on."""
     service = Service(LOST, 3600)
     token = token_of(service)
@@ -188,7 +188,7 @@ async def test_who_comes_after_a_failure_tries_again_even_while_others_are_told(
     assert service.asked == 2
 
 
-async def test_failures_one_after_the_other_are_each_ones_own() -> None:
+async def test_failures_are_not_shared_later() -> None:
     service = Service(REFUSED, LOST, 3600)
     token = token_of(service)
     with pytest.raises(AuthenticationError):
@@ -198,7 +198,7 @@ async def test_failures_one_after_the_other_are_each_ones_own() -> None:
     assert await token.headers() == bearer(3)
 
 
-async def test_a_failure_that_is_remembered_keeps_nothing_of_its_caller_alive() -> None:
+async def test_failure_keeps_no_caller_alive() -> None:
     class Large:
         """What the caller works with."""
 
@@ -216,7 +216,7 @@ async def test_a_failure_that_is_remembered_keeps_nothing_of_its_caller_alive() 
     assert alive() is None
 
 
-async def test_a_deadline_is_the_callers_own() -> None:
+async def test_deadline_is_the_callers_own() -> None:
     """Who has no time for what the budget holds is told at once, and the others go on."""
     service = Service(3600)
     token = token_of(service)
@@ -229,7 +229,7 @@ async def test_a_deadline_is_the_callers_own() -> None:
         assert await token.headers() == bearer(1)
 
 
-async def test_the_sign_in_belongs_to_nobody() -> None:
+async def test_sign_in_outlives_its_callers() -> None:
     """It goes on when the one leaves who was the first to need it, and also when all have left."""
     service = Service(3600)
     token = token_of(service)
@@ -249,7 +249,7 @@ async def test_the_sign_in_belongs_to_nobody() -> None:
     assert service.asked == 1
 
 
-async def test_a_sign_in_that_failed_unheard_is_nobodys() -> None:
+async def test_unheard_failure_is_dropped() -> None:
     """Nobody is told, not even the event loop, and the next one signs in."""
     service = Service(LOST, 3600)
     token = token_of(service)
@@ -264,7 +264,7 @@ async def test_a_sign_in_that_failed_unheard_is_nobodys() -> None:
     assert await token.headers() == bearer(2)
 
 
-async def test_closing_leaves_no_sign_in_behind_and_tells_who_waits() -> None:
+async def test_closing_ends_the_sign_in() -> None:
     service = Service(3600)
     token = token_of(service)
     service.hold()
@@ -280,7 +280,7 @@ async def test_closing_leaves_no_sign_in_behind_and_tells_who_waits() -> None:
     assert service.asked == 1
 
 
-async def test_a_cancelled_follower_disturbs_nobody() -> None:
+async def test_cancelled_follower() -> None:
     service = Service(3600)
     token = token_of(service)
     service.hold()
@@ -305,7 +305,7 @@ async def test_a_cancelled_follower_disturbs_nobody() -> None:
         (10.0, 1.0),
     ],
 )
-async def test_a_token_is_renewed_before_it_expires(life: float, margin: float) -> None:
+async def test_renewed_before_it_expires(life: float, margin: float) -> None:
     service = Service(life, life)
     token = token_of(service)
     await token.headers()
@@ -319,7 +319,8 @@ async def test_a_token_is_renewed_before_it_expires(life: float, margin: float) 
 
 
 @pytest.mark.parametrize("life", [0.0, -1.0, -3600.0])
-async def test_a_token_that_comes_expired_is_used_until_it_is_refused(life: float) -> None:
+async def test_token_that_comes_expired(life: float) -> None:
+    """It is used until it is refused."""
     service = Service(life, 3600)
     token = token_of(service)
     first = await token.headers()
@@ -354,7 +355,7 @@ async def test_a_bearer_token() -> None:
     assert "hunter2" not in repr((vars(token), headers))
 
 
-async def test_a_bearer_token_of_another_organization() -> None:
+async def test_bearer_of_another_organization() -> None:
     token = GivenToken(BearerAuth("t", organization_id="issuer"), "org")
     assert await token.headers() == {"Authorization": "Bearer t", "X-ORG-ID": "issuer"}
 
@@ -384,7 +385,7 @@ async def test_a_basic_token(auth: BasicAuth, user: str, issuer: dict[str, str])
         (BasicAuth("t", "user", "iss:uer"), "org"),
     ],
 )
-async def test_a_basic_user_name_cannot_have_a_colon(auth: BasicAuth, organization: str) -> None:
+async def test_no_colon_in_a_basic_user(auth: BasicAuth, organization: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot have a colon"):
         GivenToken(auth, organization)
 
@@ -402,7 +403,7 @@ GIVEN: dict[type[Any], dict[str, str]] = {
 @pytest.mark.parametrize(
     "value", ["", " \n", "hunter2\nx", "a\r\nb", "\0", "hunter2ü", 5, b"hunter2"]
 )
-def test_no_credential_is_empty_or_smuggles_a_header(cls: Any, field: str, value: Any) -> None:
+def test_credentials_are_checked(cls: Any, field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=field) as caught:
         cls(**{**GIVEN[cls], field: value})
     assert "hunter2" not in str(caught.value)
@@ -411,7 +412,7 @@ def test_no_credential_is_empty_or_smuggles_a_header(cls: Any, field: str, value
 @pytest.mark.parametrize(
     ("cls", "field"), [(cls, field) for cls, fields in GIVEN.items() for field in fields]
 )
-def test_blank_ends_of_credentials_are_cut(cls: Any, field: str) -> None:
+def test_credentials_are_stripped(cls: Any, field: str) -> None:
     auth = cls(**{**GIVEN[cls], field: "\t hunter2 \r\n"})
     assert auth == cls(**{**GIVEN[cls], field: "hunter2"})
     assert ("hunter2" in repr(auth)) is (field not in ("api_key", "token"))
@@ -420,7 +421,7 @@ def test_blank_ends_of_credentials_are_cut(cls: Any, field: str) -> None:
 @pytest.mark.parametrize(
     ("cls", "field"), [(ApiKeyAuth, "api_key"), (BearerAuth, "token"), (BasicAuth, "token")]
 )
-def test_credentials_do_not_show_their_secret(cls: Any, field: str) -> None:
+def test_credentials_hide_their_secret(cls: Any, field: str) -> None:
     auth = cls(**{**GIVEN[cls], field: "hunter2"})
     assert getattr(auth, field) == "hunter2"
     assert "hunter2" not in repr(auth)
@@ -453,7 +454,7 @@ def test_the_headers_of_a_sign_in() -> None:
         (BasicAuth("t", "u", "issuer"), UserInfo("issuer", "u")),
     ],
 )
-def test_who_the_creator_of_our_runs_is(
+def test_creator_of_our_runs(
     auth: ApiKeyAuth | BearerAuth | BasicAuth, creator: UserInfo | None
 ) -> None:
     assert creator_of(auth, "org") == creator

@@ -87,14 +87,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_without_a_cancellation_the_result_comes_back() -> None:
+async def test_result_comes_back() -> None:
     work = Work()
     work.go_on.set()
     assert await finish(work.run()) == "result"
     assert_alone()
 
 
-async def test_without_a_cancellation_the_error_comes_back() -> None:
+async def test_error_comes_back() -> None:
     work, error = Work(), KeyError("x")
     work.go_on.set()
     with pytest.raises(KeyError) as caught:
@@ -105,7 +105,7 @@ async def test_without_a_cancellation_the_error_comes_back() -> None:
 
 @BOTH
 @pytest.mark.parametrize("grace", [None, 5.0])
-async def test_a_cancelled_caller_waits_for_its_work(how: How, grace: float | None) -> None:
+async def test_cancelled_caller_waits(how: How, grace: float | None) -> None:
     work = Work()
     caller = Caller(work, grace)
     await work.began.wait()
@@ -119,7 +119,7 @@ async def test_a_cancelled_caller_waits_for_its_work(how: How, grace: float | No
 
 
 @BOTH
-async def test_an_error_after_a_cancellation_gives_way_to_it(how: How) -> None:
+async def test_cancellation_beats_an_error(how: How) -> None:
     """And is not reported as an exception that was never retrieved."""
     work = Work()
     caller = Caller(work, None, ValueError("lost"))
@@ -132,7 +132,7 @@ async def test_an_error_after_a_cancellation_gives_way_to_it(how: How) -> None:
 
 
 @BOTH
-async def test_the_grace_bounds_what_a_cancellation_waits(how: How) -> None:
+async def test_grace_bounds_the_wait(how: How) -> None:
     work = Work()
     caller = Caller(work, 5.0)
     await work.began.wait()
@@ -144,7 +144,7 @@ async def test_the_grace_bounds_what_a_cancellation_waits(how: How) -> None:
 
 
 @BOTH
-async def test_without_grace_it_waits_as_long_as_it_takes(how: How) -> None:
+async def test_no_bound_without_grace(how: How) -> None:
     work = Work()
     caller = Caller(work, None)
     await work.began.wait()
@@ -156,7 +156,7 @@ async def test_without_grace_it_waits_as_long_as_it_takes(how: How) -> None:
 
 
 @BOTH
-async def test_no_grace_at_all_cancels_at_once(how: How) -> None:
+async def test_zero_grace_cancels_at_once(how: How) -> None:
     work = Work()
     caller = Caller(work, 0.0)
     await work.began.wait()
@@ -168,7 +168,7 @@ async def test_no_grace_at_all_cancels_at_once(how: How) -> None:
 
 
 @BOTH
-async def test_a_second_cancellation_does_not_cut_the_grace(how: How) -> None:
+async def test_second_cancel_keeps_the_grace(how: How) -> None:
     work = Work()
     caller = Caller(work, 5.0)
     await work.began.wait()
@@ -187,7 +187,7 @@ async def test_a_second_cancellation_does_not_cut_the_grace(how: How) -> None:
     assert_alone()
 
 
-async def test_work_that_resists_is_seen_to_its_end() -> None:
+async def test_work_that_resists_is_awaited() -> None:
     """Even work that does something when it is cancelled has ended when `finish` has."""
     became = []
     began = anyio.Event()
@@ -212,7 +212,7 @@ async def test_work_that_resists_is_seen_to_its_end() -> None:
     assert_alone()
 
 
-async def test_work_that_gives_an_error_when_its_grace_is_over() -> None:
+async def test_work_that_fails_after_its_grace() -> None:
     began = anyio.Event()
 
     async def fails() -> None:
@@ -230,7 +230,7 @@ async def test_work_that_gives_an_error_when_its_grace_is_over() -> None:
     assert_alone()
 
 
-async def test_work_that_cancels_itself_cancels_its_caller() -> None:
+async def test_work_that_cancels_itself() -> None:
     async def gives_up() -> None:
         raise asyncio.CancelledError
 
@@ -239,7 +239,7 @@ async def test_work_that_cancels_itself_cancels_its_caller() -> None:
     assert_alone()
 
 
-async def test_a_caller_that_was_cancelled_before() -> None:
+async def test_caller_cancelled_before() -> None:
     """The work is begun and finished, then the cancellation is delivered."""
     work = Work()
     work.go_on.set()
@@ -250,7 +250,7 @@ async def test_a_caller_that_was_cancelled_before() -> None:
     assert work.became == "finished"
 
 
-async def test_a_deadline_of_the_caller_is_held_back_too() -> None:
+async def test_deadline_is_held_back_too() -> None:
     work = Work()
 
     async def let_go() -> None:
@@ -267,7 +267,7 @@ async def test_a_deadline_of_the_caller_is_held_back_too() -> None:
     await helper
 
 
-async def test_the_cancellation_ends_where_it_was_meant_to() -> None:
+async def test_cancellation_ends_at_its_scope() -> None:
     """A caller in a timeout block goes on behind it as if nothing had been held back."""
     work = Work()
     work_time = asyncio.get_running_loop().call_later(10, work.go_on.set)

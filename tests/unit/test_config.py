@@ -41,7 +41,7 @@ def configured(**given: Any) -> Configuration:
     return configure(**arguments | given)
 
 
-def test_everything_comes_from_the_environment() -> None:
+def test_settings_from_the_environment() -> None:
     assert configured() == Configuration(
         ApiKeyAuth("env-key", "env-key-id", "env-user"),
         "env-org",
@@ -50,7 +50,7 @@ def test_everything_comes_from_the_environment() -> None:
     )
 
 
-def test_an_argument_is_stronger_than_the_environment() -> None:
+def test_argument_beats_environment() -> None:
     config = configured(
         api_key="k",
         api_key_id="i",
@@ -68,7 +68,7 @@ def test_an_argument_is_stronger_than_the_environment() -> None:
     )
 
 
-def test_the_united_states_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AMIGO_BASE_URL")
     assert configured().base_url == "https://api.amigo.ai"
     monkeypatch.setenv("AMIGO_BASE_URL", "")
@@ -77,7 +77,7 @@ def test_the_united_states_are_the_default(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("argument", "variable"), ARGUMENTS.items())
 @pytest.mark.parametrize("value", [None, ""])
-def test_what_is_missing_is_named_with_both_remedies(
+def test_missing_setting_names_remedies(
     monkeypatch: pytest.MonkeyPatch, argument: str, variable: str, value: str | None
 ) -> None:
     if value is None:
@@ -102,7 +102,7 @@ def test_blank_ends_are_cut(
         configured()
 
 
-def test_blank_ends_of_the_base_url_and_the_cluster_are_cut(
+def test_url_and_cluster_are_stripped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = configured(base_url=" https://h.example\n", mongo_cluster_name="c\n")
@@ -117,12 +117,12 @@ def test_blank_ends_of_the_base_url_and_the_cluster_are_cut(
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
-def test_an_empty_argument_is_not_filled_up(argument: str) -> None:
+def test_empty_argument_is_an_error(argument: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{argument} is missing"):
         configured(**{argument: ""})
 
 
-def test_an_empty_base_url_is_not_filled_up() -> None:
+def test_empty_base_url_is_an_error() -> None:
     """A variable that was forgotten must not lead to production."""
     with pytest.raises(ConfigurationError, match="base_url"):
         configured(base_url="")
@@ -140,13 +140,13 @@ def test_credentials_need_no_variables(
 
 
 @pytest.mark.parametrize("argument", ["api_key", "api_key_id", "user_id"])
-def test_credentials_are_given_in_one_way_only(argument: str) -> None:
+def test_credentials_given_one_way(argument: str) -> None:
     with pytest.raises(ConfigurationError, match="not both"):
         configured(auth=BearerAuth("t"), **{argument: "x"})
 
 
 @pytest.mark.parametrize("auth", ["token", ("key", "id", "user"), 5, object, {}])
-def test_credentials_of_another_kind_are_refused(auth: Any) -> None:
+def test_foreign_credentials_are_refused(auth: Any) -> None:
     with pytest.raises(ConfigurationError, match="auth must be ApiKeyAuth, BearerAuth or Basic"):
         configured(auth=auth)
 
@@ -210,7 +210,7 @@ def test_no_setting_can_smuggle_a_header(argument: str, value: Any) -> None:
         configured(**{argument: value})
 
 
-def test_the_headers_given_are_not_changed() -> None:
+def test_given_headers_stay_unchanged() -> None:
     headers = {"X-Mine": "1"}
     configured(headers=headers, mongo_cluster_name="c")
     assert headers == {"X-Mine": "1"}
@@ -222,7 +222,7 @@ def test_no_secret_is_shown() -> None:
     assert "hunter2" not in repr(config)
 
 
-def test_the_client_shows_where_it_goes_and_no_secret() -> None:
+def test_client_repr_has_no_secret() -> None:
     client = AmigoClient(api_key="hunter2")
     assert repr(client) == "<AmigoClient env-org at https://api-eu-central-1.amigo.ai>"
     assert "hunter2" not in repr(vars(client))
@@ -238,12 +238,12 @@ def test_the_client_shows_where_it_goes_and_no_secret() -> None:
         ("on_event", listen_slowly),
     ],
 )
-def test_numbers_and_listeners_that_cannot_be_right(argument: str, value: Any) -> None:
+def test_invalid_settings(argument: str, value: Any) -> None:
     arguments: dict[str, Any] = {argument: value}
     with pytest.raises(ConfigurationError, match=f"^{argument} must be"):
         AmigoClient(**arguments)
 
 
-def test_numbers_and_listeners_that_can() -> None:
+def test_valid_settings() -> None:
     AmigoClient(request_timeout=1, max_attempts=1, poll_interval=0.5, on_event=print)
     AmigoClient(request_timeout=0.1, poll_interval=None, on_event=None)

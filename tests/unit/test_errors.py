@@ -194,7 +194,7 @@ def test_some_are_builtin_errors_too(cls: type[Exception], builtin: type[Excepti
 
 
 @pytest.mark.parametrize("cls", CASES, ids=lambda cls: cls.__name__)
-def test_the_message_is_built_from_the_fields(cls: type[errors.AmigoError]) -> None:
+def test_message_from_the_fields(cls: type[errors.AmigoError]) -> None:
     make, message, fields = CASES[cls]
     error = make()
     assert type(error) is cls
@@ -212,7 +212,7 @@ def test_the_message_is_built_from_the_fields(cls: type[errors.AmigoError]) -> N
         copy.deepcopy,
     ],
 )
-def test_errors_survive_pickling_and_copying(
+def test_pickling_and_copying(
     cls: type[errors.AmigoError], send: Callable[[errors.AmigoError], errors.AmigoError]
 ) -> None:
     make, message, fields = CASES[cls]
@@ -228,7 +228,7 @@ def test_errors_survive_pickling_and_copying(
     assert received.__notes__ == ["a note"]
 
 
-def test_a_subclass_of_a_user_survives_pickling() -> None:
+def test_pickling_of_a_users_subclass() -> None:
     error = MineError("b" * 24)
     received = pickle.loads(pickle.dumps(error))
     assert type(received) is MineError
@@ -256,7 +256,7 @@ class MineError(errors.ArtifactError):
         ({"request_id": ""}, "GET /p answered 500"),
     ],
 )
-def test_the_message_leaves_out_what_is_not_known(fields: dict[str, Any], message: str) -> None:
+def test_message_without_unknown_fields(fields: dict[str, Any], message: str) -> None:
     assert str(errors.APIError(method="GET", path="/p", status=500, **fields)) == message
 
 
@@ -267,7 +267,7 @@ def test_headers_are_a_copy() -> None:
     assert error.headers == {"a": "1"}
 
 
-def test_a_decode_error_without_request_id() -> None:
+def test_decode_error_without_id() -> None:
     error = errors.DecodeError("empty", method="GET", path="/p", status=200)
     assert str(error) == "GET /p answered 200 with a body that cannot be read: empty"
     assert (error.request_id, error.body) == (None, "")
@@ -280,7 +280,7 @@ def test_not_found_of_a_run_names_it() -> None:
     assert "b" * 24 in str(error)
 
 
-def test_a_wait_for_many_shows_five_of_them() -> None:
+def test_long_wait_names_five_runs() -> None:
     ids = [f"{n:024x}" for n in range(7)]
     error = errors.WaitTimeoutError(ids, timeout=1.5, last_runs={ids[3]: RUN})
     assert error.run_ids == tuple(ids)
@@ -289,17 +289,19 @@ def test_a_wait_for_many_shows_five_of_them() -> None:
     assert ids[5] not in str(error)
 
 
-def test_a_wait_for_five_shows_all_of_them() -> None:
+def test_wait_for_five_names_all() -> None:
     ids = [f"{n:024x}" for n in range(5)]
     assert "..." not in str(errors.WaitTimeoutError(ids, timeout=1.0))
 
 
-def test_a_validation_error_without_field_errors_has_none() -> None:
+def test_no_field_errors() -> None:
     assert errors.ValidationError(**ANSWER).field_errors == {}
     assert errors.ConflictError(**ANSWER).existing_run_id is None
 
 
-def test_a_copy_has_no_traceback_even_where_exceptions_are_taught_to_keep_theirs() -> None:
+def test_copy_has_no_traceback() -> None:
+    """Not even where exceptions are taught to keep theirs, as `tblib` does."""
+
     def with_traceback(error: BaseException) -> tuple[Any, ...]:
         return _again, (type(error), error.args, error.__traceback__)
 
@@ -320,14 +322,14 @@ def _again(cls: type[BaseException], args: tuple[Any, ...], traceback: Any) -> B
 @pytest.mark.parametrize(
     "kind", [errors.AmigoError, errors.ConfigurationError, errors.ArgumentError]
 )
-def test_a_message_is_one_line_without_secrets_and_commands(kind: type[errors.AmigoError]) -> None:
+def test_message_is_one_safe_line(kind: type[errors.AmigoError]) -> None:
     error = kind("run x\n##vso[a]\x1b[2J: GET https://h/k?X-Amz-Signature=hunter2 \ud800")
     shown = "run x # #vso[a]\ufffd[2J: GET https://h/k?*** \ufffd"
     assert str(error) == str(pickle.loads(pickle.dumps(error))) == shown
     assert kind(1, "a\n").args == (1, "a")
 
 
-def test_what_the_service_says_is_one_line_that_no_ci_system_obeys() -> None:
+def test_service_text_is_one_inert_line() -> None:
     odd = "r\n::error::x"
     for error in (
         errors.NotFoundError.of_run(odd),
@@ -341,7 +343,7 @@ def test_what_the_service_says_is_one_line_that_no_ci_system_obeys() -> None:
         assert "::error" not in str(error).replace(": :error", "")
 
 
-def test_a_deadline_that_passes_names_the_last_failure_of_the_looks() -> None:
+def test_deadline_names_the_last_failure() -> None:
     first, second = errors.AmigoError("a list failed"), errors.AmigoError("another failed")
     told = errors.WaitTimeoutError(["a", "b"], timeout=1.0, last_errors={"a": first, "b": second})
     assert (told.last_error, told.last_errors) == (first, {"a": first, "b": second})

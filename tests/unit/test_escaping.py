@@ -52,7 +52,7 @@ def obeyed(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "line", [" ::error::x", "::stop-commands::x", "a ##[set-output name=x]y", "##vso[x]", "\n::a::"]
 )
-def test_what_a_ci_system_obeys_is_known_here(line: str) -> None:
+def test_ci_commands_are_known(line: str) -> None:
     assert obeyed(line)
 
 
@@ -61,7 +61,7 @@ def test_what_a_ci_system_obeys_is_known_here(line: str) -> None:
 @example("::a::")
 @example(" ::::error::")
 @example("###[x]")
-def test_a_line_of_a_log_is_one_line_that_nobody_obeys(text: str) -> None:
+def test_log_line_is_inert(text: str) -> None:
     line = log_line(text)
     assert line.isprintable()  # no control character, line break, bidi override, half an emoji
     assert len(line.splitlines()) <= 1
@@ -85,13 +85,13 @@ def test_a_line_of_a_log_is_one_line_that_nobody_obeys(text: str) -> None:
         (SECRET, "GET https://h/k?*** Authorization: Bearer ***"),
     ],
 )
-def test_a_line_of_a_log_is_legible(text: str, line: str) -> None:
+def test_log_line_is_legible(text: str, line: str) -> None:
     assert log_line(text) == line
 
 
 @unhurried
 @given(TEXTS, st.lists(TEXTS, max_size=3))
-def test_an_annotation_is_one_command_of_github(title: str, message: list[str]) -> None:
+def test_annotation_is_one_command(title: str, message: list[str]) -> None:
     command = workflow_command("error", message, title=title)
     assert command.isprintable()
     match = re.fullmatch(r"::error title=([^:,]*)::(.*)", command)
@@ -115,7 +115,7 @@ def test_an_annotation_without_a_title() -> None:
 
 @unhurried
 @given(TEXTS, TEXTS)
-def test_json_reads_back_as_the_text_it_was(text: str, key: str) -> None:
+def test_json_round_trip(text: str, key: str) -> None:
     for indent in (0, 2):
         encoded = encode_json({"a": [text, 1, None, True, 0.5], "b": {key: text}}, indent=indent)
         assert not obeyed(encoded)
@@ -130,7 +130,7 @@ def whole(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", redact(text))
 
 
-def test_json_keeps_ids_and_hides_secrets_elsewhere() -> None:
+def test_json_keeps_ids_hides_secrets() -> None:
     value = {"id": SECRET, "run_id": SECRET, "error": SECRET, "deep": [{"x": SECRET}]}
     shown = "GET https://h/k?*** Authorization: Bearer ***"
     assert json.loads(encode_json(value)) == {
@@ -141,7 +141,7 @@ def test_json_keeps_ids_and_hides_secrets_elsewhere() -> None:
     }
 
 
-def test_json_has_no_numbers_that_json_does_not_have() -> None:
+def test_json_has_finite_numbers() -> None:
     assert encode_json([float("nan"), float("-inf"), 1e300]) == "[null,null,1e300]"
 
 
@@ -174,7 +174,7 @@ class Reader(HTMLParser):
 @example("![a](http://h.example)")
 @example("[a]: http://h.example")
 @example("\u200b")
-def test_markdown_shows_the_text_in_its_cell(text: str) -> None:
+def test_markdown_stays_in_its_cell(text: str) -> None:
     shown = escape_markdown(text)
     assert not obeyed(shown)
     assert not obeyed(f"  {shown}")
@@ -197,13 +197,13 @@ def test_markdown_shows_the_text_in_its_cell(text: str) -> None:
         (SECRET, r"GET https\://h/k?\*\*\* Authorization\: Bearer \*\*\*"),
     ],
 )
-def test_markdown_makes_no_mentions_and_links(text: str, shown: str) -> None:
+def test_markdown_makes_no_links(text: str, shown: str) -> None:
     assert escape_markdown(text) == shown
 
 
 @unhurried
 @given(TEXTS)
-def test_html_reads_back_as_the_text_it_was(text: str) -> None:
+def test_html_round_trip(text: str) -> None:
     escaped = escape_html(text)
     assert not obeyed(escaped)
     assert not set(escaped) & set("\u202e\u2066\u2028")
@@ -216,7 +216,7 @@ def test_html_reads_back_as_the_text_it_was(text: str) -> None:
 
 @unhurried
 @given(TEXTS)
-def test_xml_reads_back_as_the_text_it_was(text: str) -> None:
+def test_xml_round_trip(text: str) -> None:
     root = ET.Element("a", value=text)
     ET.SubElement(root, "b").text = f"x{text}"
     document = encode_xml(root)

@@ -104,7 +104,7 @@ def test_the_walk_finds_what_is_known() -> None:
 
 
 @pytest.mark.parametrize("cls", aiohttps_exceptions(), ids=lambda cls: cls.__name__)
-def test_no_exception_of_aiohttp_is_left_unmapped(cls: type[BaseException]) -> None:
+def test_every_aiohttp_error_is_mapped(cls: type[BaseException]) -> None:
     foreign = made(cls)
     error = caught(foreign)
     timeout = isinstance(foreign, TimeoutError)
@@ -184,7 +184,7 @@ def test_the_reason_is_in_the_message(
         (ConnectionResetError(), True),
     ],
 )
-def test_only_what_surely_stayed_here_is_not_sent(foreign: Exception, sent: bool) -> None:
+def test_sent_unless_surely_not(foreign: Exception, sent: bool) -> None:
     assert caught(foreign).sent is sent
 
 
@@ -204,7 +204,7 @@ def test_only_what_surely_stayed_here_is_not_sent(foreign: Exception, sent: bool
         WaitTimeoutError(["r"], timeout=1.0),
     ],
 )
-def test_everything_else_passes_as_it_is(error: BaseException) -> None:
+def test_other_errors_pass(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught_, mapped("GET", "/p"):
         raise error
     assert caught_.value is error
@@ -214,7 +214,7 @@ def test_everything_else_passes_as_it_is(error: BaseException) -> None:
 @pytest.mark.parametrize(
     "error", [asyncio.CancelledError(), KeyboardInterrupt(), RuntimeError("session is closed")]
 )
-def test_whatever_passes_leaves_the_traceback_beneath_behind(error: BaseException) -> None:
+def test_inner_traceback_is_dropped(error: BaseException) -> None:
     def beneath() -> None:
         error.__context__ = OSError(f"see {SIGNED}")
         raise error
@@ -227,7 +227,7 @@ def test_whatever_passes_leaves_the_traceback_beneath_behind(error: BaseExceptio
         assert "hunter2" not in repr(link)
 
 
-def test_what_is_known_to_be_secret_is_in_no_message_and_no_field() -> None:
+def test_known_secrets_are_hidden() -> None:
     foreign = aiohttp.http_exceptions.BadStatusLine("HTTP/1.1 hunter2", "bad: hunter2")
     foreign.__cause__ = UnicodeDecodeError("utf-8", b"hunter2\xff", 7, 8, "invalid start byte")
     with pytest.raises(TransportError) as caught_, mapped("GET", "/p", lambda: ["hunter2"]):
@@ -260,7 +260,7 @@ def test_without_an_error_nothing_happens() -> None:
         (TimeoutError(), False),
     ],
 )
-def test_what_will_not_pass_by_itself_is_known(foreign: Exception, lasting: bool) -> None:
+def test_lasting_errors_are_known(foreign: Exception, lasting: bool) -> None:
     error = caught(foreign)
     assert error.lasting is lasting
     assert is_transient(error) is not lasting
@@ -272,7 +272,7 @@ def raise_chained() -> None:
     raise aiohttp.ClientPayloadError(f"{SIGNED} {len(secret)}") from OSError(f"see {SIGNED}")
 
 
-def test_the_cause_has_no_traceback_and_no_query() -> None:
+def test_cause_has_no_query() -> None:
     with pytest.raises(TransportError) as caught_, mapped("GET", "/p"):
         raise_chained()
     error = caught_.value
@@ -287,13 +287,13 @@ def test_the_cause_has_no_traceback_and_no_query() -> None:
     assert "hunter2" not in repr((error, cause, cause.__cause__))
 
 
-def test_a_chain_that_bites_its_tail_comes_to_an_end() -> None:
+def test_circular_causes_end() -> None:
     first, second = aiohttp.ClientError("a"), OSError("b")
     first.__cause__, second.__cause__ = second, first
     assert caught(first).__cause__ is first
 
 
-def test_what_the_caller_was_handling_is_left_alone() -> None:
+def test_callers_context_is_kept() -> None:
     """Its traceback and its message are the caller's, who may raise it again."""
     outer = ValueError(f"mine, of {SIGNED}")
     try:
@@ -330,7 +330,7 @@ WITH_TOKEN = aiohttp.RequestInfo(
         aiohttp.ClientResponseError(WITH_TOKEN, (), status=400, message="Bad status line"),
     ],
 )
-def test_the_cause_keeps_no_headers_and_no_password_of_a_proxy(foreign: Exception) -> None:
+def test_cause_has_no_proxy_password(foreign: Exception) -> None:
     cause = caught(foreign).__cause__
     assert cause is foreign
     assert "hunter2" not in f"{cause} {cause!r} {vars(cause)}"

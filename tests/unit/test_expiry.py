@@ -47,7 +47,7 @@ def test_each_attempt_has_its_time_and_no_more() -> None:
     assert run(main) == [5.0, late, pytest.approx(9.9), late, late, 0.0]
 
 
-def test_what_takes_too_long_after_a_rest_expires_too() -> None:
+def test_expires_after_a_rest_too() -> None:
     async def main() -> list[float]:
         expiry = Expiry(10.0)
         took = [await attempt(expiry, 1.0), await attempt(expiry, 60.0)]
@@ -69,7 +69,7 @@ def test_a_thousand_attempts_set_one_timer() -> None:
     run(main)
 
 
-def test_a_limit_on_a_part_of_the_attempt_is_the_first() -> None:
+def test_inner_limit_comes_first() -> None:
     async def main() -> None:
         expiry = Expiry(10.0)
         with expiry.attempt(anyio.current_time()), pytest.raises(LookupError):
@@ -83,7 +83,7 @@ def test_a_limit_on_a_part_of_the_attempt_is_the_first() -> None:
 
 
 @pytest.mark.parametrize("own_first", [True, False])
-def test_a_cancellation_from_elsewhere_at_the_same_time_is_none_of_its_own(own_first: bool) -> None:
+def test_foreign_cancellation_is_kept(own_first: bool) -> None:
     async def main() -> None:
         expiry = Expiry(10.0)
         task = asyncio.create_task(attempt(expiry, 60.0))
@@ -101,7 +101,7 @@ def test_a_cancellation_from_elsewhere_at_the_same_time_is_none_of_its_own(own_f
     run(main)
 
 
-def test_a_scope_that_is_cancelled_around_it_is_left_as_cancelled() -> None:
+def test_cancelled_outer_scope() -> None:
     async def main() -> None:
         expiry = Expiry(10.0)
         with anyio.move_on_after(3.0) as scope:
@@ -112,7 +112,7 @@ def test_a_scope_that_is_cancelled_around_it_is_left_as_cancelled() -> None:
     run(main)
 
 
-def test_whoever_swallows_the_cancellation_is_not_cancelled_later() -> None:
+def test_swallowed_cancellation() -> None:
     async def main() -> None:
         expiry = Expiry(10.0)
         with expiry.attempt(anyio.current_time()), contextlib.suppress(asyncio.CancelledError):
@@ -125,7 +125,7 @@ def test_whoever_swallows_the_cancellation_is_not_cancelled_later() -> None:
     run(main)
 
 
-def test_outside_a_task_there_is_nothing_to_end() -> None:
+def test_outside_a_task() -> None:
     async def main() -> None:
         expiry, found = Expiry(10.0), asyncio.get_running_loop().create_future()
 

@@ -46,13 +46,11 @@ STRANGER = UserInfo("acme", "somebody-else")
         (CUT, at(5, 2), False),
     ],
 )
-def test_a_run_is_fresh_if_it_was_not_listed_and_would_have_been(
-    fence: Fence, run: Run, fresh: bool
-) -> None:
+def test_which_runs_are_fresh(fence: Fence, run: Run, fresh: bool) -> None:
     assert fence.is_fresh(run) == fresh
 
 
-def test_a_fence_has_the_runs_of_its_set_and_the_reach_of_the_list() -> None:
+def test_fence_of_a_list() -> None:
     runs = [at(5, 1), at(3, 2), at(4, 3, simulation_unit_test_set_id=OTHER_SET)]
     hidden = at(-50, 4, over=False)
     ids, others = (run_id(1), run_id(2), run_id(4)), (run_id(3),)
@@ -114,15 +112,13 @@ TIMELESS = replace(OPEN, since=None)
         pytest.param(OPEN_UNKNOWN, [at(9, 3, over=False)], None, [3], id="open, no user"),
     ],
 )
-def test_the_run_that_is_taken(
-    search: Search, runs: list[Run], now: object, finally_: object
-) -> None:
+def test_which_run_is_taken(search: Search, runs: list[Run], now: object, finally_: object) -> None:
     others = [run_id(7)]
     assert named(choose(search, runs, others=others)) == now
     assert named(choose(search, reversed(runs), others=others, final=True)) == finally_
 
 
-def test_where_not_all_is_listed_the_earliest_is_not_known_to_a_resumed_start() -> None:
+def test_earliest_is_unknown_in_a_part() -> None:
     assert named(choose(RESUMED, [at(9, 3)], whole=False)) == [3]
     assert isinstance(choose(FENCED, [at(9, 3)], whole=False), Take)
 
@@ -137,7 +133,5 @@ def test_where_not_all_is_listed_the_earliest_is_not_known_to_a_resumed_start() 
         (replace(FENCED, fence=CUT), [at(9, 3), at(0, 4)], True),
     ],
 )
-def test_pages_are_read_until_what_was_there_before(
-    search: Search, newest: list[Run], answered: bool
-) -> None:
+def test_pages_read_up_to_the_fence(search: Search, newest: list[Run], answered: bool) -> None:
     assert search.is_answered_by(newest) == answered

@@ -50,7 +50,7 @@ def test_a_path_that_can_be_one(path: Any) -> None:
         ("a/" * 2048, "too long"),
     ],
 )
-def test_a_path_that_cannot_be_one_is_told_with_its_argument(path: Any, reason: str) -> None:
+def test_bad_path_names_its_argument(path: Any, reason: str) -> None:
     with pytest.raises(ArgumentError, match=f"^where .*{reason}"):
         check_path("where", path)
 
@@ -88,7 +88,7 @@ def test_nothing_is_opened_but_a_file(tmp_path: Path, kind: str, flags: int) -> 
     assert not [fd for fd in range(3, 64) if _leads_to(fd, tmp_path)]
 
 
-def test_a_link_is_followed_where_that_is_meant(tmp_path: Path) -> None:
+def test_link_is_followed_if_meant(tmp_path: Path) -> None:
     (tmp_path / "x").symlink_to(tmp_path / "y")
     (tmp_path / "y").write_text("text")
     fd = open_regular(tmp_path / "x", os.O_RDONLY, follow=True)
@@ -132,14 +132,14 @@ def seen_by_another(path: Path) -> str:
     return in_a_process(OTHER.format(path=str(path))).strip()
 
 
-def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
+def test_lock_keeps_processes_out(tmp_path: Path) -> None:
     fd = open_locked(tmp_path / "x", FLAGS)
     assert seen_by_another(tmp_path / "x") == "locked"
     close_locked(fd)
     assert seen_by_another(tmp_path / "x") == "free"
 
 
-def test_a_child_that_was_forked_has_no_part_in_a_lock(tmp_path: Path) -> None:
+def test_forked_child_holds_no_lock(tmp_path: Path) -> None:
     """It lives on where the one that locked the file is gone, and may never have heard of it."""
     fd = open_locked(tmp_path / "x", FLAGS)
     os.write(fd, b"ours")
@@ -177,9 +177,7 @@ def test_a_child_that_was_forked_has_no_part_in_a_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL]
 )
-def test_without_locks_of_the_file_system_one_process_still_has_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_lock_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def unsupported(fd: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -191,9 +189,7 @@ def test_without_locks_of_the_file_system_one_process_still_has_its_own(
     close_locked(open_locked(tmp_path / "x", FLAGS))
 
 
-def test_a_lock_that_fails_for_another_reason_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_that_fails_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(fd: int, operation: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -226,7 +222,7 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def test_everything_but_locks_works_without_fcntl() -> None:
+def test_all_but_locks_without_fcntl() -> None:
     in_a_process(WITHOUT_FCNTL)
 
 
@@ -245,9 +241,7 @@ class FakeMsvcrt:
         self.locked.append((os.lseek(fd, 0, os.SEEK_CUR), mode, count))
 
 
-def test_where_there_is_msvcrt_a_byte_is_locked_that_nobody_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_by_msvcrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     windows = FakeMsvcrt()
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", windows)

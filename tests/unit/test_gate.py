@@ -69,7 +69,7 @@ def test_the_verdict_follows_the_rate(
     assert not judgement.fell_back
 
 
-def test_a_judgement_says_which_rates_were_too_low_and_why() -> None:
+def test_judgement_names_low_rates() -> None:
     judgement = Gate(min_pass_rate=0.9, per="metric", errored="fail").judge(run(ONE_BAD, ERRED))
     assert judgement == Judgement(
         verdict="failed",
@@ -93,7 +93,7 @@ def _rate(test: str, metric: str, *rest: Any) -> PassRate:
     return PassRate(unit_test_id=test, metric_id=metric, **dict(zip(names, rest, strict=True)))
 
 
-def test_what_passes_says_by_how_much() -> None:
+def test_pass_says_by_how_much() -> None:
     assert Gate(min_pass_rate=0.75).judge(run(ONE_BAD, FINE)).reasons == (
         "every unit test reached 75%; the lowest pass rate was 80%",
     )
@@ -119,7 +119,7 @@ def test_reasons_of_errors_count_the_repeats() -> None:
         ({"failed_metrics": True, "errored": True}, "errored"),
     ],
 )
-def test_where_the_permission_hides_all_it_falls_back(flags: dict[str, Any], verdict: str) -> None:
+def test_hidden_results_fall_back(flags: dict[str, Any], verdict: str) -> None:
     judgement = Gate(min_pass_rate=0.1, errored="ignore").judge(hidden_run(**flags))
     assert (judgement.verdict, judgement.fell_back, judgement.rates) == (verdict, True, ())
     assert "permission hides" in judgement.reasons[0]
@@ -139,14 +139,14 @@ def test_metrics_alone_can_be_hidden() -> None:
         ([ONE_BAD, ("ut6", {}, sound(3))], {}, "failed"),
     ],
 )
-def test_a_failure_that_no_result_shows_is_believed(
+def test_flag_without_result_is_believed(
     tests: list[Test], flags: dict[str, Any], verdict: str
 ) -> None:
     judgement = Gate(min_pass_rate=0.1).judge(run(*tests, **flags))
     assert (judgement.verdict, judgement.fell_back) == (verdict, True)
 
 
-def test_repeats_of_which_a_metric_is_missing_count_as_errored() -> None:
+def test_missing_metric_counts_as_errored() -> None:
     partly = run(
         unit_test_run_specs=[spec("ut1", 5, ["m1", "m2"])],
         unit_test_run_results=[result("ut1", {"m1": "+++++", "m2": "+++"}, sound(5))],
@@ -158,9 +158,7 @@ def test_repeats_of_which_a_metric_is_missing_count_as_errored() -> None:
 
 @pytest.mark.parametrize("errored", ["error", "fail", "ignore"])
 @pytest.mark.parametrize("flags", [{}, {"failed_metrics": True}, {"errored": True}])
-def test_a_run_that_was_cut_short_is_cancelled_whatever_its_rates(
-    errored: Errored, flags: dict[str, Any]
-) -> None:
+def test_cut_short_is_cancelled(errored: Errored, flags: dict[str, Any]) -> None:
     short = run(
         unit_test_run_specs=[spec("ut1", 5, ["m1"]), spec("ut2", 2, ["m1"])],
         unit_test_run_results=[result("ut1", {"m1": "+++"}, sound(3)), None],
@@ -202,9 +200,7 @@ def test_a_run_that_was_cut_short_is_cancelled_whatever_its_rates(
         ),
     ],
 )
-def test_a_repeat_has_run_if_it_has_an_evaluation_or_an_error(
-    specs: list[Any], results: list[Any], missing: int
-) -> None:
+def test_which_repeats_have_run(specs: list[Any], results: list[Any], missing: int) -> None:
     of = run(unit_test_run_specs=specs, unit_test_run_results=results)
     assert of.repeats_missing == missing
     assert of.was_cut_short == (missing > 0)
@@ -228,7 +224,7 @@ def test_a_run_that_goes_on_is_not_judged() -> None:
         ({"errored": "pass"}, "errored is one of"),
     ],
 )
-def test_arguments_that_cannot_be_right_say_so(gate: dict[str, Any], told: str) -> None:
+def test_invalid_arguments(gate: dict[str, Any], told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         Gate(**gate)
 
@@ -259,13 +255,11 @@ def _signs(errors: Sequence[str | None], signs: str) -> str:
         ([], "", ""),
     ],
 )
-def test_evaluations_are_put_with_their_repeats(
-    errors: list[str | None], signs: str, placed: str
-) -> None:
+def test_evaluations_by_repeat(errors: list[str | None], signs: str, placed: str) -> None:
     assert _signs(errors, signs) == placed
 
 
-def test_results_find_their_specs_by_id_where_the_places_differ() -> None:
+def test_results_find_specs_by_id() -> None:
     mixed = run(
         unit_test_run_specs=[spec("a", 1, ["m"]), spec("b", 2, ["m"])],
         unit_test_run_results=[
@@ -280,7 +274,7 @@ def test_results_find_their_specs_by_id_where_the_places_differ() -> None:
     ]
 
 
-def test_a_unit_test_that_is_there_twice_keeps_both_results() -> None:
+def test_duplicate_test_keeps_results() -> None:
     twice = run(("ut", {"m": "+"}, sound(1)), ("ut", {"m": "-"}, sound(1)))
     assert [t.counts for t in tally(twice)] == [(1, 0, 0), (0, 1, 0)]
 
@@ -307,16 +301,14 @@ RANK = {"passed": 0, "failed": 1, "errored": 1}
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(runs(), pers)
-def test_the_strictest_gate_agrees_with_the_flags(one: Run, per: Per) -> None:
+def test_strictest_gate_equals_flags(one: Run, per: Per) -> None:
     judgement = Gate(per=per).judge(one)
     assert judgement.verdict == verdict_of(one, None, cancelled=False)
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(runs(), pers, st.sampled_from(["error", "fail", "ignore"]), shares, shares)
-def test_a_lower_rate_never_turns_a_pass_into_anything_else(
-    one: Run, per: Per, errored: Errored, a: float, b: float
-) -> None:
+def test_lower_rate_keeps_a_pass(one: Run, per: Per, errored: Errored, a: float, b: float) -> None:
     strict = Gate(min_pass_rate=max(a, b), per=per, errored=errored).judge(one)
     lax = Gate(min_pass_rate=min(a, b), per=per, errored=errored).judge(one)
     assert RANK[lax.verdict] <= RANK[strict.verdict]
@@ -324,7 +316,7 @@ def test_a_lower_rate_never_turns_a_pass_into_anything_else(
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(runs(), shares)
-def test_reaching_the_rate_in_each_unit_test_reaches_it_in_the_run(one: Run, share: float) -> None:
+def test_each_test_implies_the_run(one: Run, share: float) -> None:
     each = Gate(min_pass_rate=share, errored="fail").judge(one)
     whole = Gate(min_pass_rate=share, per="run", errored="fail").judge(one)
     metric = Gate(min_pass_rate=share, per="metric", errored="fail").judge(one)
@@ -336,9 +328,7 @@ def test_reaching_the_rate_in_each_unit_test_reaches_it_in_the_run(one: Run, sha
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(runs(), pers, st.sampled_from(["error", "fail", "ignore"]), shares)
-def test_rates_account_for_every_repeat_and_the_verdict(
-    one: Run, per: Per, errored: Errored, share: float
-) -> None:
+def test_rates_account_for_repeats(one: Run, per: Per, errored: Errored, share: float) -> None:
     judgement = Gate(min_pass_rate=share, per=per, errored=errored).judge(one)
     repeats = {s.unit_test_id: s.run_count for s in one.unit_test_run_specs}
     for rate in judgement.rates:
@@ -353,7 +343,7 @@ def test_rates_account_for_every_repeat_and_the_verdict(
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(runs(), st.randoms())
-def test_the_order_of_unit_tests_does_not_matter(one: Run, dice: Any) -> None:
+def test_order_of_tests_is_irrelevant(one: Run, dice: Any) -> None:
     order = list(range(len(one.unit_test_run_specs)))
     dice.shuffle(order)
     turned = msgspec.structs.replace(

@@ -45,7 +45,7 @@ def test_nonsense_is_no_wait(text: str) -> None:
     assert read_retry_after({"retry-after": text, "date": DATE}) is None
 
 
-def test_without_a_header_there_is_no_wait() -> None:
+def test_no_header_no_wait() -> None:
     assert read_retry_after({}) is None
     assert read_retry_after({"date": DATE}) is None
 
@@ -61,11 +61,11 @@ def test_without_a_header_there_is_no_wait() -> None:
         ("Sun, 06 Nov 1994 09:50:07 +0100", 30.0),
     ],
 )
-def test_a_date_counts_from_the_servers_own(until: str, seconds: float) -> None:
+def test_date_counts_from_servers_date(until: str, seconds: float) -> None:
     assert read_retry_after({"retry-after": until, "date": DATE}) == seconds
 
 
-def test_a_date_without_the_servers_own_counts_from_ours() -> None:
+def test_date_counts_from_our_clock() -> None:
     soon = datetime.now(UTC) + timedelta(hours=1)
     wait = read_retry_after({"retry-after": format_datetime(soon, usegmt=True)})
     assert wait is not None
@@ -130,33 +130,33 @@ def test_rate_limits(headers: tuple[str, str, str], expected: RateLimit | None) 
 
 
 @pytest.mark.parametrize("missing", list(rate_headers("50", "49", "1")))
-def test_a_rate_limit_is_whole_or_not_there(missing: str) -> None:
+def test_rate_limit_is_whole_or_none(missing: str) -> None:
     headers = rate_headers("50", "49", "1")
     del headers[missing]
     assert read_rate_limit(headers) is None
 
 
 @given(TEXTS, TEXTS)
-def test_a_wait_is_a_number_of_seconds_or_nothing(value: str, date: str) -> None:
+def test_any_wait_is_sane(value: str, date: str) -> None:
     wait = read_retry_after({"retry-after": value, "date": date})
     assert wait is None or (math.isfinite(wait) and wait >= 0)
 
 
 @given(TEXTS)
-def test_a_date_is_an_instant_or_nothing(value: str) -> None:
+def test_any_date_is_sane(value: str) -> None:
     date = read_date({"date": value})
     # A day to spare on both sides, for arithmetic and time zones.
     assert date is None or datetime.fromtimestamp(date + 86_400, UTC).year <= 9999
 
 
 @given(TEXTS, TEXTS, TEXTS)
-def test_a_rate_limit_makes_sense_or_is_nothing(limit: str, remaining: str, reset: str) -> None:
+def test_any_rate_limit_is_sane(limit: str, remaining: str, reset: str) -> None:
     rate = read_rate_limit(rate_headers(limit, remaining, reset))
     assert rate is None or (0 <= rate.remaining <= rate.limit and math.isfinite(rate.reset))
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))  # noqa: DTZ001  # UTC is put on
-def test_every_date_that_a_server_writes_is_read(instant: datetime) -> None:
+def test_every_http_date_is_read(instant: datetime) -> None:
     instant = instant.replace(microsecond=0, tzinfo=UTC)
     text = format_datetime(instant, usegmt=True)
     assert read_date({"date": text}) == instant.timestamp()

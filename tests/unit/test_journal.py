@@ -60,7 +60,7 @@ async def write(path: Path, *lines: Intent | Refused | Started | Finished | Save
             await journal.write(line)
 
 
-async def test_what_is_written_is_read_by_the_next(tmp_path: Path) -> None:
+async def test_next_batch_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
     assert await records(path) == {SET: Record(intent=INTENT)}
@@ -69,7 +69,7 @@ async def test_what_is_written_is_read_by_the_next(tmp_path: Path) -> None:
     assert found == {SET: Record(started=STARTED, finished=FINISHED, saved=SAVED)}
 
 
-async def test_it_is_json_lines_that_begin_with_whose_they_are(tmp_path: Path) -> None:
+async def test_json_lines_after_a_header(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
     first, second = path.read_text().splitlines()
@@ -83,7 +83,7 @@ async def test_it_is_json_lines_that_begin_with_whose_they_are(tmp_path: Path) -
     )
 
 
-async def test_cut_off_anywhere_it_says_what_was_written_to_its_end(tmp_path: Path) -> None:
+async def test_torn_at_any_byte(tmp_path: Path) -> None:
     whole = tmp_path / "whole.jsonl"
     await write(whole, INTENT, STARTED, FINISHED, SAVED)
     content = whole.read_bytes()
@@ -100,21 +100,21 @@ async def test_cut_off_anywhere_it_says_what_was_written_to_its_end(tmp_path: Pa
         assert (await records(path))[SET].saved == SAVED
 
 
-async def test_of_several_intents_that_led_to_nothing_the_first_counts(tmp_path: Path) -> None:
+async def test_first_intent_counts(tmp_path: Path) -> None:
     later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT, later)
     assert (await records(path))[SET].intent == INTENT
 
 
-async def test_another_run_of_the_set_makes_void_what_was_before(tmp_path: Path) -> None:
+async def test_a_new_run_voids_the_old(tmp_path: Path) -> None:
     again = Started(SET, run_id(2), AT)
     path = tmp_path / "batch.jsonl"
     await write(path, STARTED, FINISHED, SAVED, again)
     assert await records(path) == {SET: Record(started=again)}
 
 
-async def test_a_second_batch_is_refused_while_the_first_has_it(tmp_path: Path) -> None:
+async def test_second_batch_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     async with opened(path):
         with pytest.raises(JournalError, match="in use"):
@@ -151,14 +151,14 @@ async def test_a_journal_of_another_is_refused(tmp_path: Path, other: dict[str, 
     assert path.read_bytes() == before
 
 
-async def test_a_user_that_is_not_known_may_be_the_same(tmp_path: Path) -> None:
+async def test_unknown_user_may_resume(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
     async with opened(path, user_id=None) as journal:
         assert SET in journal.records
 
 
-async def test_a_journal_of_an_older_release_is_carried_on(tmp_path: Path) -> None:
+async def test_journal_of_an_older_release(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     path.write_text(
         '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}\n'
@@ -172,7 +172,7 @@ async def test_a_journal_of_an_older_release_is_carried_on(tmp_path: Path) -> No
             pass
 
 
-async def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+async def test_journal_of_a_newer_release(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     path.write_text(
         '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":3}\n'
@@ -184,9 +184,7 @@ async def test_a_journal_of_a_newer_release_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", [b"{}", b"nonsense", b'{"what":"intent"}', b"\xff\xfe", b"[" * 5000, b""]
 )
-async def test_a_line_that_is_not_one_is_refused_with_its_number(
-    tmp_path: Path, line: bytes
-) -> None:
+async def test_bad_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
     before = path.read_bytes() + line + b"\n"
@@ -197,7 +195,7 @@ async def test_a_line_that_is_not_one_is_refused_with_its_number(
 
 
 @given(st.binary(max_size=200))
-def test_no_content_makes_it_raise_anything_else(content: bytes) -> None:
+def test_any_content_parses_or_errs(content: bytes) -> None:
     try:
         found = parse(content, OURS, Path("x"))
     except JournalError:
@@ -206,7 +204,7 @@ def test_no_content_makes_it_raise_anything_else(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/batch.jsonl", "."])
-async def test_a_place_where_no_file_can_be_is_a_clear_error(tmp_path: Path, name: str) -> None:
+async def test_impossible_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(JournalError, match="cannot be opened"):
         await records(tmp_path / name)
 
@@ -231,7 +229,7 @@ async def test_nothing_but_a_file_is_a_journal(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
-async def test_without_locks_of_the_file_system_a_journal_is_kept_all_the_same(
+async def test_journal_without_flock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def unsupported(descriptor: int, operation: int) -> None:
@@ -246,7 +244,7 @@ async def test_without_locks_of_the_file_system_a_journal_is_kept_all_the_same(
     assert await records(path) == {SET: Record(intent=INTENT)}
 
 
-async def test_a_full_disk_leaves_whole_lines_and_the_next_write_goes_on(
+async def test_full_disk_leaves_whole_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "batch.jsonl"
@@ -269,7 +267,7 @@ async def test_a_full_disk_leaves_whole_lines_and_the_next_write_goes_on(
     assert (await records(path))[SET] == Record(intent=INTENT, saved=SAVED)
 
 
-async def test_a_write_that_is_cancelled_is_written_or_not_but_never_torn(tmp_path: Path) -> None:
+async def test_cancelled_write_is_not_torn(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     async with opened(path) as journal:
         writing = asyncio.create_task(journal.write(STARTED))
@@ -281,14 +279,14 @@ async def test_a_write_that_is_cancelled_is_written_or_not_but_never_torn(tmp_pa
     assert (await records(path))[SET].saved == SAVED
 
 
-async def test_a_journal_that_is_closed_takes_nothing(tmp_path: Path) -> None:
+async def test_closed_journal_takes_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path / "batch.jsonl") as journal:
         kept: Journal = journal
     with pytest.raises(JournalError, match="closed"):
         await kept.write(INTENT)
 
 
-async def test_what_the_service_says_of_a_run_is_redacted_and_can_be_written(
+async def test_run_text_is_redacted(
     tmp_path: Path,
 ) -> None:
     """The ids stay: by them the run is found again, whatever they look like."""

@@ -35,7 +35,7 @@ def admitted_after(service: Service) -> list[float]:
     ],
     ids=["fixed", "sliding", "blind", "blind and sliding", "less than documented", "more"],
 )
-def test_sixty_calls_use_whole_windows_and_none_is_refused(service: Service, turns: int) -> None:
+def test_whole_windows_without_refusal(service: Service, turns: int) -> None:
     async def main() -> float:
         create = gate(20)
         began = service.now()
@@ -51,7 +51,7 @@ def test_sixty_calls_use_whole_windows_and_none_is_refused(service: Service, tur
     assert at_once == min(service.limit, 20 if not service.tells else 60)
 
 
-def test_a_limit_that_is_less_and_not_told_is_learned_and_no_call_is_lost() -> None:
+def test_untold_limit_is_learned() -> None:
     service = Service(10, tells=False)
 
     async def main() -> None:
@@ -65,9 +65,7 @@ def test_a_limit_that_is_less_and_not_told_is_learned_and_no_call_is_lost() -> N
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("mode", ["fixed", "sliding"])
-def test_with_others_spending_at_random_few_are_refused_and_none_is_lost(
-    seed: int, mode: str
-) -> None:
+def test_few_refusals_beside_others(seed: int, mode: str) -> None:
     service = Service(20, mode="fixed" if mode == "fixed" else "sliding")
     chance = random.Random(seed)
     random.seed(seed)  # the dice of those who take turns with others
@@ -91,7 +89,7 @@ def test_with_others_spending_at_random_few_are_refused_and_none_is_lost(
     assert len(service.refused) <= 2  # of 60, though others take half of it whenever they like
 
 
-def test_a_refusal_holds_everybody_and_nobody_stampedes_after_it() -> None:
+def test_no_stampede_after_a_refusal() -> None:
     service = Service(20)
 
     async def main() -> int:
@@ -110,7 +108,7 @@ def test_a_refusal_holds_everybody_and_nobody_stampedes_after_it() -> None:
     assert all(at - reopened[0] < 1.0 for at in reopened)
 
 
-def test_first_come_first_served_and_refused_ones_go_first() -> None:
+def test_refused_calls_go_first() -> None:
     service = Service(3)
     order: list[int] = []
 
@@ -130,7 +128,7 @@ def test_first_come_first_served_and_refused_ones_go_first() -> None:
     assert order[3:] == sorted(order[3:])
 
 
-def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+def test_cancelled_waiter_frees_its_place() -> None:
     service = Service(20)
 
     async def main() -> None:
@@ -149,7 +147,7 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     assert max(admitted_after(service)) < 61
 
 
-def test_a_permit_granted_to_a_task_that_is_cancelled_at_that_moment_is_passed_on() -> None:
+def test_permit_of_a_cancelled_task() -> None:
     async def main() -> None:
         create = gate(1)
         ahead = await create.enter(lambda _: None)
@@ -168,7 +166,7 @@ def test_a_permit_granted_to_a_task_that_is_cancelled_at_that_moment_is_passed_o
     run(main)
 
 
-def test_a_permit_of_which_nothing_is_told_counts_as_spent() -> None:
+def test_unsettled_permit_is_spent() -> None:
     async def main() -> None:
         create = gate(20)
         now = asyncio.get_running_loop().time()
@@ -182,7 +180,7 @@ def test_a_permit_of_which_nothing_is_told_counts_as_spent() -> None:
     run(main)
 
 
-def test_a_call_that_cannot_get_through_in_time_fails_at_once_and_says_when_it_could() -> None:
+def test_too_late_fails_at_once() -> None:
     service = Service(20)
 
     async def main() -> None:
@@ -200,7 +198,7 @@ def test_a_call_that_cannot_get_through_in_time_fails_at_once_and_says_when_it_c
     run(main)
 
 
-def test_a_refusal_sends_those_away_who_cannot_wait_for_its_end() -> None:
+def test_refusal_fails_short_deadlines() -> None:
     async def main() -> None:
         create = gate(20)
         ahead = await create.enter(lambda _: None)
@@ -220,7 +218,7 @@ def test_a_refusal_sends_those_away_who_cannot_wait_for_its_end() -> None:
     run(main)
 
 
-def test_each_call_that_is_held_is_told_once_how_long_and_with_how_many() -> None:
+def test_held_calls_are_reported_once() -> None:
     service = Service(20)
     heard: list[Event] = []
 
@@ -236,7 +234,7 @@ def test_each_call_that_is_held_is_told_once_how_long_and_with_how_many() -> Non
     assert max(event.queue for event in held) == 25
 
 
-def test_a_snapshot_and_the_repr_show_the_live_state() -> None:
+def test_snapshot_and_repr() -> None:
     async def main() -> None:
         forget()
         gates = Gates("https://api.example", "acme")
@@ -261,7 +259,7 @@ def test_a_snapshot_and_the_repr_show_the_live_state() -> None:
     run(main)
 
 
-def test_what_was_spent_is_remembered_by_the_next_event_loop() -> None:
+def test_spending_outlives_the_loop() -> None:
     forget()
 
     async def spend() -> None:
@@ -286,7 +284,7 @@ def test_what_was_spent_is_remembered_by_the_next_event_loop() -> None:
     assert asyncio.run(look()) is None
 
 
-def test_ten_thousand_waiters_of_whom_a_tenth_is_cancelled() -> None:
+def test_ten_thousand_waiters() -> None:
     service = Service(5_000, latency=0.0)
 
     async def main() -> None:
@@ -329,7 +327,7 @@ arrivals = st.lists(
     others=st.lists(st.tuples(st.floats(0, 200), st.integers(1, 20)), max_size=5),
     latency=st.sampled_from([0.0, 0.01, 0.7]),
 )
-def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
+def test_any_schedule_keeps_order(
     arrivals: list[tuple[float, float | None]],
     limit: int,
     mode: str,
@@ -386,7 +384,7 @@ def test_whatever_comes_no_call_is_lost_none_overtakes_and_nothing_is_left(
         assert service.refused == []
 
 
-def test_without_waiting_there_is_a_permit_only_where_nobody_waits() -> None:
+def test_no_permit_past_the_queue() -> None:
     async def main() -> None:
         list_ = Gate("list", FairShareBudget(1))
         with anyio.move_on_after(1.0):
@@ -405,7 +403,7 @@ def test_without_waiting_there_is_a_permit_only_where_nobody_waits() -> None:
     run(main)
 
 
-def test_what_is_forgotten_is_forgotten_by_those_who_have_looked_it_up() -> None:
+def test_forgotten_by_all_users() -> None:
     async def main() -> None:
         here, elsewhere = Gates("https://api.example", "a"), Gates("https://b.example", "a")
         gate, other = here.of("list", 50), elsewhere.of("list", 50)
@@ -418,7 +416,7 @@ def test_what_is_forgotten_is_forgotten_by_those_who_have_looked_it_up() -> None
     run(main)
 
 
-def test_who_was_refused_later_does_not_overtake_at_the_moment_in_which_the_gate_opens() -> None:
+def test_late_refusal_does_not_overtake() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, QuickLoop)

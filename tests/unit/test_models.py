@@ -213,7 +213,7 @@ def test_criteria(document: Any, criterion: object) -> None:
         {"type": "nested", "success_criterion": {"type": "regex"}},
     ],
 )
-def test_what_is_not_known_does_not_break_the_page(document: Any) -> None:
+def test_unknown_criteria_are_kept(document: Any) -> None:
     neighbours = [BOOLEAN, document, CATEGORICAL]
     page = decoded(run_document(spec_document(*neighbours)), run_document(spec_document(BOOLEAN)))
     first, second = page.simulation_unit_test_set_runs
@@ -228,7 +228,7 @@ def test_what_is_not_known_does_not_break_the_page(document: Any) -> None:
     assert first.created_at == NOON
 
 
-def test_parameters_of_a_model_are_the_users_whatever_they_are_called() -> None:
+def test_model_params_are_left_alone() -> None:
     """A page that takes the longer way leaves what is not a criterion as it is."""
     spec = spec_document({"type": "regex"})
     params = {"success_criterion": {"type": "regex"}, "deep": [{"success_criterion": 1}]}
@@ -268,7 +268,7 @@ def test_new_fields_are_ignored_everywhere(value: Any) -> None:
 
 
 @pytest.mark.parametrize("attached", [True, "yes", None, {"a": 1}])
-def test_a_new_field_of_a_created_run_is_not_taken_for_ours(attached: Any) -> None:
+def test_attached_is_not_from_the_wire(attached: Any) -> None:
     body = json.dumps({"simulation_unit_test_set_run_id": "r", "attached": attached}).encode()
     assert decode_created_run(body) == CreatedRun("r", attached=False)
 
@@ -359,7 +359,7 @@ GOOD = run_document(SPEC, unit_test_run_results=[RESULT], id="good")
         (run_document(creator={"org_id": 7}), r"`\$.creator"),
     ],
 )
-def test_a_run_whose_flags_cannot_be_read_costs_no_other(bad: Any, said: str) -> None:
+def test_unreadable_flags_cost_one_run(bad: Any, said: str) -> None:
     page = decoded(bad, GOOD)
     assert [run.id for run in page.simulation_unit_test_set_runs] == ["good"]
     [flaw] = page.unreadable.values()
@@ -368,7 +368,7 @@ def test_a_run_whose_flags_cannot_be_read_costs_no_other(bad: Any, said: str) ->
 
 
 @pytest.mark.parametrize("bad", [None, 7, [], {}, {"id": None}, spec_document(BOOLEAN)])
-def test_a_record_without_an_id_is_told_of_by_its_place(bad: Any) -> None:
+def test_record_without_an_id(bad: Any) -> None:
     page = decoded(GOOD, bad)
     assert [run.id for run in page.simulation_unit_test_set_runs] == ["good"]
     assert set(page.unreadable) == {"[1]"}
@@ -390,9 +390,7 @@ def test_a_record_without_an_id_is_told_of_by_its_place(bad: Any) -> None:
         ),
     ],
 )
-def test_a_run_whose_details_cannot_be_read_is_there_without_them(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_unreadable_details_are_left_out(changes: dict[str, Any], said: str) -> None:
     page = decoded(GOOD, {**GOOD, "id": "bad", "errored": True, **changes})
     good, bad = page.simulation_unit_test_set_runs
     assert good.unit_test_run_specs
@@ -404,13 +402,13 @@ def test_a_run_whose_details_cannot_be_read_is_there_without_them(
     assert set(page.unreadable) == {"bad"}
 
 
-def test_details_that_are_left_out_cannot_be_read() -> None:
+def test_missing_details() -> None:
     page = decoded(without(run_document(), "unit_test_run_specs"))
     assert page.simulation_unit_test_set_runs[0].unit_test_run_specs == []
     assert "unit_test_run_specs" in next(iter(page.unreadable.values()))
 
 
-def test_a_readable_page_is_written_without_what_is_ours() -> None:
+def test_page_encodes_without_unreadable() -> None:
     page = decoded(GOOD)
     assert page.unreadable == {}
     assert b"unreadable" not in msgspec.json.encode(page)
@@ -425,7 +423,7 @@ def test_a_readable_page_is_written_without_what_is_ours() -> None:
         b'"half of a pair: \x01"',
     ],
 )
-def test_text_that_is_no_text_is_read_all_the_same(text: bytes) -> None:
+def test_invalid_unicode_is_read(text: bytes) -> None:
     bad = {**GOOD, "id": "bad", "unit_test_run_results": [{**RESULT, "run_errors": ["TEXT"]}]}
     body = json.dumps(page_document(bad, GOOD)).encode().replace(b'"TEXT"', text)
     page = decode_run_page(body)
@@ -440,7 +438,7 @@ def test_text_that_is_no_text_is_read_all_the_same(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999", b"-1e999"])
-def test_a_number_that_is_none_costs_only_what_it_is_in(number: bytes) -> None:
+def test_not_a_number_costs_its_field(number: bytes) -> None:
     spec = spec_document({**NUMERICAL, "threshold": "NUMBER"})
     spec["llm_model_preferences"]["main"]["params"] = {"t": "NUMBER"}
     body = json.dumps(page_document(run_document(spec), GOOD)).encode()
@@ -455,13 +453,13 @@ def test_a_number_that_is_none_costs_only_what_it_is_in(number: bytes) -> None:
 
 
 @pytest.mark.parametrize("values", [7, {"creators": [None]}, {"tags": [{}]}, "x", []])
-def test_values_of_filters_that_cannot_be_read_cost_no_run(values: Any) -> None:
+def test_unreadable_filter_values(values: Any) -> None:
     page = decoded(GOOD, filter_values=values)
     assert page.filter_values is None
     assert [run.id for run in page.simulation_unit_test_set_runs] == ["good"]
 
 
-def test_a_record_that_is_kept_does_not_keep_its_page() -> None:
+def test_record_frees_its_page() -> None:
     body = json.dumps(page_document(GOOD)).encode()
     before = sys.getrefcount(body)
     page = decode_record_page(body)
@@ -469,7 +467,7 @@ def test_a_record_that_is_kept_does_not_keep_its_page() -> None:
     assert sys.getrefcount(body) == before
 
 
-def test_a_wait_needs_only_what_it_waits_for() -> None:
+def test_wait_reads_only_the_flags() -> None:
     documents = [
         {**GOOD, "created_at": None, "unit_test_run_specs": 7},
         {**GOOD, "id": "over", "is_completed": True, "artifacts_generated": "soon"},
@@ -490,7 +488,7 @@ def test_a_wait_needs_only_what_it_waits_for() -> None:
     assert set(page.errors) == {"bad"}
 
 
-def test_a_criterion_of_a_new_type_costs_little_on_however_many_runs() -> None:
+def test_unknown_criterion_is_cheap() -> None:
     """Compared by the work, which no other load on the machine changes."""
 
     def calls(criterion: Any) -> int:
@@ -682,7 +680,7 @@ def test_runs_that_errored(
     assert run(specs, results).runs_that_errored == errored
 
 
-def test_a_run_made_by_hand_is_aware_too() -> None:
+def test_run_made_by_hand_is_aware() -> None:
     naive = datetime(2026, 1, 2, 12)  # noqa: DTZ001  # what a service may leave out
     made = msgspec.structs.replace(run(), created_at=naive)
     assert made.created_at == NOON
@@ -703,7 +701,7 @@ def structs_in(value: Any) -> list[msgspec.Struct]:
     return [value, *structs_in([getattr(value, name) for name in value.__struct_fields__])]
 
 
-def test_the_collector_does_not_look_at_the_structs_of_a_page() -> None:
+def test_structs_are_untracked() -> None:
     """It would several times while a large page is decoded, and take longer than the decoding."""
     evaluated = {
         "unit_test_id": "t1",

@@ -75,7 +75,7 @@ async def wait_for(shared: Poller, id: str, **options: Any) -> Run:
         (ids(50), ids(51)[50:], [(50, True), (1, False)]),
     ],
 )
-def test_ids_are_laid_out_on_as_few_pages_as_possible(
+def test_ids_fill_few_pages(
     full: list[str], completed: list[str], pages: list[tuple[int, bool]]
 ) -> None:
     laid = lay_out(full, completed, 50)
@@ -84,7 +84,7 @@ def test_ids_are_laid_out_on_as_few_pages_as_possible(
 
 
 @pytest.mark.parametrize("as_tasks", [True, False])
-def test_sixty_runs_cost_two_requests_a_tick_however_they_are_waited_for(as_tasks: bool) -> None:
+def test_sixty_runs_cost_two_requests(as_tasks: bool) -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 100.0))
 
     async def main() -> None:
@@ -103,7 +103,7 @@ def test_sixty_runs_cost_two_requests_a_tick_however_they_are_waited_for(as_task
     assert len(later) <= 100 / 4.5
 
 
-def test_after_the_first_look_only_completed_runs_are_asked_for_and_now_and_then_all() -> None:
+def test_mostly_completed_runs_are_asked() -> None:
     fake = FakeRuns({run_id(1): 1000.0})
     run(lambda: wait_for(poller(fake, interval=5.0), run_id(1)))
     kinds = [done for _, _, done in fake.asked]
@@ -112,7 +112,7 @@ def test_after_the_first_look_only_completed_runs_are_asked_for_and_now_and_then
     assert kinds[10] is False
 
 
-def test_who_wants_progress_sees_each_new_state_once_and_runs_in_any_state_are_asked_for() -> None:
+def test_progress_shows_each_state_once() -> None:
     fake = FakeRuns({run_id(1): 100.0})
     seen: list[Run] = []
 
@@ -132,7 +132,7 @@ def test_who_wants_progress_sees_each_new_state_once_and_runs_in_any_state_are_a
     assert not any(only_completed for _, _, only_completed in fake.asked)
 
 
-def test_on_progress_may_be_a_coroutine_function_and_slows_down_nobody_else() -> None:
+def test_slow_on_progress_delays_no_one() -> None:
     fake = FakeRuns({run_id(1): 50.0, run_id(2): 20.0})
     ended: dict[str, float] = {}
 
@@ -155,7 +155,7 @@ def test_on_progress_may_be_a_coroutine_function_and_slows_down_nobody_else() ->
 # --- the pace ---
 
 
-def test_the_interval_grows_while_nothing_happens_and_is_short_after_news() -> None:
+def test_interval_grows_until_news() -> None:
     pace = Pace()
     quiet = [pace.after(news=False, pages=1, budget=None, waited=1e4) for _ in range(12)]
     assert 1.4 <= quiet[0] <= 1.6
@@ -164,7 +164,7 @@ def test_the_interval_grows_while_nothing_happens_and_is_short_after_news() -> N
 
 
 @pytest.mark.parametrize(("waited", "longest"), [(0.0, 1.0), (50.0, 1.0), (300.0, 6.0)])
-def test_the_interval_is_a_small_part_of_what_was_waited(waited: float, longest: float) -> None:
+def test_interval_by_time_waited(waited: float, longest: float) -> None:
     pace = Pace()
     quiet = [pace.after(news=False, pages=1, budget=None, waited=waited) for _ in range(12)]
     assert max(quiet) == pytest.approx(longest, rel=0.06)
@@ -184,19 +184,17 @@ def test_the_interval_is_a_small_part_of_what_was_waited(waited: float, longest:
         (1, budget(remaining=0, turns_in=0.5), 2.4),
     ],
 )
-def test_polling_spends_no_more_than_its_share(
-    pages: int, state: BudgetState | None, interval: float
-) -> None:
+def test_polling_keeps_its_share(pages: int, state: BudgetState | None, interval: float) -> None:
     assert affordable(pages, state) == pytest.approx(interval)
 
 
-def test_polling_stays_within_half_of_the_list_budget() -> None:
+def test_polling_takes_half_the_budget() -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 600.0))
     run(lambda: asyncio.gather(*(wait_for(p, i) for p in [poller(fake)] for i in fake.ends)))
     assert len(fake.asked) <= 25 * 10 + 4
 
 
-def test_a_poll_interval_that_is_given_is_kept() -> None:
+def test_given_interval_is_kept() -> None:
     fake = FakeRuns({run_id(1): 100.0})
     run(lambda: wait_for(poller(fake), run_id(1), poll_interval=7.0))
     times = [tick[0][0] for tick in fake.ticks()]
@@ -204,7 +202,7 @@ def test_a_poll_interval_that_is_given_is_kept() -> None:
     assert gaps == pytest.approx([7.0] * len(gaps), abs=0.01)
 
 
-def test_a_short_interval_of_one_waiter_does_not_make_the_others_poll_more() -> None:
+def test_short_interval_is_ones_own() -> None:
     fake = FakeRuns(dict.fromkeys(ids(51), 60.0))
 
     async def main() -> None:
@@ -219,7 +217,7 @@ def test_a_short_interval_of_one_waiter_does_not_make_the_others_poll_more() -> 
 
 
 @pytest.mark.parametrize("end", [0.0, 3.0, 61.7, 333.3])
-def test_a_finished_run_reaches_its_waiter_within_a_tick(end: float) -> None:
+def test_end_is_seen_within_a_tick(end: float) -> None:
     fake = FakeRuns({run_id(1): end})
 
     async def main() -> float:
@@ -229,7 +227,7 @@ def test_a_finished_run_reaches_its_waiter_within_a_tick(end: float) -> None:
     assert end <= run(main) <= end + LONGEST * 1.1
 
 
-def test_artifacts_are_waited_for_where_they_are_required() -> None:
+def test_required_artifacts_are_awaited() -> None:
     fake = FakeRuns({run_id(1): 10.0}, artifacts_after=30.0)
 
     async def main() -> tuple[float, float]:
@@ -266,22 +264,22 @@ async def until_error(fake: FakeRuns, expected: bool) -> float:
     return fake.now()
 
 
-def test_a_run_that_was_seen_is_missing_after_a_minute_without_it() -> None:
+def test_seen_run_missing_for_a_minute() -> None:
     fake = missing_between(20.0, 1e9)
     assert 80.0 <= run(lambda: until_error(fake, False)) <= 100.0
 
 
-def test_a_run_that_was_created_is_missing_after_a_minute_without_it() -> None:
+def test_created_run_missing_a_minute() -> None:
     fake = missing_between(0.0, 1e9)
     assert 59.9 <= run(lambda: until_error(fake, True)) <= 70.0
 
 
-def test_an_id_that_nothing_speaks_for_is_missing_after_a_quarter_of_a_minute() -> None:
+def test_unknown_id_missing_for_15_s() -> None:
     fake = missing_between(0.0, 1e9)
     assert 15.0 <= run(lambda: until_error(fake, False)) <= 25.0
 
 
-def test_a_run_that_is_missing_is_looked_for_sooner_than_it_would_be() -> None:
+def test_missing_run_is_asked_sooner() -> None:
     """Each tenth look asks for the run in any state, and from then on every one does."""
     fake = missing_between(20.0, 1e9)
 
@@ -293,7 +291,7 @@ def test_a_run_that_is_missing_is_looked_for_sooner_than_it_would_be() -> None:
     assert 1060.0 <= run(main) <= 1080.0
 
 
-def test_a_run_that_was_seen_in_an_earlier_wait_is_known() -> None:
+def test_seen_in_an_earlier_wait() -> None:
     fake = missing_between(15.0, 1e9)
 
     async def main() -> float:
@@ -309,9 +307,7 @@ def test_a_run_that_was_seen_in_an_earlier_wait_is_known() -> None:
 
 
 @pytest.mark.parametrize(("since", "until"), [(0.0, 40.0), (20.0, 25.0), (20.0, 75.0)])
-def test_a_list_that_lags_or_leaves_a_run_out_for_a_while_is_waited_out(
-    since: float, until: float
-) -> None:
+def test_lagging_list_is_waited_out(since: float, until: float) -> None:
     fake = missing_between(since, until)
 
     async def main() -> Run:
@@ -323,21 +319,21 @@ def test_a_list_that_lags_or_leaves_a_run_out_for_a_while_is_waited_out(
     assert 200.0 <= fake.asked[-1][0] <= 215.0
 
 
-def test_a_run_that_is_shown_again_is_not_missing_later_for_what_was_before() -> None:
+def test_missing_time_starts_over() -> None:
     fake = FakeRuns({run_id(1): 300.0})
     fake.mangle = lambda page: page_of([]) if fake.now() // 50 % 2 else page
     assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
 
 
 @pytest.mark.parametrize("interval", [400.0, 30.0])
-def test_two_looks_without_a_run_prove_nothing_however_long_apart(interval: float) -> None:
+def test_two_misses_prove_nothing(interval: float) -> None:
     fake = FakeRuns({run_id(1): 10.0})
     looks = itertools.count()
     fake.mangle = lambda page: page_of([]) if next(looks) < 2 else page
     assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=interval)).is_completed
 
 
-def test_a_missing_run_is_an_error_for_its_waiter_alone() -> None:
+def test_missing_run_fails_its_waiter() -> None:
     fake = FakeRuns({run_id(1): 30.0})
 
     async def main() -> tuple[object, ...]:
@@ -352,14 +348,14 @@ def test_a_missing_run_is_an_error_for_its_waiter_alone() -> None:
     assert run_id(2) in str(missing)
 
 
-def test_a_run_that_is_shown_a_little_late_is_not_missing() -> None:
+def test_run_shown_a_little_late() -> None:
     fake = FakeRuns({run_id(1): 30.0})
     looks = iter([page_of([])])
     fake.mangle = lambda page: next(looks, page)
     assert run(lambda: wait_for(poller(fake), run_id(1))).id == run_id(1)
 
 
-def test_a_page_cut_short_is_asked_for_the_rest_at_once() -> None:
+def test_short_page_is_continued() -> None:
     fake = FakeRuns(dict.fromkeys(ids(40), 0.0))
 
     def short(page: RunPage) -> RunPage:
@@ -385,7 +381,7 @@ def test_a_foreign_run_on_a_page_does_no_harm() -> None:
     assert run(lambda: wait_for(poller(fake), run_id(1))).id == run_id(1)
 
 
-def test_pages_get_smaller_where_the_service_refuses_that_many_ids() -> None:
+def test_pages_shrink_when_refused() -> None:
     fake = FakeRuns(dict.fromkeys(ids(40), 5.0))
     original = fake.look
 
@@ -406,13 +402,13 @@ def test_pages_get_smaller_where_the_service_refuses_that_many_ids() -> None:
 
 
 @pytest.mark.parametrize("error", [NO_ANSWER, failure(ServerError, 503)])
-def test_a_poll_that_fails_in_passing_spoils_nobodys_wait(error: AmigoError) -> None:
+def test_transient_failures_are_borne(error: AmigoError) -> None:
     fake = FakeRuns({run_id(1): 60.0})
     fake.errors = [error, None, error, error, None, error]
     assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
 
 
-def test_five_minutes_without_an_answer_end_the_waits_with_the_cause() -> None:
+def test_five_minutes_of_outage_raise() -> None:
     fake = FakeRuns(dict.fromkeys(ids(3), 10_000.0))
     fake.errors = [None] + [NO_ANSWER] * 10_000
 
@@ -429,7 +425,7 @@ def test_five_minutes_without_an_answer_end_the_waits_with_the_cause() -> None:
     assert len({id(end) for end in ends}) == 3  # each waiter raises an error of its own
 
 
-def test_an_outage_is_over_with_the_first_answer_and_idle_time_is_none() -> None:
+def test_outage_ends_with_an_answer() -> None:
     fake = FakeRuns({run_id(1): 1000.0, run_id(2): 1000.0})
     # Answers come for longer than the longest pause between two looks, so that one look sees them.
     fake.fails = lambda _: None if fake.now() % 280 < 2 * LONGEST else NO_ANSWER
@@ -448,7 +444,7 @@ def test_an_outage_is_over_with_the_first_answer_and_idle_time_is_none() -> None
     run(main)
 
 
-def test_other_pages_do_not_keep_a_wait_alive_that_gets_no_answer() -> None:
+def test_one_dead_page_fails_its_waits() -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 10_000.0))
     fake.fails = lambda asked: NO_ANSWER if run_id(7) in asked else None
 
@@ -484,9 +480,7 @@ TOO_LARGE = DecodeError("too large", method="GET", path="/", status=200, lasting
     ],
 )
 @pytest.mark.parametrize("bad", [{7}, {7, 40}, {0, 1, 2}, {3, 14, 26, 37, 58}, {59}])
-def test_a_run_that_makes_its_list_fail_is_its_waiters_alone(
-    error: AmigoError, bad: set[int]
-) -> None:
+def test_poisoned_run_fails_its_waiter(error: AmigoError, bad: set[int]) -> None:
     poisoned = {run_id(n) for n in bad}
     fake = FakeRuns(dict.fromkeys(ids(60), 90.0))
     fake.fails = lambda asked: error if poisoned & set(asked) else None
@@ -513,7 +507,7 @@ def test_a_run_that_makes_its_list_fail_is_its_waiters_alone(
     assert len(fake.asked_whether_up) <= 12
 
 
-def test_all_runs_failing_while_the_service_answers_stays_within_the_share() -> None:
+def test_all_poisoned_keep_the_share() -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 1e4))
     fake.fails = lambda asked: failure(ServerError, 500) if asked else None
 
@@ -530,7 +524,7 @@ def test_all_runs_failing_while_the_service_answers_stays_within_the_share() -> 
     assert len(fake.asked) <= 62 * 2 + 60 * 4
 
 
-def test_an_outage_costs_no_more_requests_than_looks_that_are_answered() -> None:
+def test_outage_costs_few_requests() -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 1e4))
     fake.fails = lambda _: failure(ServerError, 500) if fake.now() >= 20 else None
 
@@ -548,7 +542,7 @@ def test_an_outage_costs_no_more_requests_than_looks_that_are_answered() -> None
     assert len(fake.asked_whether_up) <= 320 / 2.4
 
 
-def test_after_an_outage_pages_are_as_large_as_before() -> None:
+def test_pages_grow_after_an_outage() -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 200.0))
     fake.fails = lambda _: failure(ServerError, 503) if 20 <= fake.now() < 100 else None
 
@@ -563,7 +557,7 @@ def test_after_an_outage_pages_are_as_large_as_before() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 414, 422, 431])
-def test_a_refusal_that_passes_does_not_make_pages_small_for_good(status: int) -> None:
+def test_pages_grow_after_a_refusal(status: int) -> None:
     fake = FakeRuns(dict.fromkeys(ids(40), 300.0))
     refused = [5]
 
@@ -585,14 +579,14 @@ def test_a_refusal_that_passes_does_not_make_pages_small_for_good(status: int) -
     assert {len(asked) for at, asked, _ in fake.asked if 200 < at < 295} == {40}
 
 
-def test_what_answers_in_place_of_the_service_for_a_while_is_borne() -> None:
+def test_interceptor_is_borne() -> None:
     fake = FakeRuns({run_id(1): 100.0})
     fake.fails = lambda _: NOT_JSON if 20 <= fake.now() < 70 else None
     assert run(lambda: wait_for(poller(fake), run_id(1))).is_completed
 
 
 @pytest.mark.parametrize("error", [failure(NotFoundError, 404), failure(BadRequestError, 400)])
-def test_where_every_list_is_refused_it_is_told_at_once(error: AmigoError) -> None:
+def test_refused_lists_fail_at_once(error: AmigoError) -> None:
     fake = FakeRuns(dict.fromkeys(ids(3), 1e4))
     fake.fails = lambda _: error
 
@@ -608,13 +602,13 @@ def test_where_every_list_is_refused_it_is_told_at_once(error: AmigoError) -> No
     assert (len(fake.asked), len(fake.asked_whether_up)) == (1, 1)
 
 
-def test_failures_far_apart_prove_nothing_before_the_third() -> None:
+def test_two_failures_prove_nothing() -> None:
     fake = FakeRuns({run_id(1): 500.0})
     fake.errors = [None, NO_ANSWER, NO_ANSWER]
     assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=400.0)).is_completed
 
 
-def test_a_service_that_says_when_to_come_again_is_obeyed() -> None:
+def test_retry_after_is_obeyed() -> None:
     fake = FakeRuns({run_id(1): 60.0})
     busy = ServiceUnavailableError(method="GET", path="/", status=503, retry_after=30.0)
     fake.errors = [None, busy]
@@ -623,7 +617,7 @@ def test_a_service_that_says_when_to_come_again_is_obeyed() -> None:
     assert times[2] - times[1] >= 30.0
 
 
-def test_looks_that_fail_are_told_of_as_they_are_repeated() -> None:
+def test_failed_polls_emit_events() -> None:
     fake = FakeRuns({run_id(1): 30.0})
     fake.errors = [None, NO_ANSWER, NO_ANSWER]
     told: list[Event] = []
@@ -671,9 +665,7 @@ def unreadable(fake: FakeRuns, old: bytes, new: bytes, *, until: float = math.in
         (b'"unit_test_run_results":[]', b'"unit_test_run_results":1', "results`", True),
     ],
 )
-def test_a_run_that_cannot_be_read_is_its_waiters_alone(
-    old: bytes, new: bytes, said: str, flags: bool
-) -> None:
+def test_unreadable_run_fails_its_waiter(old: bytes, new: bytes, said: str, flags: bool) -> None:
     fake = FakeRuns(dict.fromkeys(ids(3), 10.0))
     unreadable(fake, old, new)
 
@@ -694,13 +686,13 @@ def test_a_run_that_cannot_be_read_is_its_waiters_alone(
     assert at <= 40.0
 
 
-def test_a_run_that_can_be_read_again_in_time_is_given() -> None:
+def test_readable_again_in_time() -> None:
     fake = FakeRuns({run_id(0): 10.0})
     unreadable(fake, b'"failed_metrics":false', b'"failed_metrics":null', until=18.0)
     assert run(lambda: wait_for(poller(fake), run_id(0))).is_completed
 
 
-def test_a_deadline_names_what_could_not_be_read() -> None:
+def test_deadline_names_decode_error() -> None:
     fake = FakeRuns({run_id(0): 1.0})
     unreadable(fake, b'"created_at":"', b'"created_at":"?')
 
@@ -713,7 +705,7 @@ def test_a_deadline_names_what_could_not_be_read() -> None:
     run(main)
 
 
-def test_a_deadline_names_the_last_failure_and_not_one_that_is_over() -> None:
+def test_deadline_names_last_failure() -> None:
     fake = FakeRuns({run_id(1): 1000.0})
 
     async def main() -> None:
@@ -739,7 +731,7 @@ def test_a_deadline_names_the_last_failure_and_not_one_that_is_over() -> None:
 # --- ids that the service has sent ---
 
 
-def test_a_run_whose_id_no_list_takes_is_found_by_its_set() -> None:
+def test_odd_id_is_found_by_its_set() -> None:
     odd, other = "6618791275130b73714e8d9h", run_id(5)
     asked: list[Any] = []
 
@@ -769,7 +761,7 @@ def test_a_run_whose_id_no_list_takes_is_found_by_its_set() -> None:
     assert asked[0]["sort_by"] == "-created_at"
 
 
-def test_such_runs_share_a_page_unless_newer_ones_of_others_push_one_off() -> None:
+def test_odd_ids_share_a_page() -> None:
     odd = [f"{number:022x}zz" for number in range(3)]
     asked: list[tuple[str, ...]] = []
 
@@ -797,7 +789,7 @@ def test_such_runs_share_a_page_unless_newer_ones_of_others_push_one_off() -> No
 # --- who waits, and for what ---
 
 
-def test_a_second_waiter_hastens_the_look_at_a_run() -> None:
+def test_second_waiter_hastens_the_poll() -> None:
     fake = FakeRuns({run_id(1): 30.0})
 
     async def main() -> float:
@@ -813,7 +805,7 @@ def test_a_second_waiter_hastens_the_look_at_a_run() -> None:
     assert run(main) <= 43.0
 
 
-def test_a_new_waiter_is_not_kept_waiting_by_long_intervals_of_others() -> None:
+def test_new_waiter_polls_at_once() -> None:
     fake = FakeRuns({run_id(1): 5000.0, run_id(2): 0.0})
 
     async def main() -> None:
@@ -827,7 +819,7 @@ def test_a_new_waiter_is_not_kept_waiting_by_long_intervals_of_others() -> None:
     run(main)
 
 
-def test_runs_that_nobody_waits_for_any_more_are_not_asked_for() -> None:
+def test_abandoned_runs_are_not_asked() -> None:
     fake = FakeRuns(dict.fromkeys(ids(100), 1000.0))
     fake.latency = 5.0
 
@@ -851,7 +843,7 @@ def test_runs_that_nobody_waits_for_any_more_are_not_asked_for() -> None:
 
 
 @pytest.mark.parametrize("error", [failure(ForbiddenError, 403), failure(AuthenticationError, 401)])
-def test_an_error_that_does_not_pass_ends_the_waits_at_once(error: AmigoError) -> None:
+def test_lasting_error_ends_the_wait(error: AmigoError) -> None:
     fake = FakeRuns({run_id(1): 1000.0})
     fake.errors = [None, error]
     with pytest.raises(type(error)):
@@ -859,7 +851,7 @@ def test_an_error_that_does_not_pass_ends_the_waits_at_once(error: AmigoError) -
     assert len(fake.asked) == 2
 
 
-def test_a_deadline_of_the_one_whose_turn_it_is_concerns_no_other() -> None:
+def test_pollers_deadline_is_its_own() -> None:
     fake = FakeRuns({run_id(1): 100.0, run_id(2): 100.0})
     fake.errors = [None, DeadlineError(endpoint="list", retry_after=40.0)]
 
@@ -877,7 +869,7 @@ def test_a_deadline_of_the_one_whose_turn_it_is_concerns_no_other() -> None:
 # --- deadlines and cancellations ---
 
 
-def test_a_deadline_that_passes_says_what_was_seen_and_that_the_run_goes_on() -> None:
+def test_deadline_shows_the_last_run() -> None:
     fake = FakeRuns({run_id(1): 1000.0})
 
     async def main() -> float:
@@ -891,7 +883,7 @@ def test_a_deadline_that_passes_says_what_was_seen_and_that_the_run_goes_on() ->
     assert run(main) == pytest.approx(30.0, abs=0.1)
 
 
-def test_as_completed_gives_runs_as_they_end_and_the_rest_with_the_deadline() -> None:
+def test_as_completed_until_deadline() -> None:
     fake = FakeRuns({run_id(1): 50.0, run_id(2): 10.0, run_id(3): 1000.0})
     seen: list[str] = []
 
@@ -906,7 +898,7 @@ def test_as_completed_gives_runs_as_they_end_and_the_rest_with_the_deadline() ->
     assert seen == [run_id(2), run_id(1)]
 
 
-def test_as_completed_raises_what_concerns_one_run_after_the_others_were_given() -> None:
+def test_as_completed_raises_last() -> None:
     fake = FakeRuns({run_id(1): 50.0})
     seen: list[str] = []
 
@@ -920,7 +912,7 @@ def test_as_completed_raises_what_concerns_one_run_after_the_others_were_given()
     assert seen == [run_id(1)]
 
 
-def test_leaving_as_completed_early_leaves_nothing_watched() -> None:
+def test_leaving_as_completed_early() -> None:
     fake = FakeRuns(dict.fromkeys(ids(3), 10.0))
 
     async def main() -> None:
@@ -934,7 +926,7 @@ def test_leaving_as_completed_early_leaves_nothing_watched() -> None:
     run(main)
 
 
-def test_the_last_state_of_a_run_that_is_watched_already_is_used() -> None:
+def test_known_state_is_used() -> None:
     fake = FakeRuns({run_id(1): 5.0}, artifacts_after=100.0)
 
     async def main() -> None:
@@ -956,7 +948,7 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
 
 
 @pytest.mark.parametrize("during", ["sleep", "request"])
-def test_cancelling_the_one_whose_turn_it_is_hands_over_at_once(during: str) -> None:
+def test_cancelled_poller_hands_over(during: str) -> None:
     fake = FakeRuns(dict.fromkeys(ids(3), 100.0))
 
     async def main() -> None:
@@ -991,7 +983,7 @@ def test_cancelling_the_one_whose_turn_it_is_hands_over_at_once(during: str) -> 
     run(main)
 
 
-def test_any_waiter_can_be_cancelled_at_any_step_and_the_others_get_their_runs() -> None:
+def test_cancelled_at_any_step() -> None:
     for step in range(1, 60):
         fake = FakeRuns(dict.fromkeys(ids(4), 30.0))
         fake.latency = 0.2
@@ -1013,7 +1005,7 @@ def test_any_waiter_can_be_cancelled_at_any_step_and_the_others_get_their_runs()
         run(main)
 
 
-def test_a_timeout_of_a_surrounding_scope_is_not_taken_for_ones_own() -> None:
+def test_outer_timeout_is_not_ours() -> None:
     fake = FakeRuns({run_id(1): 1000.0})
 
     async def main() -> None:
@@ -1034,7 +1026,7 @@ def test_a_timeout_of_a_surrounding_scope_is_not_taken_for_ones_own() -> None:
         (lambda p: anext(as_completed(p, run_id(1))), "run_ids"),
     ],
 )
-def test_what_cannot_be_right_is_said_before_anything_is_asked(call: Any, named: str) -> None:
+def test_invalid_arguments(call: Any, named: str) -> None:
     fake = FakeRuns({run_id(1): 10.0})
 
     async def main() -> None:
@@ -1046,7 +1038,7 @@ def test_what_cannot_be_right_is_said_before_anything_is_asked(call: Any, named:
     assert fake.asked == []
 
 
-def test_ten_thousand_waiters_cost_two_hundred_requests_a_tick() -> None:
+def test_ten_thousand_waiters() -> None:
     fake = FakeRuns(dict.fromkeys(ids(10_000), 900.0))
 
     async def main() -> None:

@@ -73,7 +73,7 @@ def test_the_five_requests(request_: Request, expected: Request) -> None:
     assert request_ == expected
 
 
-def test_endpoints_are_those_of_the_description() -> None:
+def test_endpoints_as_described() -> None:
     paths = json.loads((Path(__file__).parents[1] / "interop/openapi.json").read_text())["paths"]
     described = {re.sub(r"\{\w*run_id\}", "{run_id}", path): set(paths[path]) for path in paths}
     for endpoint in ENDPOINTS:
@@ -185,7 +185,7 @@ WRONG: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
 )
-def test_what_cannot_be_right_is_refused_by_name(name: str, value: Any) -> None:
+def test_invalid_filters(name: str, value: Any) -> None:
     filters: Any = {name: value}
     with pytest.raises(ArgumentError, match=name) as caught:
         list_runs("org", **filters)
@@ -237,9 +237,10 @@ def test_an_id_is_checked_before_it_is_sent(make: Callable[[str, Any], Request],
 
 
 @pytest.mark.parametrize("bad", [A[:-1], A + "0", A.upper(), A[:-1] + "g"])
-def test_the_id_of_a_set_is_of_the_pattern_and_that_of_a_run_is_what_the_service_says(
+def test_run_ids_need_no_pattern(
     bad: str,
 ) -> None:
+    """The id of a set is checked; that of a run is whatever the service says."""
     with pytest.raises(ArgumentError, match="must be 24 characters of 0-9 and a-f"):
         requests.create_run("org", bad)
     with pytest.raises(ArgumentError, match="must be 24 characters of 0-9 and a-f"):
@@ -367,7 +368,7 @@ def test_a_header_name_cannot_smuggle(name: Any) -> None:
         *("Accept", "User-Agent", "Accept-Encoding", "Content-Encoding"),
     ],
 )
-def test_a_header_of_the_user_replaces_none_of_ours(name: str) -> None:
+def test_our_headers_are_not_replaced(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} is set by the client itself") as caught:
         extra_headers({"X-Fine": "1", name: "hunter2"})
     assert "hunter2" not in str(caught.value)

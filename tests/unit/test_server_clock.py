@@ -42,7 +42,7 @@ class Server:
         clock.observe(date, sent, anyio.current_time())
 
 
-async def test_before_any_response_the_local_clock_counts() -> None:
+async def test_local_clock_before_a_response() -> None:
     clock = ServerClock()
     before = time.time()
     assert before <= clock.now() <= time.time()
@@ -51,7 +51,7 @@ async def test_before_any_response_the_local_clock_counts() -> None:
     assert clock.until(time.time() + 1000) == pytest.approx(1000, abs=5)
 
 
-async def test_one_response_bounds_the_servers_time() -> None:
+async def test_one_response_bounds_the_time() -> None:
     clock, server = ServerClock(), Server()
     await server.ask(clock, there=0.5, back=0.25)
     assert clock.earliest() <= server.time() <= clock.now()
@@ -92,7 +92,7 @@ async def test_a_skew_of_five_minutes_is_learnt(minutes: int) -> None:
 
 
 @pytest.mark.parametrize("jump", [-3600.0, -5.0, 5.0, 3600.0])
-async def test_a_clock_that_is_set_is_believed_at_once(jump: float) -> None:
+async def test_set_clock_is_believed_at_once(jump: float) -> None:
     clock, server = ServerClock(), Server()
     for _ in range(5):
         await server.ask(clock)
@@ -111,7 +111,7 @@ async def test_until_is_on_the_safe_side() -> None:
     assert server.time() >= reset - 1e-6
 
 
-async def test_until_what_has_passed_is_nothing() -> None:
+async def test_until_the_past_is_nothing() -> None:
     clock, server = ServerClock(), Server()
     await server.ask(clock)
     assert clock.until(server.time() - 100) == 0.0

@@ -44,7 +44,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 @settings(max_examples=150, deadline=None)
-def test_a_budget_that_is_kept_between_all_steps_does_as_one_that_is_not(
+def test_stored_budget_behaves_the_same(
     steps: list[tuple[float, str, int]],
 ) -> None:
     here, now = Budget(20), 0.0
@@ -84,14 +84,14 @@ def taken(count: int, *, lease: float = LEASE, at: float = 1.0) -> tuple[bytes, 
     return leased.dump(at), calls
 
 
-def test_a_call_of_a_process_that_is_gone_counts_as_spent_when_its_lease_is_over() -> None:
+def test_dead_process_spends_its_calls() -> None:
     record, _ = taken(5)
     assert LeasedBudget.load(record, 20, 35.9).budget.in_flight == 5
     after = LeasedBudget.load(record, 20, 36.1).budget
     assert (after.in_flight, after.room(36.1)) == (0, 14)
 
 
-def test_news_of_a_call_that_was_given_up_changes_nothing() -> None:
+def test_news_after_the_lease_is_ignored() -> None:
     record, (call,) = taken(1)
     leased = LeasedBudget.load(record, 20, 50.0)
     before = leased.budget.snapshot()
@@ -107,23 +107,23 @@ def test_news_of_a_call_that_was_given_up_changes_nothing() -> None:
     [b"", b"null", b"[]", b"\xff\xfe", b"[" * 5000, b'{"at":1}', taken(3)[0][:-3], b'"x"'],
     ids=lambda garbage: repr(garbage[:12]),
 )
-def test_a_record_that_cannot_be_read_is_begun_again(garbage: bytes) -> None:
+def test_spoiled_record_begins_anew(garbage: bytes) -> None:
     leased = LeasedBudget.load(garbage, 20, 5.0)
     assert (leased.budget.room(5.0), leased.budget.limit) == (1, 20)
 
 
-def test_a_record_of_a_clock_that_was_set_back_is_begun_again() -> None:
+def test_clock_set_back_begins_anew() -> None:
     record, _ = taken(5, at=900.0)
     assert LeasedBudget.load(record, 20, 899.5).budget.in_flight == 5
     assert LeasedBudget.load(record, 20, 300.0).budget.in_flight == 0
 
 
-def test_calls_of_a_record_that_was_lost_are_not_taken_for_others() -> None:
+def test_call_numbers_do_not_repeat() -> None:
     numbers = {LeasedBudget.load(None, 20, 0.0).take(0.0, LEASE) for _ in range(50)}
     assert len(numbers) == 50
 
 
-def test_who_knows_the_turn_best_tells_all() -> None:
+def test_best_known_turn_is_shared() -> None:
     """Of the service's clock whole seconds are known at first; who has seen more knows better."""
     leased = LeasedBudget.load(None, 20, 0.0)
     first, second, third, late = (leased.take(0.0, LEASE) for _ in range(4))
@@ -180,7 +180,7 @@ def hear_nothing(_: Event) -> None:
 
 @pytest.mark.parametrize("mode", ["fixed", "sliding"])
 @pytest.mark.parametrize("tells", [True, False], ids=["told", "not told"])
-def test_replicas_fill_every_window_and_nothing_is_refused(mode: Any, tells: bool) -> None:
+def test_replicas_fill_every_window(mode: Any, tells: bool) -> None:
     async def main() -> tuple[Service, float]:
         service, place = Service(20, mode=mode, tells=tells, latency=0.1), Place()
         gates = [replica(place) for _ in range(4)]
@@ -199,7 +199,7 @@ def test_replicas_fill_every_window_and_nothing_is_refused(mode: Any, tells: boo
     assert 300 <= took <= 300 * 1.02
 
 
-def test_eight_at_once_never_take_more_than_there_is() -> None:
+def test_eight_never_overspend() -> None:
     async def main() -> None:
         place = Place()
         held: list[int | None] = []
@@ -235,7 +235,7 @@ def test_eight_at_once_never_take_more_than_there_is() -> None:
     run(main)
 
 
-def test_one_that_leaves_gives_its_call_back() -> None:
+def test_leaving_gives_the_call_back() -> None:
     """Wherever the wait is cancelled: in the queue, while a call is being taken, or just after."""
 
     async def main(pause: float) -> int:
@@ -283,7 +283,7 @@ def test_what_cannot_be_in_time_fails_at_once() -> None:
     run(main)
 
 
-def test_if_the_place_is_lost_those_who_wait_go_by_the_headers() -> None:
+def test_lost_store_falls_back_to_headers() -> None:
     async def main() -> None:
         service, place = Service(20, latency=0.1), Place()
         gates = [replica(place) for _ in range(4)]
@@ -298,7 +298,7 @@ def test_if_the_place_is_lost_those_who_wait_go_by_the_headers() -> None:
     run(main)
 
 
-def test_what_is_wrong_with_the_place_itself_is_raised_where_it_is_waited() -> None:
+def test_broken_store_raises() -> None:
     class Broken(Place):
         async def change(self, key: str, step: Step[T]) -> T:
             raise ZeroDivisionError
@@ -313,7 +313,7 @@ def test_what_is_wrong_with_the_place_itself_is_raised_where_it_is_waited() -> N
     run(main)
 
 
-def test_states_tell_who_waits_for_the_others() -> None:
+def test_state_counts_waiters() -> None:
     async def main() -> None:
         place = Place()
         gates = SharedGates(Gates("http://api", "acme"), place, name="acme", lease=LEASE)
@@ -371,21 +371,19 @@ def by_headers(
 
 
 @pytest.mark.parametrize(("processes", "most"), [(2, 0.06), (4, 0.12), (8, 0.25)])
-def test_processes_that_know_nothing_of_each_other_lose_no_time(
-    processes: int, most: float
-) -> None:
+def test_strangers_lose_no_time(processes: int, most: float) -> None:
     refused, took = zip(*(by_headers(processes, seed=seed) for seed in range(9)), strict=True)
     assert statistics.median(took) <= 1.05 * by_headers(1)[1]
     assert statistics.median(refused) <= most
 
 
-def test_without_it_half_of_what_four_processes_ask_is_refused() -> None:
+def test_without_fair_share_half_refused() -> None:
     refused, _ = by_headers(4, budget=Budget)
     assert refused > 0.4
 
 
 @pytest.mark.parametrize("latency", [0.1, 3.0])
-def test_one_process_is_as_quick_as_without_it(latency: float) -> None:
+def test_lone_process_is_as_quick(latency: float) -> None:
     assert by_headers(1, latency=latency) == by_headers(1, latency=latency, budget=Budget)
 
 
@@ -418,9 +416,7 @@ def taken_at_once(budget: FairShareBudget, now: float) -> int:
         (0, 1, 0),
     ],
 )
-def test_with_others_at_work_a_share_of_what_is_left_goes_at_once(
-    remaining: int, sent: int, at_once: int
-) -> None:
+def test_share_of_the_rest_beside_others(remaining: int, sent: int, at_once: int) -> None:
     assert taken_at_once(fair(remaining=remaining, sent=sent), 1.0) == at_once
 
 
@@ -434,7 +430,7 @@ def test_an_answer_makes_room_for_the_next() -> None:
     assert budget.try_take(2.0) is not None
 
 
-def test_a_call_that_was_not_sent_is_not_counted_as_ours() -> None:
+def test_unsent_call_is_not_ours() -> None:
     budget = FairShareBudget(20)
     first, second = budget.take(0.0), budget.take(0.0)
     budget.returned(second)
@@ -442,14 +438,14 @@ def test_a_call_that_was_not_sent_is_not_counted_as_ours() -> None:
     assert taken_at_once(budget, 1.0) == 2
 
 
-def test_a_refusal_of_what_we_have_not_spent_tells_of_others() -> None:
+def test_refusal_reveals_others() -> None:
     budget = FairShareBudget(20)
     budget.refused(0.0, budget.take(0.0), 60.0)
     budget.answered(61.0, budget.take(61.0), told(19, reset=120.0))
     assert taken_at_once(budget, 62.0) == 2
 
 
-def test_others_are_forgotten_after_three_windows() -> None:
+def test_others_forgotten_in_3_windows() -> None:
     budget, at_once = fair(remaining=10), []
     for window in (1, 2, 3):
         now = 60.0 * window
@@ -458,7 +454,7 @@ def test_others_are_forgotten_after_three_windows() -> None:
     assert at_once == [2, 2, 19]
 
 
-def test_the_turn_of_the_window_is_not_missed_while_an_answer_is_awaited() -> None:
+def test_turn_is_seen_while_waiting() -> None:
     budget = fair(remaining=1)
     assert budget.try_take(59.0) is not None
     assert budget.try_take(59.5) is None
@@ -471,7 +467,7 @@ def test_who_shares_by_other_means_takes_all() -> None:
     assert taken_at_once(budget, 1.0) == 12
 
 
-def test_what_was_spent_before_a_snapshot_counts_as_ours() -> None:
+def test_earlier_spending_is_ours() -> None:
     budget = FairShareBudget.restored(20, fair(remaining=15, sent=5).snapshot())
     budget.answered(1.0, budget.take(1.0), told(14))
     assert taken_at_once(budget, 1.0) == 14
@@ -479,7 +475,7 @@ def test_what_was_spent_before_a_snapshot_counts_as_ours() -> None:
     assert taken_at_once(budget, 2.0) == 1
 
 
-def test_a_deadline_is_judged_by_the_window_and_not_by_the_share() -> None:
+def test_deadline_judged_by_the_window() -> None:
     """How long an answer takes that makes room nobody knows: too late is never claimed."""
     budget = fair(remaining=8)
     assert budget.try_take(1.0) is not None

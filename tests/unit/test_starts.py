@@ -242,7 +242,7 @@ LOSSES = ["not sent", "lost before", "lost after", "500 before", "500 after", "g
 
 
 @pytest.mark.parametrize("plan", [[], *itertools.product(LOSSES, repeat=2), LOSSES[:4]])
-def test_whatever_becomes_of_the_answers_there_is_one_run_and_its_id_is_known(
+def test_any_lost_answers_make_one_run(
     plan: list[str],
 ) -> None:
     calls = FakeCalls(*plan)
@@ -259,7 +259,7 @@ def test_whatever_becomes_of_the_answers_there_is_one_run_and_its_id_is_known(
     assert heard == [RunStarted(SET, calls.runs[0].id, attached=created.attached)]
 
 
-def test_two_hundred_starts_each_lost_somewhere_make_two_hundred_runs() -> None:
+def test_two_hundred_lossy_starts() -> None:
     calls = FakeCalls(*itertools.islice(itertools.cycle(LOSSES), 200))
 
     async def main() -> list[CreatedRun]:
@@ -271,13 +271,13 @@ def test_two_hundred_starts_each_lost_somewhere_make_two_hundred_runs() -> None:
     assert {c.simulation_unit_test_set_run_id for c in created} == {r.id for r in calls.runs}
 
 
-def test_a_lost_run_that_is_over_already_is_found_all_the_same() -> None:
+def test_lost_run_already_over_is_found() -> None:
     calls = FakeCalls("lost after", ends_after=0.0)
     assert run(lambda: fenced(calls)) == CreatedRun(run_id(1), attached=True)
     assert calls.creates == 1
 
 
-def test_without_a_fence_a_run_that_is_over_may_be_an_older_one() -> None:
+def test_no_fence_finished_run_in_doubt() -> None:
     calls = FakeCalls("lost after", ends_after=0.0)
     with pytest.raises(AmbiguousStartError) as caught:
         run(lambda: starts(calls).start(SET))
@@ -287,9 +287,7 @@ def test_without_a_fence_a_run_that_is_over_may_be_an_older_one() -> None:
 
 
 @pytest.mark.parametrize(("age", "runs"), [(280.0, 1), (400.0, 2)])
-def test_without_a_fence_runs_of_the_last_five_minutes_are_in_question(
-    age: float, runs: int
-) -> None:
+def test_no_fence_five_minutes_in_doubt(age: float, runs: int) -> None:
     calls = FakeCalls("lost before", ends_after=5.0)
 
     async def main() -> list[object]:
@@ -306,7 +304,7 @@ def test_without_a_fence_runs_of_the_last_five_minutes_are_in_question(
     assert len(calls.runs) == runs
 
 
-def test_without_a_fence_and_a_clock_any_run_that_is_over_is_in_question() -> None:
+def test_no_fence_no_clock_all_in_doubt() -> None:
     calls = FakeCalls("lost before", ends_after=5.0)
 
     async def main() -> None:
@@ -321,7 +319,7 @@ def test_without_a_fence_and_a_clock_any_run_that_is_over_is_in_question() -> No
     run(main)
 
 
-def test_a_create_that_was_only_late_is_recognized_by_the_conflict_it_causes() -> None:
+def test_late_create_seen_by_its_conflict() -> None:
     calls = FakeCalls("lost before")
 
     async def main() -> CreatedRun:
@@ -337,7 +335,7 @@ def test_a_create_that_was_only_late_is_recognized_by_the_conflict_it_causes() -
     assert len(calls.runs) == 1
 
 
-def test_an_older_run_is_not_taken_for_the_lost_one() -> None:
+def test_older_run_is_not_taken() -> None:
     calls = FakeCalls("lost before")
 
     async def main() -> None:
@@ -350,7 +348,7 @@ def test_an_older_run_is_not_taken_for_the_lost_one() -> None:
     run(main)
 
 
-def test_without_a_fence_the_unfinished_run_is_taken_and_said_to_be_found() -> None:
+def test_no_fence_takes_unfinished_run() -> None:
     calls = FakeCalls("lost before")
 
     async def main() -> CreatedRun:
@@ -361,7 +359,7 @@ def test_without_a_fence_the_unfinished_run_is_taken_and_said_to_be_found() -> N
     assert run(main) == CreatedRun(run_id(1), attached=True)
 
 
-def test_another_users_run_is_not_taken_for_the_lost_one() -> None:
+def test_another_users_run_is_not_taken() -> None:
     calls = FakeCalls("lost before")
     stranger = UserInfo("acme", "someone-else")
     calls.before_list = lambda: calls.runs or calls.add(creator=stranger)
@@ -371,7 +369,7 @@ def test_another_users_run_is_not_taken_for_the_lost_one() -> None:
     assert len(calls.runs) == 2
 
 
-def test_two_starts_of_a_set_do_not_take_each_others_run() -> None:
+def test_two_starts_of_one_set() -> None:
     calls = FakeCalls("lost after", "lost before")
 
     async def main() -> list[object]:
@@ -385,14 +383,14 @@ def test_two_starts_of_a_set_do_not_take_each_others_run() -> None:
     assert second.existing_run_id == run_id(1)
 
 
-def test_without_a_known_creator_it_says_so_rather_than_take_a_strangers_run() -> None:
+def test_no_creator_is_ambiguous() -> None:
     calls = FakeCalls("lost after")
     with pytest.raises(AmbiguousStartError, match="user_id"):
         run(lambda: starts(calls, creator=None).start(SET))
     assert len(calls.runs) == 1
 
 
-def test_without_a_known_creator_a_create_that_did_nothing_is_simply_sent_again() -> None:
+def test_no_creator_resends_if_nothing_ran() -> None:
     calls = FakeCalls("lost before")
     assert run(lambda: starts(calls, creator=None).start(SET)) == CreatedRun(run_id(1))
 
@@ -439,7 +437,7 @@ class OneBroken(FakeCalls):
         pytest.param(0.0, True, (8, 12), id="it works for all others"),
     ],
 )
-def test_patience_is_with_failures_and_not_with_the_queue(
+def test_queueing_costs_no_patience(
     queue: float, others_work: bool, attempts: tuple[int, int]
 ) -> None:
     calls = OneBroken(queue)
@@ -463,7 +461,7 @@ def test_patience_is_with_failures_and_not_with_the_queue(
     assert attempts[0] <= calls.creates <= attempts[1]
 
 
-def test_a_service_that_was_never_reached_is_no_ambiguity() -> None:
+def test_unreached_is_not_ambiguous() -> None:
     calls = FakeCalls(*["not sent"] * 10)
     with pytest.raises(TransportError):
         run(lambda: starts(calls).start(SET))
@@ -478,16 +476,14 @@ def test_a_service_that_was_never_reached_is_no_ambiguity() -> None:
         (["lost before", "forbidden"], None),
     ],
 )
-def test_what_goes_wrong_after_a_loss_does_not_hide_that_a_run_may_be_there(
-    plan: list[str], list_error: AmigoError | None
-) -> None:
+def test_later_errors_keep_the_ambiguity(plan: list[str], list_error: AmigoError | None) -> None:
     calls = FakeCalls(*plan)
     calls.list_errors = [] if list_error is None else [list_error]
     with pytest.raises(AmbiguousStartError):
         run(lambda: starts(calls).start(SET))
 
 
-def test_a_refusal_of_another_kind_comes_as_it_is() -> None:
+def test_other_refusals_are_raised() -> None:
     calls = FakeCalls("forbidden")
     with pytest.raises(ForbiddenError):
         run(lambda: starts(calls).start(SET))
@@ -518,7 +514,7 @@ def test_wait_lets_it_finish_then_starts() -> None:
     assert calls.cancels == []
 
 
-def test_restart_cancels_it_sees_it_end_then_starts() -> None:
+def test_restart_cancels_then_starts() -> None:
     calls = FakeCalls()
     assert conflicting(calls, "restart") == CreatedRun(run_id(2))
     assert calls.cancels == [run_id(1)]
@@ -526,13 +522,13 @@ def test_restart_cancels_it_sees_it_end_then_starts() -> None:
 
 
 @pytest.mark.parametrize("on_conflict", ["attach", "wait", "restart"])
-def test_a_run_that_ends_between_two_calls_is_in_nobodys_way(on_conflict: str) -> None:
+def test_run_that_ends_meanwhile(on_conflict: str) -> None:
     calls = FakeCalls()
     calls.before_list = lambda: calls.end(run_id(1))  # before it is looked for
     assert conflicting(calls, on_conflict) == CreatedRun(run_id(2))
 
 
-def test_restart_of_a_run_that_another_cancels_or_that_vanishes_goes_on() -> None:
+def test_restart_of_a_vanished_run() -> None:
     class Vanishing(FakeCalls):
         async def cancel(self, id: str) -> None:
             self.cancels.append(id)
@@ -543,7 +539,7 @@ def test_restart_of_a_run_that_another_cancels_or_that_vanishes_goes_on() -> Non
     assert conflicting(calls, "restart") == CreatedRun(run_id(2))
 
 
-def test_runs_that_keep_coming_in_the_way_are_left_to_who_starts_them() -> None:
+def test_restart_gives_up_after_five() -> None:
     class Contested(FakeCalls):
         def end(self, id: str) -> None:
             super().end(id)
@@ -555,7 +551,7 @@ def test_runs_that_keep_coming_in_the_way_are_left_to_who_starts_them() -> None:
     assert len(calls.cancels) == 5
 
 
-def test_a_conflict_whose_run_cannot_be_looked_up_is_still_a_conflict() -> None:
+def test_conflict_without_a_known_run() -> None:
     calls = FakeCalls()
     calls.list_errors = [ForbiddenError(method="GET", path="/", status=403)] * 2
     with pytest.raises(ConflictError) as caught:
@@ -564,7 +560,7 @@ def test_a_conflict_whose_run_cannot_be_looked_up_is_still_a_conflict() -> None:
 
 
 @pytest.mark.parametrize("on_conflict", ["attach", "wait", "restart"])
-def test_what_to_do_about_a_run_in_the_way_needs_to_know_whose_it_is(on_conflict: Any) -> None:
+def test_on_conflict_needs_a_user(on_conflict: Any) -> None:
     calls = FakeCalls()
     with pytest.raises(ArgumentError, match="user_id"):
         run(lambda: starts(calls, creator=None).start(SET, on_conflict))
@@ -572,9 +568,7 @@ def test_what_to_do_about_a_run_in_the_way_needs_to_know_whose_it_is(on_conflict
 
 
 @pytest.mark.parametrize(("set_id", "on_conflict"), [("x", "raise"), (SET, "explode")])
-def test_what_cannot_be_right_is_said_before_anything_is_sent(
-    set_id: str, on_conflict: Any
-) -> None:
+def test_invalid_arguments(set_id: str, on_conflict: Any) -> None:
     calls = FakeCalls()
     with pytest.raises(ArgumentError):
         run(lambda: starts(calls).start(set_id, on_conflict))
@@ -587,9 +581,7 @@ def test_what_cannot_be_right_is_said_before_anything_is_sent(
 @pytest.mark.parametrize("how", ["task", "scope"])
 @pytest.mark.parametrize("fate", ["ok", *LOSSES])
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.15, 0.5])
-def test_a_start_cancelled_on_the_wire_does_not_lose_its_id(
-    how: str, fate: str, after: float
-) -> None:
+def test_cancelled_start_keeps_its_id(how: str, fate: str, after: float) -> None:
     calls = FakeCalls(fate, *["ok"] * 5)
     heard: list[Event] = []
 
@@ -612,7 +604,7 @@ def test_a_start_cancelled_on_the_wire_does_not_lose_its_id(
     assert len(calls.runs) <= 1
 
 
-def test_a_second_cancel_does_not_lose_the_id_either() -> None:
+def test_second_cancel_keeps_the_id() -> None:
     calls = FakeCalls("lost after")
     calls.latency = 4.0
     heard: list[Event] = []
@@ -629,7 +621,7 @@ def test_a_second_cancel_does_not_lose_the_id_either() -> None:
     assert [e.run_id for e in heard if isinstance(e, RunStarted)] == [run_id(1)]
 
 
-def test_what_cannot_be_found_out_in_time_after_a_cancel_is_told() -> None:
+def test_unresolved_after_cancel_is_told() -> None:
     calls = FakeCalls("lost after")
     calls.list_errors = [ForbiddenError(method="GET", path="/", status=403)]
     heard: list[Event] = []
@@ -644,7 +636,7 @@ def test_what_cannot_be_found_out_in_time_after_a_cancel_is_told() -> None:
     assert event.unit_test_set_id == SET
 
 
-def test_a_request_that_never_ends_is_given_up_after_the_grace() -> None:
+def test_endless_request_ends_by_grace() -> None:
     calls = FakeCalls()
     calls.latency = 1e6
 
@@ -660,7 +652,7 @@ def test_a_request_that_never_ends_is_given_up_after_the_grace() -> None:
 # --- what a batch needs ---
 
 
-def test_the_intent_is_awaited_before_anything_leaves_and_the_id_as_soon_as_it_is_known() -> None:
+def test_intent_is_recorded_first() -> None:
     calls = FakeCalls("lost after")
     steps: list[object] = []
 
@@ -675,7 +667,7 @@ def test_the_intent_is_awaited_before_anything_leaves_and_the_id_as_soon_as_it_i
     assert steps == [0, CreatedRun(run_id(1), attached=True)]
 
 
-def test_if_the_intent_cannot_be_written_nothing_leaves() -> None:
+def test_failed_intent_sends_nothing() -> None:
     calls = FakeCalls()
 
     class Full(Record):
@@ -691,9 +683,7 @@ def test_if_the_intent_cannot_be_written_nothing_leaves() -> None:
 
 @pytest.mark.parametrize("fence", [None, Fence()])
 @pytest.mark.parametrize("was_started", [True, False])
-def test_a_run_that_a_stopped_process_meant_to_start_is_found_or_started(
-    was_started: bool, fence: Fence | None
-) -> None:
+def test_resumed_start_finds_or_starts(was_started: bool, fence: Fence | None) -> None:
     calls = FakeCalls()
 
     async def main() -> CreatedRun:
@@ -709,7 +699,7 @@ def test_a_run_that_a_stopped_process_meant_to_start_is_found_or_started(
     assert calls.creates == (0 if was_started else 1)
 
 
-def test_what_is_remembered_of_a_set_does_not_grow_with_its_runs() -> None:
+def test_memory_does_not_grow() -> None:
     calls = FakeCalls(ends_after=0.0)
 
     async def main() -> int:
@@ -725,7 +715,7 @@ def test_what_is_remembered_of_a_set_does_not_grow_with_its_runs() -> None:
     assert run(main, debug=False) <= 1002
 
 
-def test_a_run_that_was_attached_to_is_not_found_for_a_start_that_was_lost() -> None:
+def test_attached_run_is_not_a_lost_one() -> None:
     """However often it is attached to, it is remembered once, and longer than others."""
     calls = FakeCalls()
 
@@ -766,16 +756,14 @@ def ends(calls: FakeCalls, before: Callable[[], object] = lambda: None) -> objec
 @pytest.mark.parametrize("lag", [0.0, 8.0, 29.0])
 @pytest.mark.parametrize("lasts", [1e9, 40.0, 2.0])
 @pytest.mark.parametrize("skew", [-86_400.0, -4.0, 0.0, 4.0, 86_400.0])
-def test_one_fresh_run_is_taken_whatever_clocks_say_and_however_long_lists_lag(
-    lag: float, lasts: float, skew: float
-) -> None:
+def test_fresh_run_despite_skew_and_lag(lag: float, lasts: float, skew: float) -> None:
     calls = FakeCalls("lost after", ends_after=lasts)
     calls.lag, calls.skew = lag, timedelta(seconds=skew)
     assert ends(calls) == (run_id(2), True)
     assert calls.creates == 1
 
 
-def test_if_only_what_was_there_is_listed_it_is_created_again_after_the_patience() -> None:
+def test_nothing_fresh_creates_again() -> None:
     calls = FakeCalls("lost before", ends_after=5.0)
     assert ends(calls) == (run_id(2), False)
     assert calls.creates == 2
@@ -783,26 +771,26 @@ def test_if_only_what_was_there_is_listed_it_is_created_again_after_the_patience
     assert 2 + PATIENCE / 2 <= len(calls.lists) <= 2 + PATIENCE / 2 + 2
 
 
-def test_a_second_create_that_is_refused_says_that_the_run_is_there() -> None:
+def test_conflict_on_retry_finds_the_run() -> None:
     calls = FakeCalls("lost after")
     calls.lag = 50.0  # listed while the second create has been refused
     assert ends(calls) == (run_id(2), True)
     assert calls.creates == 2
 
 
-def test_a_run_that_is_never_listed_is_not_claimed() -> None:
+def test_unlisted_run_is_not_claimed() -> None:
     calls = FakeCalls("lost after")
     calls.hidden = {run_id(2)}
     assert ends(calls) == (AmbiguousStartError, ())
     assert calls.creates == 2
 
 
-def test_what_is_in_the_way_is_told_from_what_was_lost() -> None:
+def test_conflict_told_from_a_loss() -> None:
     calls = FakeCalls("lost before")
     assert ends(calls, calls.add) == (ConflictError, run_id(2))
 
 
-def test_the_machine_sleeps_with_a_create_on_the_wire() -> None:
+def test_sleep_with_a_create_in_flight() -> None:
     """The loop's clock stands still; the service's does not."""
 
     class Asleep(FakeCalls):
@@ -820,7 +808,7 @@ def test_the_machine_sleeps_with_a_create_on_the_wire() -> None:
     assert calls.creates == 1
 
 
-def test_a_second_run_that_turns_up_late_is_reported() -> None:
+def test_late_second_run_is_reported() -> None:
     calls = FakeCalls("lost after", ends_after=5.0)
     calls.lag = 60.0
     heard: list[Event] = []
@@ -839,7 +827,7 @@ def test_a_second_run_that_turns_up_late_is_reported() -> None:
     ]
 
 
-def test_of_a_start_that_was_not_lost_no_second_run_is_looked_for() -> None:
+def test_no_search_without_a_loss() -> None:
     calls = FakeCalls()
 
     async def main() -> None:
@@ -851,7 +839,7 @@ def test_of_a_start_that_was_not_lost_no_second_run_is_looked_for() -> None:
     assert calls.lists == []
 
 
-def test_of_several_fresh_runs_the_earliest_is_taken() -> None:
+def test_earliest_fresh_run_is_taken() -> None:
     calls = FakeCalls("lost after", ends_after=2.0)
     calls.lag = 20.0
 
@@ -867,7 +855,7 @@ def test_of_several_fresh_runs_the_earliest_is_taken() -> None:
     assert run(main) == CreatedRun(run_id(1), attached=True)
 
 
-def test_a_resumed_start_reads_as_many_pages_as_there_are_runs_since() -> None:
+def test_resumed_start_reads_all_pages() -> None:
     calls = FakeCalls(ends_after=1.0)
 
     async def main() -> CreatedRun:
@@ -881,7 +869,7 @@ def test_a_resumed_start_reads_as_many_pages_as_there_are_runs_since() -> None:
     assert len(calls.lists) == 3
 
 
-def test_all_lost_creates_share_a_look_every_two_seconds() -> None:
+def test_lost_creates_share_their_lists() -> None:
     calls = FakeCalls(*["lost before"] * 60)
     set_ids = [run_id(n + 1000) for n in range(60)]
 
@@ -897,7 +885,7 @@ def test_all_lost_creates_share_a_look_every_two_seconds() -> None:
 
 
 @pytest.mark.parametrize("patience", [0.0, 300.0])
-def test_looks_that_fail_in_passing_are_no_looks(patience: float) -> None:
+def test_failed_lists_prove_nothing(patience: float) -> None:
     calls = FakeCalls("lost after", ends_after=5.0)
 
     async def main() -> CreatedRun:
@@ -913,7 +901,7 @@ def test_looks_that_fail_in_passing_are_no_looks(patience: float) -> None:
     assert len(calls.runs) == 1
 
 
-def test_a_408_does_not_say_that_nothing_was_started() -> None:
+def test_a_408_may_have_started_a_run() -> None:
     class Slow(FakeCalls):
         async def _send(self, set_id: str) -> Response:
             response = await super()._send(set_id)
@@ -944,7 +932,7 @@ def test_a_408_does_not_say_that_nothing_was_started() -> None:
 
 
 @pytest.mark.parametrize("on_conflict", ["attach", "wait", "restart"])
-def test_a_run_that_is_listed_late_is_dealt_with(on_conflict: Any) -> None:
+def test_conflict_listed_late(on_conflict: Any) -> None:
     calls = FakeCalls(ends_after=100.0)
     calls.lag = 6.0
 
@@ -964,9 +952,7 @@ def test_a_run_that_is_listed_late_is_dealt_with(on_conflict: Any) -> None:
         *(("attach", 25.0, True), ("restart", 25.0, True)),
     ],
 )
-def test_while_a_conflict_is_hidden_there_is_a_create_every_ten_seconds(
-    on_conflict: Any, lasts: float, started: bool
-) -> None:
+def test_hidden_conflict_is_retried_slowly(on_conflict: Any, lasts: float, started: bool) -> None:
     calls = FakeCalls(ends_after=lasts)
     sent: list[float] = []
 
@@ -990,7 +976,7 @@ def test_while_a_conflict_is_hidden_there_is_a_create_every_ten_seconds(
     assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(sent))
 
 
-def test_a_conflict_that_is_raised_is_raised_at_once() -> None:
+def test_raise_does_not_wait() -> None:
     calls = FakeCalls()
 
     async def main() -> float:
@@ -1019,7 +1005,7 @@ def test_a_conflict_that_is_raised_is_raised_at_once() -> None:
         (["lost before", "forbidden"], [Fence()]),
     ],
 )
-def test_a_record_says_no_more_than_is_known(plan: list[str], steps: list[object]) -> None:
+def test_recorder_steps(plan: list[str], steps: list[object]) -> None:
     calls, record = FakeCalls(*plan), Record()
 
     async def main() -> None:
@@ -1029,7 +1015,7 @@ def test_a_record_says_no_more_than_is_known(plan: list[str], steps: list[object
     assert record.steps == steps
 
 
-def test_each_create_that_is_not_lost_has_a_fence_of_its_own() -> None:
+def test_each_create_has_its_own_fence() -> None:
     """What was started while a run in the way was waited for is not fresh."""
     calls, record = FakeCalls(ends_after=100.0), Record()
 
@@ -1045,7 +1031,7 @@ def test_each_create_that_is_not_lost_has_a_fence_of_its_own() -> None:
     assert record.steps == [there, "refused", there, CreatedRun(run_id(2), attached=True)]
 
 
-def test_a_start_that_is_cancelled_before_it_leaves_asks_nothing_and_is_void() -> None:
+def test_cancelled_before_it_is_sent() -> None:
     """Neither while it is queued, nor while its intent is being written."""
 
     class Queued(FakeCalls):
@@ -1077,7 +1063,7 @@ def test_a_start_that_is_cancelled_before_it_leaves_asks_nothing_and_is_void() -
         assert record.steps == steps
 
 
-def test_a_resumed_start_that_sends_nothing_is_left_at_once_and_stays_on_record() -> None:
+def test_cancelled_resumed_start() -> None:
     calls, record, heard = FakeCalls(), Record(), list[Event]()
 
     async def main() -> float:
@@ -1091,7 +1077,7 @@ def test_a_resumed_start_that_sends_nothing_is_left_at_once_and_stays_on_record(
     assert (record.steps, heard, calls.creates) == ([], [], 0)
 
 
-def test_the_record_of_an_id_is_written_to_its_end_even_if_the_caller_leaves() -> None:
+def test_id_is_recorded_despite_cancel() -> None:
     calls, record = FakeCalls(), Record()
 
     async def main() -> None:
@@ -1103,7 +1089,7 @@ def test_the_record_of_an_id_is_written_to_its_end_even_if_the_caller_leaves() -
     assert record.steps == [None, CreatedRun(run_id(1))]
 
 
-def test_what_could_not_be_found_out_is_on_record() -> None:
+def test_unresolved_is_recorded() -> None:
     calls, record = FakeCalls("lost before"), Record()
 
     async def main() -> float:
@@ -1118,7 +1104,7 @@ def test_what_could_not_be_found_out_is_on_record() -> None:
     assert isinstance(error, AmbiguousStartError)
 
 
-def test_a_second_start_of_a_set_waits_for_the_first_one() -> None:
+def test_second_start_waits_for_the_first() -> None:
     """It would take the run that the first one has started and does not know yet."""
     calls = FakeCalls("ok", "lost before", ends_after=1e9)
     calls.latency = 4.0
@@ -1135,7 +1121,7 @@ def test_a_second_start_of_a_set_waits_for_the_first_one() -> None:
     assert isinstance(second, ConflictError)
 
 
-def test_the_deadline_of_the_one_who_looks_is_nobody_elses() -> None:
+def test_lookers_deadline_is_its_own() -> None:
     class Spent(FakeCalls):
         """Its budget of lists has no room for half a minute."""
 
@@ -1163,7 +1149,7 @@ def test_the_deadline_of_the_one_who_looks_is_nobody_elses() -> None:
 # --- fences ---
 
 
-def test_all_lists_ask_for_the_runs_of_this_user_alone() -> None:
+def test_lists_ask_for_this_user_only() -> None:
     calls = FakeCalls("lost before")
     asked: list[object] = []
     page = calls.page
@@ -1178,7 +1164,7 @@ def test_all_lists_ask_for_the_runs_of_this_user_alone() -> None:
     assert set(asked) == {CREATOR}
 
 
-def test_a_fence_has_what_either_list_shows() -> None:
+def test_fence_unites_both_lists() -> None:
     """An unfinished run that a list of the newest leaves out, as lists may."""
 
     class Leaky(FakeCalls):
@@ -1199,7 +1185,7 @@ def test_a_fence_has_what_either_list_shows() -> None:
     assert run(main) == Fence((run_id(1), run_id(2)))
 
 
-def test_a_fence_says_how_far_back_its_list_goes() -> None:
+def test_fence_knows_its_reach() -> None:
     calls = FakeCalls(ends_after=1.0)
 
     async def main() -> Fence | None:
@@ -1213,14 +1199,14 @@ def test_a_fence_says_how_far_back_its_list_goes() -> None:
 
 
 @pytest.mark.parametrize("on_conflict", ["wait", "restart"])
-def test_a_run_that_is_to_be_out_of_the_way_is_not_taken_for_the_lost_one(
+def test_run_in_the_way_is_not_the_lost(
     on_conflict: Any,
 ) -> None:
     calls = FakeCalls("lost before", ends_after=200.0)
     assert conflicting(calls, on_conflict) == CreatedRun(run_id(2))
 
 
-def test_a_fence_serves_a_window_of_creates_and_covers_fifty_sets() -> None:
+def test_fence_serves_a_window_of_creates() -> None:
     calls = FakeCalls()
     set_ids = [run_id(n + 1000) for n in range(70)]
 
@@ -1236,7 +1222,7 @@ def test_a_fence_serves_a_window_of_creates_and_covers_fifty_sets() -> None:
     assert run(main) == [2, 2, 4, 6]
 
 
-def test_a_fence_that_fails_is_not_waited_for_again_at_once() -> None:
+def test_failed_fence_is_not_retried_soon() -> None:
     calls = FakeCalls()
 
     async def main() -> list[object]:
@@ -1257,7 +1243,7 @@ def test_a_fence_that_fails_is_not_waited_for_again_at_once() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_whatever_is_lost_there_is_no_second_run_and_no_result_of_an_older_one(
+def test_no_second_run_and_no_old_result(
     data: st.DataObject,
 ) -> None:
     fates = st.sampled_from(["lost before", "lost before", "lost after", "500 after", "ok"])

@@ -24,7 +24,7 @@ def spend(budget: Budget, count: int, now: float = 0.0, told: Told | None = None
         budget.answered(now, call, told)
 
 
-def test_one_call_goes_ahead_into_the_unknown() -> None:
+def test_one_call_probes_the_unknown() -> None:
     budget = Budget(20)
     assert budget.room(0.0) == 1
     budget.take(0.0)
@@ -32,13 +32,13 @@ def test_one_call_goes_ahead_into_the_unknown() -> None:
     assert budget.opens_at(0.0) == PATIENCE
 
 
-def test_the_others_follow_when_it_takes_too_long() -> None:
+def test_the_rest_follow_a_slow_probe() -> None:
     budget = Budget(20)
     budget.take(0.0)
     assert budget.room(PATIENCE) == 19
 
 
-def test_where_none_is_answered_in_a_full_window_it_is_not_looked_again_at_once() -> None:
+def test_no_answers_no_hot_probing() -> None:
     budget = Budget(20)
     budget.take(0.0)
     for _ in range(19):
@@ -60,7 +60,7 @@ def test_calls_in_flight_are_not_given_twice() -> None:
     assert budget.room(1.0) == 0  # 18 are left, and 18 are on their way
 
 
-def test_answers_that_come_out_of_order_do_not_give_room_back() -> None:
+def test_unordered_answers_give_no_room() -> None:
     budget = known(remaining=19)
     first = budget.take(1.0)
     budget.answered(1.0, budget.take(1.0), Told(20, 17, 60.0, 60.0))
@@ -68,7 +68,7 @@ def test_answers_that_come_out_of_order_do_not_give_room_back() -> None:
     assert budget.room(1.0) == 17
 
 
-def test_a_remaining_that_falls_faster_is_believed() -> None:
+def test_lower_remaining_is_believed() -> None:
     budget = known(remaining=19)
     budget.answered(1.0, budget.take(1.0), Told(20, 4, 60.0, 60.0))
     assert budget.room(1.0) == 4
@@ -81,7 +81,7 @@ def test_a_turn_is_entered_by_one_call() -> None:
     assert budget.room(60.0) == 1
 
 
-def test_an_answer_from_a_window_that_has_turned_tells_nothing() -> None:
+def test_answer_of_a_past_window() -> None:
     budget = known(remaining=0)
     assert budget.room(60.0) == 1
     budget.answered(60.5, budget.take(60.0), Told(20, 5, 60.0, 60.0))
@@ -89,7 +89,7 @@ def test_an_answer_from_a_window_that_has_turned_tells_nothing() -> None:
     assert budget.room(60.5) == 1  # the next one goes ahead
 
 
-def test_a_late_answer_to_another_call_does_not_send_a_second_one_ahead() -> None:
+def test_late_answer_sends_no_second_probe() -> None:
     budget = known(remaining=5)
     late = budget.take(59.0)
     assert budget.room(60.0) == 1
@@ -98,27 +98,27 @@ def test_a_late_answer_to_another_call_does_not_send_a_second_one_ahead() -> Non
     assert budget.room(60.1) == 0
 
 
-def test_an_older_window_does_not_replace_a_newer_one() -> None:
+def test_older_window_does_not_replace() -> None:
     budget = known(remaining=3, turns_at=120.0)
     budget.answered(1.0, budget.take(1.0), Told(20, 15, 60.0, 60.0))
     assert budget.room(1.0) == 3
 
 
-def test_a_newer_window_replaces_an_older_one() -> None:
+def test_newer_window_replaces() -> None:
     budget = known(remaining=0)
     budget.answered(1.0, budget.take(1.0), Told(20, 12, 61.0, 61.0))
     assert budget.room(1.0) == 12
 
 
 @pytest.mark.parametrize(("first", "then"), [(60.0, 59.2), (59.2, 60.0)])
-def test_the_better_known_turn_is_taken_whichever_came_first(first: float, then: float) -> None:
+def test_better_known_turn_is_taken(first: float, then: float) -> None:
     budget = FairShareBudget(20)
     budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, first))
     budget.answered(1.0, budget.take(1.0), Told(20, 18, 60.0, then))
     assert budget.turns_at == 59.2
 
 
-def test_the_longest_window_that_was_seen_is_the_measure_of_those_to_come() -> None:
+def test_longest_window_is_the_measure() -> None:
     """Whoever comes late into a window sees but its end; the next ones are as long as the first."""
     budget = FairShareBudget(20)
     budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, 60.0))
@@ -128,7 +128,7 @@ def test_the_longest_window_that_was_seen_is_the_measure_of_those_to_come() -> N
     assert budget.earliest(110.0, 45) == 240.0
 
 
-def test_a_later_refusal_does_not_open_what_an_earlier_one_has_closed() -> None:
+def test_later_refusal_opens_nothing() -> None:
     budget = FairShareBudget(20)
     budget.answered(0.0, budget.take(0.0), Told(20, 19, 60.0, 60.0))
     first, second, third = (budget.take(1.0) for _ in range(3))
@@ -140,7 +140,7 @@ def test_a_later_refusal_does_not_open_what_an_earlier_one_has_closed() -> None:
     assert budget.room(31.0) == 1
 
 
-def test_a_lost_call_counts_where_nothing_is_told() -> None:
+def test_lost_call_without_headers() -> None:
     budget = FairShareBudget(20)
     spend(budget, 1)
     for call in [budget.take(1.0) for _ in range(5)]:
@@ -150,7 +150,7 @@ def test_a_lost_call_counts_where_nothing_is_told() -> None:
     assert budget.room(62.0) == 20
 
 
-def test_lost_calls_count_while_nothing_is_known() -> None:
+def test_lost_calls_in_the_unknown() -> None:
     budget = FairShareBudget(3)
     for now in (0.0, 10.0, 20.0):
         budget.lost(now, budget.take(now))
@@ -163,7 +163,7 @@ def test_lost_calls_count_while_nothing_is_known() -> None:
     assert budget.opens_at(WINDOW) == 10.0 + WINDOW
 
 
-def test_what_was_lost_is_over_when_headers_tell_or_a_pause_has_passed() -> None:
+def test_when_losses_are_forgotten() -> None:
     for told in (True, False):
         budget = FairShareBudget(2)
         budget.lost(0.0, budget.take(0.0))
@@ -177,7 +177,7 @@ def test_what_was_lost_is_over_when_headers_tell_or_a_pause_has_passed() -> None
 
 
 @pytest.mark.parametrize("pause", [LONGEST_WAIT, LONGEST_WAIT + 1.0, 86_400.0])
-def test_a_pause_is_judged_on_its_real_value(pause: float) -> None:
+def test_pause_is_judged_unrounded(pause: float) -> None:
     budget = FairShareBudget(20)
     budget.refused(0.0, budget.take(0.0), pause)
     if pause <= LONGEST_WAIT:
@@ -193,7 +193,7 @@ def test_a_pause_is_judged_on_its_real_value(pause: float) -> None:
     assert budget.denied_for(WINDOW + 0.1) is None
 
 
-def test_how_long_it_matters_what_is_known() -> None:
+def test_how_long_knowledge_matters() -> None:
     budget = FairShareBudget(20)
     assert budget.matters_until() < 0.0
     budget.lost(1.0, budget.take(1.0))
@@ -224,7 +224,7 @@ def test_a_call_that_was_not_sent_does_not() -> None:
 
 
 @pytest.mark.parametrize("settle", ["lost", "returned"])
-def test_if_the_one_that_goes_ahead_is_lost_another_goes(settle: str) -> None:
+def test_lost_probe_is_replaced(settle: str) -> None:
     budget = Budget(20)
     ahead = budget.take(0.0)
     if settle == "lost":
@@ -244,7 +244,7 @@ def test_without_headers_the_last_minute_is_counted() -> None:
     assert budget.room(70.0) == 20
 
 
-def test_an_answer_without_headers_among_others_counts() -> None:
+def test_answer_without_headers_counts() -> None:
     budget = known(remaining=5)
     spend(budget, 1, now=1.0)
     assert budget.room(1.0) == 4
@@ -257,7 +257,7 @@ def test_headers_that_appear_later_lead() -> None:
     assert budget.room(1.0) == 44
 
 
-def test_a_refusal_closes_for_as_long_as_it_says_then_one_goes_ahead() -> None:
+def test_refusal_closes_then_one_probes() -> None:
     budget = known(remaining=5)
     budget.refused(1.0, budget.take(1.0), 30.0)
     assert budget.room(30.9) == 0
@@ -265,7 +265,7 @@ def test_a_refusal_closes_for_as_long_as_it_says_then_one_goes_ahead() -> None:
     assert budget.room(31.0) == 1
 
 
-def test_what_was_sent_before_a_refusal_tells_nothing_after_it() -> None:
+def test_answers_from_before_a_refusal() -> None:
     budget = known(remaining=5)
     before = budget.take(1.0)
     budget.refused(1.0, budget.take(1.0), 30.0)
@@ -273,7 +273,7 @@ def test_what_was_sent_before_a_refusal_tells_nothing_after_it() -> None:
     assert budget.room(31.0) == 1
 
 
-def test_refusals_that_do_not_say_how_long_close_longer_each_time() -> None:
+def test_unsaid_refusals_back_off() -> None:
     budget = Budget(20)
     now, pauses = 0.0, []
     for _ in range(9):
@@ -283,7 +283,7 @@ def test_refusals_that_do_not_say_how_long_close_longer_each_time() -> None:
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
 
 
-def test_a_retry_after_of_nothing_does_not_make_a_hot_loop() -> None:
+def test_retry_after_0_is_no_hot_loop() -> None:
     budget = Budget(20)
     budget.refused(0.0, budget.take(0.0), 0.0)
     assert budget.opens_at(0.0) == 1.0
@@ -296,7 +296,7 @@ def test_refusals_of_one_burst_count_as_one() -> None:
     assert budget.opens_at(1.0) == 2.0
 
 
-def test_without_headers_a_refusal_teaches_the_limit_which_grows_back() -> None:
+def test_refusal_teaches_the_limit() -> None:
     budget = Budget(20)
     spend(budget, 10)
     budget.refused(1.0, budget.take(1.0), None)
@@ -317,21 +317,21 @@ def test_without_headers_a_refusal_teaches_the_limit_which_grows_back() -> None:
 @pytest.mark.parametrize(
     ("ahead", "earliest"), [(0, 1.0), (4, 1.0), (5, 60.0), (24, 60.0), (25, 120.0), (45, 180.0)]
 )
-def test_when_a_call_may_go_at_the_earliest(ahead: int, earliest: float) -> None:
+def test_earliest_time_of_a_call(ahead: int, earliest: float) -> None:
     assert known(remaining=5).earliest(1.0, ahead) == earliest
 
 
 @pytest.mark.parametrize(
     ("ahead", "earliest"), [(0, 60.0), (1, 70.0), (19, 70.0), (20, 120.0), (21, 130.0)]
 )
-def test_when_a_call_may_go_at_the_earliest_without_headers(ahead: int, earliest: float) -> None:
+def test_earliest_time_without_headers(ahead: int, earliest: float) -> None:
     budget = Budget(20)
     spend(budget, 1)
     spend(budget, 19, now=10.0)
     assert budget.earliest(11.0, ahead) == earliest
 
 
-def test_when_a_call_may_go_is_never_said_too_late_where_little_is_known() -> None:
+def test_earliest_time_is_never_late() -> None:
     assert Budget(20).earliest(5.0, 500) == 5.0
     closed = known(remaining=0)
     closed.refused(1.0, closed.take(1.0), 10.0)
