@@ -225,7 +225,7 @@ def is_test(block: Block) -> bool:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("block", [b for b in of("python") if not is_test(b)], ids=str)
-async def test_a_block_of_python_does_what_it_says(
+async def test_python_blocks_work(
     block: Block,
     sandbox: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
@@ -240,13 +240,13 @@ async def test_a_block_of_python_does_what_it_says(
     assert "listener failed" not in caplog.text
 
 
-def test_every_driver_has_its_block() -> None:
+def test_every_driver_has_a_block() -> None:
     named = [name for block in of("python") for name in functions_of(block)]
     assert all(named.count(name) == 1 for name in DRIVERS)
 
 
 @pytest.mark.parametrize("block", [b for b in of("python") if is_test(b)], ids=str)
-def test_a_block_that_is_a_test_passes(block: Block, tmp_path: Path) -> None:
+def test_pytest_blocks_pass(block: Block, tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(block.text)
     command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"]
     ended = subprocess.run(
@@ -306,7 +306,7 @@ def check_install(command: str) -> None:
     assert requirement.extras <= set(project["optional-dependencies"])
 
 
-def test_the_commands_to_try_it_are_a_line_each_and_ci_uses_the_second() -> None:
+def test_test_commands_are_one_line() -> None:
     demo, tests, _ = of("sh")
     for block in (demo, tests):
         assert block.text.count("\n") == 1
@@ -318,7 +318,7 @@ def test_the_commands_to_try_it_are_a_line_each_and_ci_uses_the_second() -> None
     assert found == [tests.text]
 
 
-def test_the_lines_for_the_shell_work(quick: Sandbox, tmp_path: Path) -> None:
+def test_shell_lines_work(quick: Sandbox, tmp_path: Path) -> None:
     _, _, use = of("sh")
     lines = use.text.splitlines()
     ids = SET_ID.findall(use.text)
@@ -334,7 +334,7 @@ def test_the_lines_for_the_shell_work(quick: Sandbox, tmp_path: Path) -> None:
     assert len(list((tmp_path / "results").glob("*/*"))) == len(ids)
 
 
-def test_the_job_for_ci_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
+def test_ci_job_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
     (block,) = of("yaml")
     # YAML 1.1 takes the key "on" for a truth; GitHub does not.
     workflow = yaml.safe_load(re.sub("^on:", '"on":', block.text, flags=re.MULTILINE))
@@ -356,7 +356,7 @@ def test_the_job_for_ci_runs_the_command(quick: Sandbox, tmp_path: Path) -> None
     assert in_shell(run["run"], quick, tmp_path).returncode == 1
 
 
-def test_every_block_is_of_a_language_that_is_tested() -> None:
+def test_every_block_is_tested() -> None:
     assert {block.language for block in BLOCKS} == {"python", "sh", "yaml"}
     assert (len(of("sh")), len(of("yaml"))) == (3, 1)
 
@@ -364,7 +364,7 @@ def test_every_block_is_of_a_language_that_is_tested() -> None:
 # --- tables ---
 
 
-def test_the_table_of_errors_has_every_error_once_and_no_other() -> None:
+def test_table_of_errors_is_complete() -> None:
     rows = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     public = {
