@@ -7,7 +7,7 @@
 
 from amigo_async.artifacts import Artifacts, ArtifactStream
 from amigo_async.auth import ApiKeyAuth, BasicAuth, BearerAuth
-from amigo_async.batch import Batch, BatchResult, RunOutcome
+from amigo_async.batch import Batch, BatchOptions, BatchResult, RunOutcome
 from amigo_async.client import AmigoClient
 from amigo_async.errors import (
     AmbiguousStartError,
@@ -62,6 +62,7 @@ __all__ = [
     "BadRequestError",
     "BasicAuth",
     "Batch",
+    "BatchOptions",
     "BatchResult",
     "BearerAuth",
     "BudgetState",

@@ -1,32 +1,32 @@
-"""`AmigoClient`: what users call, and what each of its arguments means."""
+"""`AmigoClient`, the entry point of the package."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from os import PathLike
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import aiohttp
+from yarl import URL
 
-from amigo_async.auth import Auth
+from amigo_async.artifacts import Artifacts
+from amigo_async.auth import Auth, creator_of
 from amigo_async.batch import (
     Batch,
+    BatchOptions,
     BatchResult,
-    OnEvent,
-    OnExit,
-    OnFailure,
-    Options,
-    check_options,
+    BatchSettings,
+    JournalHeader,
     check_sets,
 )
-from amigo_async.config import configure
-from amigo_async.events import Listener
+from amigo_async.config import check_settings, configure
+from amigo_async.events import Event, Events, Listener, RunStarted
 from amigo_async.models import Run
 from amigo_async.polling import (
     Cancellation,
     OnProgress,
+    Poller,
     as_completed,
     cancel_and_wait,
     wait_for_completion,
@@ -34,46 +34,54 @@ from amigo_async.polling import (
 from amigo_async.ratelimit import BudgetState
 from amigo_async.ratelimit.backend import Sharing
 from amigo_async.redact import SecretUrl, masked
+from amigo_async.resources.calls import RunCalls
 from amigo_async.resources.runs import Runs
-from amigo_async.starting import OnConflict
+from amigo_async.starting import Starts, given_by
+from amigo_async.transport import Connections, Sender, Session, Store
 from amigo_async.transport.body import MAX_RESPONSE_BYTES
 from amigo_async.transport.retry import ATTEMPTS
-from amigo_async.verdicts.gate import Gate
-from amigo_async.wiring import Settings, Wiring
 
 
 class AmigoClient:
     """A client of the Amigo API for one organization.
 
-    Use it as an async context manager, or call `aclose` when done. It belongs to the event loop
-    in which it is first used.
+    Use it as an async context manager, or call `aclose` when done. A client belongs to the event
+    loop in which it is first used.
+
+    Example::
+
+        async with AmigoClient() as client:
+            result = await client.run_many(set_ids, artifacts_dir="results", timeout=3600)
+            print("passed" if result.passed else result.counts)
 
     Args:
-        api_key: The API key's secret; None for ``AMIGO_API_KEY``.
-        api_key_id: The API key's id; None for ``AMIGO_API_KEY_ID``.
-        user_id: The user to act as; None for ``AMIGO_USER_ID``.
-        organization_id: The organization; None for ``AMIGO_ORGANIZATION_ID``.
-        base_url: Where the API is, with the region; None for ``AMIGO_BASE_URL`` or, where that
-            is not set, ``https://api.amigo.ai``.
-        auth: Credentials instead of `api_key`, `api_key_id` and `user_id`; None for those.
-        mongo_cluster_name: The cluster of a dedicated deployment; None for the usual one.
-        headers: Headers to send with every request to the API; None for none. Those that the
-            client sets itself cannot be among them.
-        request_timeout: Seconds for one attempt of one request, from connecting to the end of
-            the body.
-        max_attempts: How often a request that failed in passing is sent in all.
-        max_response_bytes: How many bytes the body of one response may have, decompressed; one
-            with more is a `DecodeError`. 64 MiB by default. Artifacts have no such limit.
-        poll_interval: Seconds between two polls of a wait; None adapts to what is happening.
-        on_event: Called with each event, at once; must be quick and a plain function. None for
-            no one.
-        http: An aiohttp session of the caller's, who closes it; None for one of the client's.
-            Its connector, with the TLS settings, and its proxy serve for the artifact store too.
-        shared: Where budgets, and tokens if wished, are shared with other processes of the
-            organization: ``amigo_async.redis.RedisSharing(...)``. None for the headers alone.
+        api_key: Secret of the API key; None reads ``AMIGO_API_KEY``.
+        api_key_id: Id of the API key; None reads ``AMIGO_API_KEY_ID``.
+        user_id: Id of the user to act as; None reads ``AMIGO_USER_ID``.
+        organization_id: Id of the organization; None reads ``AMIGO_ORGANIZATION_ID``.
+        base_url: URL of the API, including the region; None reads ``AMIGO_BASE_URL``, and uses
+            ``https://api.amigo.ai`` if that is not set either.
+        auth: Credentials to use in place of `api_key`, `api_key_id` and `user_id`; None uses those
+            three.
+        mongo_cluster_name: Cluster of a dedicated deployment; None for the shared one.
+        headers: Headers to send with every request to the API; None for none. Headers that the
+            client sets itself are rejected.
+        request_timeout: Seconds for one attempt of a request, from connecting to the end of the
+            response body.
+        max_attempts: How many times a request is sent in all if it fails with a transient error.
+        max_response_bytes: Largest response body in bytes, decompressed, 64 MiB by default; a
+            larger one raises `DecodeError`. Artifacts are not limited.
+        poll_interval: Seconds between two polls of a wait; None adapts to how long runs take.
+        on_event: Plain function called with each event as it happens, in the event loop, so it
+            must return quickly. None for none.
+        http: aiohttp session to send requests with; the caller closes it. Its connector, TLS
+            settings and proxy are used for the artifact store too. None creates a session.
+        shared: Shares rate limits, and optionally the token, with other processes of the
+            organization, as in ``amigo_async.redis.RedisSharing(...)``. None relies on the rate
+            limit headers of the API alone.
 
     Raises:
-        ConfigurationError: If something is missing or cannot be right; the message names it.
+        ConfigurationError: If a setting is missing or invalid; the message names it.
     """
 
     def __init__(
@@ -95,7 +103,7 @@ class AmigoClient:
         http: aiohttp.ClientSession | None = None,
         shared: Sharing | None = None,
     ) -> None:
-        # Whatever is wrong with them, the traceback of an error shows none of these.
+        # Mask them first: the traceback of any error below shows the local variables.
         api_key, auth, headers = masked(api_key), masked(auth), masked(headers)
         base_url = SecretUrl(base_url) if isinstance(base_url, str) else base_url
         config = configure(
@@ -108,18 +116,62 @@ class AmigoClient:
             mongo_cluster_name=mongo_cluster_name,
             headers=headers,
         )
-        settings = Settings(
-            request_timeout,
-            max_attempts,
-            max_response_bytes,
-            poll_interval,
-            on_event,
-            http,
-            shared,
+        check_settings(
+            request_timeout=request_timeout,
+            max_attempts=max_attempts,
+            max_response_bytes=max_response_bytes,
+            poll_interval=poll_interval,
+            on_event=on_event,
+            shared=shared,
         )
-        self._wiring = Wiring(config, settings)
-        self.runs = Runs(self._wiring.calls, self._wiring.starts)
-        self.artifacts = self._wiring.artifacts
+        self._config = config
+        self._events = events = Events(on_event)
+        self._connections = connections = Connections(http, URL(config.base_url).host or "")
+        self._session = session = Session(
+            sender=Sender(
+                http=connections.api,
+                config=config,
+                request_timeout=request_timeout,
+                max_response_bytes=max_response_bytes,
+            ),
+            check=connections.check,
+            config=config,
+            request_timeout=request_timeout,
+            max_attempts=max_attempts,
+            events=events,
+            shared=None if shared is None else shared.connect(events.emit),
+        )
+        self._calls = calls = RunCalls(session)
+        self._creator = creator_of(config.auth, config.organization_id)
+        self._poller = poller = Poller(
+            calls.poll,
+            lambda: session.budgets().get("list"),
+            poll_interval,
+            creator=self._creator,
+            check=connections.check,
+            emit=events.emit,
+        )
+        self._starts = Starts(
+            calls,
+            ended=lambda run_id: wait_for_completion(poller, run_id),
+            creator=self._creator,
+            clock=session.clock,
+            emit=self._emit_start,
+            given=given_by(config.base_url, config.organization_id),
+        )
+        self.runs = Runs(calls, self._starts)
+        store = Store(
+            connections.store,
+            allow_http=config.base_url.startswith("http:"),
+            proxy=connections.store_proxy,
+            connection=connections.store_connection,
+        )
+        self.artifacts = Artifacts(
+            open=store.open,
+            link=calls.artifacts,
+            server_now=session.clock.utcnow,
+            emit=events.emit,
+        )
 
     async def wait_for_completion(
         self,
@@ -132,41 +184,52 @@ class AmigoClient:
     ) -> Run:
         """Wait until a run is completed.
 
-        All waits of a client share their requests: sixty runs cost two list calls a look.
-        Failures that may pass are borne until the deadline, or until five minutes have brought
-        no answer at all; a run that alone makes lists fail spoils no other wait. Leaving does not
-        stop the run.
+        All waits of a client share their requests: sixty runs take two list requests a poll.
+        Transient failures are retried until the deadline, or for five minutes without any answer
+        of the service. A run that makes list requests fail does not affect other waits. Leaving
+        the wait does not stop the run.
+
+        Example::
+
+            created = await client.runs.create(set_id)
+            run_id = created.simulation_unit_test_set_run_id
+            run = await client.wait_for_completion(run_id, timeout=1800)
+            print(run.passed, run.metrics_that_failed)
 
         Args:
-            run_id: The run.
-            timeout: Seconds for the whole wait; None for as long as it takes.
-            poll_interval: Seconds between two looks; None for the client's `poll_interval` or,
-                without one, to adapt: a second after news, growing to a fiftieth of what was
-                waited and at most to twenty, and never more than half of the list budget.
-            require_artifacts: Whether to wait until the artifacts can be fetched too.
-            on_progress: Called with each new state of the run before it is completed; may be a
-                coroutine function. What it raises ends the wait.
+            run_id: Id of the run.
+            timeout: Seconds for the whole wait; None for no limit.
+            poll_interval: Seconds between two polls; None uses the `poll_interval` of the client.
+                If that is None too, the interval adapts: one second after a change, growing to a
+                fiftieth of the time waited and at most to twenty seconds. Polling never uses more
+                than half of the rate limit for lists.
+            require_artifacts: Whether to wait until the artifacts are generated as well.
+            on_progress: Function or coroutine function called with each new state of the run
+                before it is completed; an exception from it ends the wait. None for none.
+
+        Returns:
+            The completed run.
 
         Raises:
-            ArgumentError: If an argument cannot be right; nothing was sent.
-            WaitTimeoutError: If the deadline passed, with the last state seen, and the last
-                failure in `last_error` if that is why nothing newer was. The run goes on.
-            NotFoundError: If there is no such run, or the user may not see it: no list has shown
-                it for 15 seconds or, where this client has created or seen it, for a minute.
-            DecodeError: If the run cannot be read; as much of it as can is in its `run`.
-            APIError: If the service says no for another reason, or has failed for five minutes;
-                for a minute where it answers all lists but those with this run.
-            TransportError: If the service could not be reached for as long.
+            ArgumentError: If an argument is invalid; no request was sent.
+            WaitTimeoutError: If the timeout passed. The run goes on; the error has the last state
+                seen, and in `last_error` why there is no newer one.
+            NotFoundError: If the run does not exist or is not visible to the user: no list showed
+                it for 15 seconds, or for a minute if this client has created or seen it before.
+            DecodeError: If the run cannot be decoded; the readable part is in the `run` attribute.
+            APIError: If the service answers with another error, or with server errors for five
+                minutes (one minute if only requests for this run fail).
+            TransportError: If the service cannot be reached for five minutes.
         """
         run = await wait_for_completion(
-            self._wiring.poller,
+            self._poller,
             run_id,
             timeout=timeout,
             poll_interval=poll_interval,
             require_artifacts=require_artifacts,
             on_progress=on_progress,
         )
-        await self._wiring.starts.report_second_run(run_id)
+        await self._starts.report_second_run(run_id)
         return run
 
     def as_completed(
@@ -179,24 +242,32 @@ class AmigoClient:
     ) -> AsyncGenerator[Run, None]:
         """Iterate over runs in the order in which they are completed.
 
-        An error that concerns one run alone is raised after all others were given.
+        An error that concerns a single run is raised after all other runs were yielded.
+
+        Example::
+
+            async for run in client.as_completed(run_ids, timeout=3600):
+                print(run.id, run.passed)
 
         Args:
-            run_ids: The runs.
-            timeout: Seconds for all of it, from the first step; None for as long as it takes.
-            poll_interval: As for `wait_for_completion`.
-            require_artifacts: As for `wait_for_completion`.
+            run_ids: Ids of the runs.
+            timeout: Seconds for the whole iteration, from its first step; None for no limit.
+            poll_interval: Seconds between two polls; None uses the `poll_interval` of the client,
+                or adapts to how long the runs take.
+            require_artifacts: Whether to wait until the artifacts of a run are generated as well.
 
         Raises:
-            ArgumentError: If an argument cannot be right; nothing was sent.
-            WaitTimeoutError: If the deadline passed, with the ids that are left.
-            NotFoundError: If there is no such run, as for `wait_for_completion`.
-            DecodeError: If a run cannot be read; as much of it as can is in its `run`.
-            APIError: If the service says no for another reason, or fails for too long.
-            TransportError: If the service could not be reached for five minutes.
+            ArgumentError: If an argument is invalid; no request was sent.
+            WaitTimeoutError: If the timeout passed; `run_ids` has the runs that are left.
+            NotFoundError: If a run does not exist or is not visible to the user: no list showed
+                it for 15 seconds, or for a minute if this client has created or seen it before.
+            DecodeError: If a run cannot be decoded; the readable part is in the `run` attribute.
+            APIError: If the service answers with another error, or with server errors for five
+                minutes (one minute if only requests for one run fail).
+            TransportError: If the service cannot be reached for five minutes.
         """
         return as_completed(
-            self._wiring.poller,
+            self._poller,
             run_ids,
             timeout=timeout,
             poll_interval=poll_interval,
@@ -204,140 +275,161 @@ class AmigoClient:
         )
 
     async def cancel_and_wait(self, run_id: str, *, timeout: float | None = None) -> Cancellation:
-        """Cancel a run and wait for its end.
+        """Cancel a run and wait until it has ended.
+
+        Example::
+
+            created = await client.runs.create(set_id)
+            run_id = created.simulation_unit_test_set_run_id
+            state, run = await client.cancel_and_wait(run_id, timeout=60)
 
         Args:
-            run_id: The run.
-            timeout: Seconds for all of it; None for as long as it takes.
+            run_id: Id of the run.
+            timeout: Seconds for the request and the wait; None for no limit.
 
         Returns:
-            Whether it was cancelled, was over before, or still runs, and its last state.
+            Whether the run was cancelled, had finished before, or is still running when the
+            timeout has passed; and its last state.
 
         Raises:
-            ArgumentError: If an argument cannot be right; nothing was sent.
-            NotFoundError: If there is no such run.
-            APIError: If the service says no for another reason.
-            TransportError: If no answer came.
+            ArgumentError: If an argument is invalid; no request was sent.
+            NotFoundError: If the run does not exist.
+            APIError: If the service answers with another error.
+            TransportError: If the service cannot be reached.
         """
-        return await cancel_and_wait(
-            self._wiring.poller, self._wiring.calls.cancel, run_id, timeout=timeout
-        )
+        return await cancel_and_wait(self._poller, self._calls.cancel, run_id, timeout=timeout)
 
     async def run_many(
-        self,
-        unit_test_set_ids: Iterable[str],
-        *,
-        artifacts_dir: str | PathLike[str] | None = None,
-        timeout: float | None = None,
-        poll_interval: float | None = None,
-        on_conflict: OnConflict = "raise",
-        on_failure: OnFailure = "continue",
-        on_exit: OnExit = "leave",
-        journal: str | PathLike[str] | None = None,
-        on_event: OnEvent | None = None,
-        gate: Gate | None = None,
+        self, unit_test_set_ids: Iterable[str], **options: Unpack[BatchOptions]
     ) -> BatchResult:
-        """Start, wait for and collect any number of sets.
+        """Start any number of sets, wait for them and download their artifacts.
 
-        It is a pipeline: a set is waited for as soon as it is started and its artifacts are
-        fetched as soon as they are there, while others wait for room in the budget. What goes
-        wrong with one set is in its outcome and does not concern the others.
+        The steps of different sets overlap: each run is waited for as soon as it is started, and
+        its artifacts are downloaded as soon as they are generated, while further sets wait for
+        their turn within the rate limits. A set that fails does not affect the others; what went
+        wrong is in its outcome.
+
+        Example::
+
+            result = await client.run_many(
+                set_ids, artifacts_dir="results", journal="nightly.jsonl", timeout=3600
+            )
+            for outcome in result.outcomes:
+                print(outcome.unit_test_set_id, outcome.verdict, outcome.artifacts)
 
         Args:
-            unit_test_set_ids: The sets; one named twice is run once and reported twice.
-            artifacts_dir: The folder for the artifacts, made where there is none; those of a
-                run are in a folder with its id. None not to fetch any.
-            timeout: Seconds for all of it; runs that go on then are ``"timed_out"``. None for as
-                long as it takes.
-            poll_interval: As for `wait_for_completion`.
-            on_conflict: As for `Runs.create`.
-            on_failure: What to do when a set fails, or is seen to be failing: ``"continue"``,
-                ``"stop"`` (start no more) or ``"cancel_rest"`` (and cancel what runs).
-            on_exit: What becomes of runs in progress when the call is cancelled or out of time:
-                ``"leave"`` or ``"cancel"``. A run that was found and not started here (its outcome
-                is `attached`) may be another's and is never cancelled, nor by `on_failure`.
-            journal: A file in which each step is noted, so that the same call with the same
-                file carries on wherever it was stopped, be it by a kill. None for none.
-            on_event: Called with each event of this batch; may be a coroutine function. What it
-                raises, and how long it takes, does not concern the batch. None for no one.
-            gate: What counts as passing; None for the runs' own flags.
+            unit_test_set_ids: Ids of the sets; a set named twice is run once and reported twice.
+            **options: Any of these:
+
+                artifacts_dir: Folder to download artifacts into, created if it is missing. Each
+                run gets a subfolder named by its id. None, the default, downloads nothing.
+
+                timeout: Seconds for the whole batch; runs that are not completed by then are
+                ``"timed_out"``. None, the default, for no limit.
+
+                poll_interval: Seconds between two polls. None, the default, uses the
+                `poll_interval` of the client, or adapts to how long the runs take.
+
+                on_conflict: What to do if the user has an unfinished run of a set: ``"raise"`` (the
+                default: the outcome is ``"not_started"`` with a `ConflictError`), ``"attach"``
+                (take that run), ``"wait"`` (let it finish, then start) or ``"restart"`` (cancel
+                it, wait until it has ended, then start).
+
+                on_failure: What to do when a set has failed, or is certain to fail:
+                ``"continue"`` (the default), ``"stop"`` (start no more sets) or ``"cancel_rest"``
+                (start no more sets and cancel the unfinished runs).
+
+                on_exit: What to do with unfinished runs when the call is cancelled or times out:
+                ``"leave"`` them running (the default) or ``"cancel"`` them. Runs that were found
+                rather than started here (`attached` in their outcome) may belong to someone else
+                and are never cancelled, by `on_failure` neither.
+
+                journal: File that records each step, so that the same call with the same file
+                resumes wherever the process stopped, even if it was killed. None, the default,
+                keeps no journal.
+
+                on_event: Function or coroutine function called with each event of this batch. An
+                exception from it is logged, and a slow one does not delay the batch. None, the
+                default, for none.
+
+                gate: What counts as passing, as a `Gate`. None, the default, uses the flags
+                of each run.
+
+        Returns:
+            The outcome of each set, in the order asked for.
 
         Raises:
-            ArgumentError: If an argument cannot be right; nothing was sent.
-            JournalError: If the journal cannot be used.
+            TypeError: If an option is unknown; no request was sent.
+            ArgumentError: If an argument is invalid; no request was sent.
+            JournalError: If the journal cannot be used; no request was sent.
         """
-        async with self.open_batch(
-            unit_test_set_ids,
-            artifacts_dir=artifacts_dir,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_conflict=on_conflict,
-            on_failure=on_failure,
-            on_exit=on_exit,
-            journal=journal,
-            on_event=on_event,
-            gate=gate,
-        ) as batch:
+        async with self.open_batch(unit_test_set_ids, **options) as batch:
             async for _ in batch:
                 pass
         return batch.result()
 
     def open_batch(
-        self,
-        unit_test_set_ids: Iterable[str],
-        *,
-        artifacts_dir: str | PathLike[str] | None = None,
-        timeout: float | None = None,
-        poll_interval: float | None = None,
-        on_conflict: OnConflict = "raise",
-        on_failure: OnFailure = "continue",
-        on_exit: OnExit = "leave",
-        journal: str | PathLike[str] | None = None,
-        on_event: OnEvent | None = None,
-        gate: Gate | None = None,
+        self, unit_test_set_ids: Iterable[str], **options: Unpack[BatchOptions]
     ) -> AbstractAsyncContextManager[Batch]:
-        """Do as `run_many` does, and give each outcome as it comes.
+        """Run sets as `run_many` does, and yield each outcome as soon as it is known.
 
-        ``async with client.open_batch(...) as batch:`` gives a `Batch` to iterate over with
-        ``async for outcome in batch``; its `result` has all outcomes in the order asked for.
-        Leaving the context early leaves the batch.
+        Leaving the context early leaves the batch: no more sets are started, and `on_exit` says
+        whether unfinished runs are cancelled.
+
+        Example::
+
+            async with client.open_batch(set_ids, on_exit="cancel") as batch:
+                async for outcome in batch:
+                    print(outcome.unit_test_set_id, outcome.verdict)
+            result = batch.result()
 
         Args:
-            unit_test_set_ids: As for `run_many`, like all that follow.
-            artifacts_dir: As for `run_many`.
-            timeout: As for `run_many`.
-            poll_interval: As for `run_many`.
-            on_conflict: As for `run_many`.
-            on_failure: As for `run_many`.
-            on_exit: As for `run_many`.
-            journal: As for `run_many`.
-            on_event: As for `run_many`.
-            gate: As for `run_many`.
+            unit_test_set_ids: Ids of the sets; a set named twice is run once and yielded twice.
+            **options: The options of `run_many`, with the same meaning and defaults: where
+                artifacts are downloaded to (`artifacts_dir`), limits in seconds (`timeout` for
+                the whole batch, `poll_interval` between two polls), what to do about unfinished
+                runs of a set (`on_conflict`), after a failure (`on_failure`) and on leaving
+                (`on_exit`), the file to resume from (`journal`), the listener (`on_event`), and
+                what counts as passing (`gate`).
+
+        Returns:
+            A context manager whose value, a `Batch`, is iterated over with ``async for``; its
+            method `result` returns all outcomes in the order asked for.
 
         Raises:
-            ArgumentError: If an argument cannot be right; nothing was sent.
-            JournalError: If the journal cannot be used; raised on entering.
+            TypeError: If an option is unknown; no request was sent.
+            ArgumentError: If an argument is invalid; no request was sent.
+            JournalError: If the journal cannot be used; raised when the context is entered.
         """
-        options = Options(
-            artifacts_dir=artifacts_dir,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_conflict=on_conflict,
-            on_failure=on_failure,
-            on_exit=on_exit,
-            journal=journal,
-            on_event=on_event,
-            gate=gate,
-        )
-        sets, rooms = check_sets(unit_test_set_ids), self._wiring.rooms()
-        return Batch(sets, check_options(options), rooms).open()
+        config, creator = self._config, self._creator
+        user_id = None if creator is None else creator.user_id
+        return Batch(
+            check_sets(unit_test_set_ids),
+            BatchSettings.from_options(options),
+            header=JournalHeader(config.base_url, config.organization_id, user_id),
+            starts=self._starts,
+            poller=self._poller,
+            cancel=self._calls.cancel,
+            artifacts=self.artifacts,
+            clock=self._session.clock,
+            events=self._events,
+        ).open()
 
     def budgets(self) -> dict[str, BudgetState]:
-        """A snapshot of the organization's budgets that were used so far, by endpoint."""
-        return self._wiring.session.budgets()
+        """Return a snapshot of the rate limits, by endpoint.
+
+        Example::
+
+            await client.runs.list()
+            print(client.budgets()["list"].remaining)
+
+        Returns:
+            The state of each endpoint that this client has used, such as ``"list"``.
+        """
+        return self._session.budgets()
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first call."""
+        """Return the client; connections are opened by the first request."""
         return self
 
     async def __aexit__(
@@ -350,12 +442,21 @@ class AmigoClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the client's own connections; a session that was given stays open."""
-        await self._wiring.aclose()
+        """Close the client's connections; a session given as `http` stays open."""
+        try:
+            await self._session.aclose()
+        finally:
+            await self._connections.aclose()
 
     def __repr__(self) -> str:
-        """Name the organization and the base URL, and no secret."""
-        if not hasattr(self, "_wiring"):  # its settings were refused; a traceback shows it
+        """Name the organization and the base URL; show no secret."""
+        config = getattr(self, "_config", None)
+        if config is None:  # its settings were refused, and a traceback shows it
             return "<AmigoClient without settings>"
-        config = self._wiring.config
         return f"<AmigoClient {config.organization_id} at {config.base_url}>"
+
+    def _emit_start(self, event: Event) -> None:
+        """Announce a run to the poller before anybody can ask it to wait for that run."""
+        if isinstance(event, RunStarted):
+            self._poller.expect(event.run_id, event.unit_test_set_id)
+        self._events.emit(event)

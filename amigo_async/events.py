@@ -12,14 +12,16 @@ unless logging is set up.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from amigo_async.cancellation import finish
 from amigo_async.escaping import log_line
 
 _log = logging.getLogger("amigo_async")
@@ -212,6 +214,9 @@ class SharingRestored(Event, frozen=True):
     after: float
 
 
+# How long a slow listener of a batch may take to catch up at the end, in seconds.
+_CATCH_UP: Final = 5.0
+
 # How each event is logged; the words are put together only where somebody listens.
 _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     SignedIn: (logging.INFO, "signed in for %(expires_in).0f s"),
@@ -294,6 +299,69 @@ class Events:
             yield
         finally:
             self._listeners.remove(listener)
+
+
+class BatchListener:
+    """Delivers the events of one batch to its listener, and not those of other batches.
+
+    A plain function is called at once. Coroutines of a coroutine function are awaited one after the
+    other in a task beside the batch, which waits for them only for a while at its end.
+
+    Args:
+        on_event: The listener.
+        set_ids: The sets of the batch.
+    """
+
+    def __init__(
+        self, on_event: Callable[[Event], Awaitable[None] | None], set_ids: Collection[str]
+    ) -> None:
+        self._on_event = on_event
+        self._set_ids = set_ids
+        self._run_ids: set[str] = set()
+        self._queue: asyncio.Queue[Awaitable[None] | None] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def subscribed_to(self, events: Events) -> AsyncIterator[None]:
+        """Deliver events while the context is open."""
+        consumer = asyncio.create_task(self._await_queued())
+        try:
+            with events.subscribed(self._deliver):
+                yield
+        finally:
+            self._queue.put_nowait(None)
+            await finish(self._catch_up(consumer))
+
+    def _deliver(self, event: Event) -> None:
+        set_id, run_id = getattr(event, "unit_test_set_id", None), getattr(event, "run_id", None)
+        if set_id in self._set_ids and run_id is not None:
+            self._run_ids.add(run_id)
+        if (set_id is None or set_id in self._set_ids) and (
+            run_id is None or run_id in self._run_ids
+        ):
+            returned = self._on_event(event)
+            if inspect.isawaitable(returned):
+                self._queue.put_nowait(returned)
+
+    async def _await_queued(self) -> None:
+        while (queued := await self._queue.get()) is not None:
+            try:
+                await queued
+            except (KeyboardInterrupt, SystemExit):
+                raise  # the program is asked to end
+            except BaseException:  # a listener may raise anything
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # this task is cancelled, not something that the listener awaits
+                _log.exception("an on_event listener failed")
+
+    async def _catch_up(self, consumer: asyncio.Task[None]) -> None:
+        await asyncio.wait({consumer}, timeout=_CATCH_UP)
+        consumer.cancel()
+        await asyncio.wait({consumer})
+        while not self._queue.empty():
+            queued = self._queue.get_nowait()
+            if inspect.iscoroutine(queued):
+                queued.close()
 
 
 def _raise(error: BaseException) -> None:

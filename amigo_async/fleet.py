@@ -21,17 +21,16 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 from msgspec import Struct, field
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from amigo_async.batch import (
     Batch,
+    BatchOptions,
     BatchResult,
+    BatchSettings,
     OnExit,
     OnFailure,
-    Options,
     RunOutcome,
-    Verdict,
-    check_options,
     check_sets,
 )
 from amigo_async.client import AmigoClient
@@ -40,7 +39,7 @@ from amigo_async.events import ArtifactProgress, Event
 from amigo_async.protocol.requests import organization_segment
 from amigo_async.starting import OnConflict
 from amigo_async.threads import in_thread
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, Verdict
 
 Connect: TypeAlias = Callable[[str], AmigoClient]
 Put: TypeAlias = Callable[[RunOutcome, Path], Any | Awaitable[Any]]
@@ -173,7 +172,7 @@ def check_jobs(jobs: Iterable[FleetJob]) -> tuple[FleetJob, ...]:
             raise ArgumentError(f"jobs must be FleetJobs, not {type(job).__name__}")
         organization_segment(job.organization_id)
         check_sets(job.unit_test_set_ids)
-        check_options(_options(job))
+        BatchSettings.from_options(_options(job))
         if not callable(job.connect):
             raise ArgumentError(
                 f"connect of organization {job.organization_id} must be a function that makes "
@@ -237,17 +236,18 @@ async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) ->
             report(event)
 
     with _place(home, assignment.put) as artifacts:
-        options = replace(
-            _options(job),
-            artifacts_dir=artifacts if job.artifacts else None,
-            timeout=_left(assignment),
-            journal=home / "journal.jsonl",
-            on_event=on_event,
-        )
-        async with job.connect(job.organization_id) as client:
-            opened = client.open_batch(job.unit_test_set_ids, **asdict(options))
-            async with opened as batch:
-                return await _collect(job, batch, assignment.put)
+        options: BatchOptions = {
+            **_options(job),
+            "artifacts_dir": artifacts if job.artifacts else None,
+            "timeout": _left(assignment),
+            "journal": home / "journal.jsonl",
+            "on_event": on_event,
+        }
+        async with (
+            job.connect(job.organization_id) as client,
+            client.open_batch(job.unit_test_set_ids, **options) as batch,
+        ):
+            return await _collect(job, batch, assignment.put)
 
 
 def _place(home: Path, put: Put | None) -> AbstractContextManager[str | Path]:
@@ -289,8 +289,8 @@ async def _call(put: Put, outcome: RunOutcome, path: Path) -> Any:
     return await asyncio.to_thread(put, outcome, path)
 
 
-def _options(job: FleetJob) -> Options:
-    return Options(
+def _options(job: FleetJob) -> BatchOptions:
+    return BatchOptions(
         poll_interval=job.poll_interval,
         on_conflict=job.on_conflict,
         on_failure=job.on_failure,

@@ -1,20 +1,27 @@
 """Start, wait for and collect many sets."""
 
-from amigo_async.batch.batch import Batch, Rooms
-from amigo_async.batch.listener import OnEvent
-from amigo_async.batch.options import OnExit, OnFailure, Options, check_options, check_sets
-from amigo_async.batch.outcomes import BatchResult, RunOutcome, Verdict
+from amigo_async.batch.batch import ARTIFACTS_PATIENCE, Batch
+from amigo_async.batch.journal import JournalHeader
+from amigo_async.batch.options import (
+    BatchOptions,
+    BatchSettings,
+    OnEvent,
+    OnExit,
+    OnFailure,
+    check_sets,
+)
+from amigo_async.batch.outcomes import BatchResult, RunOutcome
 
 __all__ = [
+    "ARTIFACTS_PATIENCE",
     "Batch",
+    "BatchOptions",
     "BatchResult",
+    "BatchSettings",
+    "JournalHeader",
     "OnEvent",
     "OnExit",
     "OnFailure",
-    "Options",
-    "Rooms",
     "RunOutcome",
-    "Verdict",
-    "check_options",
     "check_sets",
 ]

@@ -1,8 +1,8 @@
-"""The journal of a batch: what was meant, started, finished and saved, a JSON line each.
+"""The journal of a batch: a file of JSON lines from which an interrupted batch resumes.
 
-A line is written before a run is started and after each step, so that the same call with the same
-journal carries on wherever a process was stopped. It holds ids and states, and no secret:
-what the service said of a run is redacted.
+One line is written before a run is started and one after each later step, so that the same call
+with the same journal continues wherever the process stopped. The journal holds ids and states and
+no secrets: text of the service is redacted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import msgspec
 from msgspec import Struct
 
 from amigo_async.artifacts import SavedFile
-from amigo_async.batch.outcomes import Verdict
 from amigo_async.cancellation import finish
 from amigo_async.errors import JournalError
 from amigo_async.escaping import encode_json
@@ -30,31 +29,32 @@ from amigo_async.models import Run
 from amigo_async.protocol.ranges import Checksum
 from amigo_async.starting import Fence
 from amigo_async.threads import in_thread
+from amigo_async.verdicts.gate import Verdict
 
-# Of the format: journals of older versions are read, and carried on as they are.
+# Version of the format. Journals of older versions are read, and continued as they are.
 _VERSION: Final = 2
 _BEGINNING: Final = b'{"what":"journal",'
 
 
-class Opened(Struct, frozen=True, tag="journal", tag_field="what"):
-    """The first line: whose runs these are."""
+class JournalHeader(Struct, frozen=True, tag="journal", tag_field="what"):
+    """The first line: the service, organization and user that the runs belong to."""
 
     base_url: str
     organization_id: str
-    user_id: str | None = None  # not known, or not noted by version 1
+    user_id: str | None = None  # unknown, or written by version 1
     version: int = _VERSION
 
 
-class Intent(Struct, frozen=True, tag="intent", tag_field="what"):
-    """A run of the set is about to be started; the fence is what was there before."""
+class StartIntended(Struct, frozen=True, tag="intent", tag_field="what"):
+    """The create request is about to be sent; `fence` lists the runs that existed before."""
 
     unit_test_set_id: str
     at: datetime
     fence: Fence | None = None
 
 
-class Refused(Struct, frozen=True, tag="refused", tag_field="what"):
-    """What was intended was refused: no run was started."""
+class StartRefused(Struct, frozen=True, tag="refused", tag_field="what"):
+    """The create request was refused: it started no run."""
 
     unit_test_set_id: str
     at: datetime
@@ -70,7 +70,7 @@ class Started(Struct, frozen=True, tag="started", tag_field="what"):
 
 
 class Finished(Struct, frozen=True, tag="finished", tag_field="what"):
-    """The run is over."""
+    """The run is completed."""
 
     unit_test_set_id: str
     verdict: Verdict
@@ -79,7 +79,7 @@ class Finished(Struct, frozen=True, tag="finished", tag_field="what"):
 
 
 class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
-    """The artifacts of the run are on disk; size and checksum tell whether they still are."""
+    """The artifacts were saved; size and checksum show later whether the file is unchanged."""
 
     unit_test_set_id: str
     path: str
@@ -89,85 +89,85 @@ class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
 
     @property
     def file(self) -> SavedFile | None:
-        """The file; None where an older version did not note what it was."""
+        """The file that was saved; None if an older version did not record size and checksum."""
         if self.size is None or self.checksum is None:
             return None
         return SavedFile(self.path, self.size, self.checksum)
 
 
-Line = Opened | Intent | Refused | Started | Finished | Saved
+JournalEntry = JournalHeader | StartIntended | StartRefused | Started | Finished | Saved
 
 
-class Record(Struct):
-    """What a journal says of one set."""
+class SetProgress(Struct):
+    """The latest steps of one set, as the journal has them; None for a step not taken yet."""
 
-    intent: Intent | None = None
+    intent: StartIntended | None = None
     started: Started | None = None
     finished: Finished | None = None
     saved: Saved | None = None
 
 
 @cache
-def _decoder() -> msgspec.json.Decoder[Line]:
-    """Made when the first journal is read: few programs do."""
-    return msgspec.json.Decoder(Line)
+def _decoder() -> msgspec.json.Decoder[JournalEntry]:
+    """Build the decoder with the first journal that is read; few programs read one."""
+    return msgspec.json.Decoder(JournalEntry)
 
 
-def _encode(line: Line) -> bytes:
+def _encode(line: JournalEntry) -> bytes:
     return encode_json(line).encode()
 
 
 class Journal:
-    """A journal, which no other process can open meanwhile.
+    """A journal file, locked so that no other process can open it as a journal.
 
     Args:
-        path: Its file.
-        opened: Whose runs it is for.
+        path: The file.
+        header: The service, organization and user of the batch.
 
     Attributes:
-        records: What it said when it was opened, by set.
+        progress: What the journal held when it was opened, by set id.
     """
 
-    def __init__(self, path: Path, opened: Opened) -> None:
-        self.records: dict[str, Record] = {}
+    def __init__(self, path: Path, header: JournalHeader) -> None:
+        self.progress: dict[str, SetProgress] = {}
         self._path = path
-        self._opened = opened
+        self._header = header
         self._descriptor: int | None = None
         self._lock = asyncio.Lock()
 
     def open(self) -> None:
-        """Open the file, lock and read it; blocks."""
+        """Open, lock and read the file. Blocks."""
         try:
             with self._errors("opened"):
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
                 self._descriptor = open_locked(self._path, flags, 0o644)
         except LockedError as error:
             raise JournalError(
-                "is in use by another batch; give each batch a journal of its own",
+                "is in use by another batch; give each batch its own journal",
                 path=self._path,
                 in_use=True,
             ) from error
         with self._errors("read"):
             content = _whole_lines(self._descriptor, self._path)
             if not content:
-                _append(self._descriptor, _encode(self._opened) + b"\n")
-        self.records = parse(content, self._opened, self._path)
+                _append(self._descriptor, _encode(self._header) + b"\n")
+        self.progress = parse(content, self._header, self._path)
 
     def close(self) -> None:
-        """Close the file, which lets others open it; blocks."""
+        """Close and unlock the file. Blocks."""
         if self._descriptor is not None:
             close_locked(self._descriptor)
             self._descriptor = None
 
-    async def write(self, line: Line) -> None:
-        """Append a line; it is handed to the system before this returns.
+    async def write(self, line: JournalEntry) -> None:
+        """Append a line; the operating system has it when this returns.
 
         Raises:
-            JournalError: If it cannot be written. What was there before stays readable.
+            JournalError: If the line cannot be written. Earlier lines stay readable.
         """
         try:
             data = _encode(line) + b"\n"
-        except RecursionError as error:  # a run can have JSON of any kind in it
+        except RecursionError as error:  # a run may contain arbitrary JSON
             raise JournalError("cannot be written: nested too deeply", path=self._path) from error
         await finish(self._write(data))
 
@@ -187,21 +187,19 @@ class Journal:
 
 @asynccontextmanager
 async def open_journal(
-    path: str | os.PathLike[str], *, base_url: str, organization_id: str, user_id: str | None = None
+    path: str | os.PathLike[str], header: JournalHeader
 ) -> AsyncIterator[Journal]:
-    """Open a journal, or begin one.
+    """Open a journal, creating the file if it is missing.
 
     Args:
-        path: Its file, made where there is none.
-        base_url: The service the runs belong to.
-        organization_id: The organization the runs belong to.
-        user_id: The user who starts them; None if not known.
+        path: The file.
+        header: The service, organization and user of the batch.
 
     Raises:
-        JournalError: If it cannot be opened, another process has it open, it is of another
-            user, organization or service, or a line other than the last cannot be read.
+        JournalError: If the file cannot be opened, is open in another batch, belongs to another
+            user, organization or service, or has an unreadable line other than the last.
     """
-    journal = Journal(Path(path), Opened(base_url, organization_id, user_id))
+    journal = Journal(Path(path), header)
     try:
         await in_thread(journal.open)
         yield journal
@@ -210,12 +208,12 @@ async def open_journal(
 
 
 def _whole_lines(descriptor: int, path: Path) -> bytes:
-    """Read all lines, and cut off a last one that was not written to its end.
+    """Read all complete lines, and truncate a last line that was only partly written.
 
     Raises:
-        JournalError: If it is another file, which is left as it is.
+        JournalError: If the file is not a journal; it is left unchanged.
     """
-    # Not by a duplicate: a process that forks meanwhile would hand on the lock with it.
+    # Not through a duplicate descriptor: a child forked meanwhile would inherit the lock with it.
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         file.seek(0)
         content = file.read(len(_BEGINNING))
@@ -228,68 +226,75 @@ def _whole_lines(descriptor: int, path: Path) -> bytes:
     return whole
 
 
-def parse(content: bytes, opened: Opened, path: Path) -> dict[str, Record]:
-    """What whole lines say, by set.
+def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, SetProgress]:
+    """Read the lines of a journal into the progress of each set, by set id.
+
+    Args:
+        content: Complete lines.
+        header: The service, organization and user of the batch.
+        path: The file, for error messages.
 
     Raises:
-        JournalError: If a line cannot be read, or the journal is not of `opened`.
+        JournalError: If a line cannot be read, or the journal does not belong to `header`.
     """
-    records: dict[str, Record] = {}
+    progress: dict[str, SetProgress] = {}
     decode = _decoder().decode
     for number, text in enumerate(content.splitlines(), 1):
         try:
             line = decode(text)
         except (ValueError, RecursionError) as error:
             raise _not_one(number, path) from error
-        if isinstance(line, Opened):
-            _check_whose(line, opened, path)
+        if isinstance(line, JournalHeader):
+            _check_owner(line, header, path)
         else:
-            _note(records.setdefault(line.unit_test_set_id, Record()), line)
-    return records
+            _note(progress.setdefault(line.unit_test_set_id, SetProgress()), line)
+    return progress
 
 
-def _check_whose(line: Opened, opened: Opened, path: Path) -> None:
-    """Refuse the journal of another user: a set that is under way there would be run twice."""
+def _check_owner(line: JournalHeader, header: JournalHeader, path: Path) -> None:
+    """Reject the journal of another user: a set in progress there would be run twice."""
     if line.version > _VERSION:
-        raise JournalError("is of a newer release; carry on with that one", path=path)
-    same = (line.base_url, line.organization_id) == (opened.base_url, opened.organization_id)
+        raise JournalError("was written by a newer release; continue with that release", path=path)
+    same = (line.base_url, line.organization_id) == (header.base_url, header.organization_id)
     # An unknown user may be the same.
-    if same and (None in (line.user_id, opened.user_id) or line.user_id == opened.user_id):
+    if same and (None in (line.user_id, header.user_id) or line.user_id == header.user_id):
         return
     user = "" if line.user_id is None else f"user {line.user_id} of "
     raise JournalError(
-        f"is of {user}organization {line.organization_id} at {line.base_url}; carry on as that "
-        "one, or give another file",
+        f"belongs to {user}organization {line.organization_id} at {line.base_url}; continue with "
+        "those credentials, or give another file",
         path=path,
     )
 
 
 def _not_one(number: int, path: Path) -> JournalError:
-    return JournalError(f"line {number} is not one of a journal; give another file", path=path)
+    return JournalError(f"line {number} is not a line of a journal; give another file", path=path)
 
 
-def _note(record: Record, line: Intent | Refused | Started | Finished | Saved) -> None:
-    """Take a line into a record; a later start makes what was before it void."""
-    if isinstance(line, Intent):
-        # Of several that led to nothing the first counts: its run may have been late.
-        record.intent = record.intent or line
-    elif isinstance(line, Refused):
-        record.intent = None
+def _note(
+    progress: SetProgress, line: StartIntended | StartRefused | Started | Finished | Saved
+) -> None:
+    """Update the progress of a set with a line; the start of another run voids earlier steps."""
+    if isinstance(line, StartIntended):
+        # Of several without a result the first counts: its run may only appear late.
+        progress.intent = progress.intent or line
+    elif isinstance(line, StartRefused):
+        progress.intent = None
     elif isinstance(line, Started):
-        record.intent = None
-        if record.started is None or record.started.run_id != line.run_id:
-            record.finished = record.saved = None
-        record.started = line
+        progress.intent = None
+        if progress.started is None or progress.started.run_id != line.run_id:
+            progress.finished = progress.saved = None
+        progress.started = line
     elif isinstance(line, Finished):
-        record.finished = line
+        progress.finished = line
     else:
-        record.saved = line
+        progress.saved = line
 
 
 def _append(descriptor: int | None, data: bytes) -> None:
-    """Write all of `data`, or leave the file as it was."""
+    """Append all of `data`, or leave the file as it was."""
     if descriptor is None:
-        raise OSError(errno.EBADF, "it is closed")
+        raise OSError(errno.EBADF, "the journal is closed")
     size = os.fstat(descriptor).st_size
     try:
         written = os.write(descriptor, data)

@@ -1,17 +1,17 @@
-"""How a batch is run, and what cannot be right about it."""
+"""The options of a batch: their names, defaults and checks, each written once."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from msgspec import Struct
 
-from amigo_async.batch.listener import OnEvent
 from amigo_async.errors import ArgumentError
+from amigo_async.events import Event
 from amigo_async.files import check_path
 from amigo_async.polling import check_seconds
 from amigo_async.protocol.requests import check_id
@@ -20,10 +20,42 @@ from amigo_async.verdicts.gate import Gate
 
 OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
 OnExit: TypeAlias = Literal["leave", "cancel"]
+OnEvent: TypeAlias = Callable[[Event], Awaitable[None] | None]
 
 
-class Options(Struct, frozen=True):
-    """How a batch is run; see `AmigoClient.run_many`."""
+class BatchOptions(TypedDict, total=False):
+    """Keyword arguments of `AmigoClient.run_many` and `AmigoClient.open_batch`.
+
+    Use it to pass options through a function of your own and keep them type-checked::
+
+        async def nightly(client: AmigoClient, **options: Unpack[BatchOptions]) -> BatchResult:
+            return await client.run_many(NIGHTLY_SETS, **options)
+
+    `AmigoClient.run_many` documents each option and its default.
+    """
+
+    artifacts_dir: str | PathLike[str] | None
+    """Folder to download artifacts into; None downloads none."""
+    timeout: float | None
+    """Seconds for the whole batch; None for no limit."""
+    poll_interval: float | None
+    """Seconds between two polls; None uses the client's, or adapts."""
+    on_conflict: OnConflict
+    """What to do about an unfinished run of a set: "raise", "attach", "wait" or "restart"."""
+    on_failure: OnFailure
+    """What to do when a set fails: "continue", "stop" or "cancel_rest"."""
+    on_exit: OnExit
+    """What becomes of unfinished runs when the batch is left: "leave" or "cancel"."""
+    journal: str | PathLike[str] | None
+    """File that makes the batch resumable; None keeps no journal."""
+    on_event: OnEvent | None
+    """Function or coroutine function called with each event of the batch; None for none."""
+    gate: Gate | None
+    """What counts as passing; None uses the flags of each run."""
+
+
+class BatchSettings(Struct, frozen=True, kw_only=True):
+    """The options of one batch, checked, with the defaults filled in."""
 
     artifacts_dir: str | PathLike[str] | None = None
     timeout: float | None = None
@@ -35,52 +67,70 @@ class Options(Struct, frozen=True):
     on_event: OnEvent | None = None
     gate: Gate | None = None
 
+    @classmethod
+    def from_options(cls, options: BatchOptions) -> BatchSettings:
+        """Check `options` and fill in the defaults.
 
-def check_options(options: Options) -> Options:
-    """`options`, if they can be right.
+        Raises:
+            TypeError: If an option is unknown; the message suggests the nearest one.
+            ArgumentError: If a value is invalid; the message names the option and the remedy.
+        """
+        _check_names(options, cls.__struct_fields__)
+        settings = cls(**options)
+        for name in ("artifacts_dir", "journal"):
+            if getattr(settings, name) is not None:
+                check_path(name, getattr(settings, name))
+        check_seconds("timeout", settings.timeout)
+        check_seconds("poll_interval", settings.poll_interval)
+        check_choice("on_conflict", settings.on_conflict, get_args(OnConflict))
+        check_choice("on_failure", settings.on_failure, get_args(OnFailure))
+        check_choice("on_exit", settings.on_exit, get_args(OnExit))
+        if settings.gate is not None and not isinstance(settings.gate, Gate):
+            raise ArgumentError(f"gate must be a Gate or None, not {settings.gate!r:.80}")
+        return settings
+
+
+def _check_names(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Reject unknown options: nothing checks the keys of a TypedDict at run time."""
+    for name in options:
+        if name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415  # only for this message
+
+            nearest = get_close_matches(name, known, n=1, cutoff=0.0)
+            raise TypeError(
+                f"unexpected keyword argument {name!r}: did you mean {nearest[0]!r}? "
+                f"A batch takes {', '.join(known)}"
+            )
+
+
+def make_artifacts_dir(settings: BatchSettings) -> None:
+    """Create the folder for artifacts if it is missing. Blocks.
 
     Raises:
-        ArgumentError: If they cannot; the message names the argument and the remedy.
+        ArgumentError: If it cannot be created.
     """
-    for name in ("artifacts_dir", "journal"):
-        if getattr(options, name) is not None:
-            check_path(name, getattr(options, name))
-    check_seconds("timeout", options.timeout)
-    check_seconds("poll_interval", options.poll_interval)
-    check_choice("on_conflict", options.on_conflict, get_args(OnConflict))
-    check_choice("on_failure", options.on_failure, get_args(OnFailure))
-    check_choice("on_exit", options.on_exit, get_args(OnExit))
-    if options.gate is not None and not isinstance(options.gate, Gate):
-        raise ArgumentError(f"gate must be a Gate or None, not {options.gate!r:.80}")
-    return options
-
-
-def make_folder(options: Options) -> None:
-    """Make the folder for artifacts where there is none; blocks.
-
-    Raises:
-        ArgumentError: If it cannot be made.
-    """
-    if options.artifacts_dir is None:
+    if settings.artifacts_dir is None:
         return
-    folder = Path(options.artifacts_dir)
+    folder = Path(settings.artifacts_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentError(f"artifacts_dir {folder} cannot be made: {error.strerror}") from error
+        raise ArgumentError(
+            f"artifacts_dir {folder} cannot be created: {error.strerror}"
+        ) from error
 
 
-def check_folder(options: Options) -> None:
-    """See that the folder for artifacts can take any; blocks.
+def check_artifacts_dir(settings: BatchSettings) -> None:
+    """Check that files can be created in the folder for artifacts. Blocks.
 
     Raises:
-        ArgumentError: If nothing can be made in it.
+        ArgumentError: If they cannot.
     """
-    folder = options.artifacts_dir
+    folder = settings.artifacts_dir
     if folder is None:
         return
     try:
-        # Asked of the folder itself: permission bits say little of mounts, quotas and root.
+        # Create something: permission bits say little about mounts, quotas and root.
         with tempfile.TemporaryDirectory(prefix=".amigo-", dir=folder, ignore_cleanup_errors=True):
             pass
     except OSError as error:
@@ -90,10 +140,11 @@ def check_folder(options: Options) -> None:
 
 
 def check_sets(set_ids: Iterable[str]) -> tuple[str, ...]:
-    """The sets, if there are any and their ids can be right.
+    """Return `set_ids` as a tuple of at least one valid id.
 
     Raises:
-        ArgumentError: If not. A batch of nothing would pass, and hide that a list was empty.
+        ArgumentError: If an id is invalid, or there is none: an empty batch would pass, and hide
+            that a list was empty.
     """
     if isinstance(set_ids, str):
         raise ArgumentError("unit_test_set_ids must be a list of ids, not a single string")

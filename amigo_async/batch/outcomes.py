@@ -1,4 +1,4 @@
-"""What became of each set of a batch."""
+"""The sets of a batch: the state of each while it is processed, and its outcome."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
 
+import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
+from amigo_async.batch.journal import SetProgress
+from amigo_async.errors import AmigoError
 from amigo_async.models import Run
-from amigo_async.verdicts.gate import Gate, cut_short
-
-Verdict: TypeAlias = Literal["passed", "failed", "errored", "timed_out", "cancelled", "not_started"]
+from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
 
 
 class RunOutcome(Struct, frozen=True, kw_only=True):
@@ -72,29 +73,88 @@ class BatchResult(Struct, frozen=True):
         return dict(Counter(outcome.verdict for outcome in self.outcomes))
 
 
-def verdict_of(run: Run, gate: Gate | None, *, cancelled: bool) -> Verdict:
-    """The verdict on a run that is over.
+class BatchItem:
+    """The state of one set while a batch processes it.
 
     Args:
-        run: Its last state.
-        gate: What counts as passing; None for the run's own flags.
-        cancelled: Whether it was cancelled from here; the service does not tell.
+        set_id: The set.
+        before: What the journal holds about the set from earlier calls.
+        gate: What counts as passing; None uses the flags of the run.
+
+    Attributes:
+        starting: Scope of the start; cancelled when the batch starts no more runs.
+        waiting: Scope of the wait; cancelled when the run is to be cancelled.
+        cancelled: Whether this batch cancelled the run.
+        poll_error: Why the last poll returned no state of the run; None if it did.
     """
-    if cancelled or run.was_cut_short:
-        return "cancelled"
-    if gate is not None:
-        return gate.judge(run).verdict
-    if run.errored:
-        return "errored"
-    return "failed" if run.failed_metrics else "passed"
 
+    def __init__(self, set_id: str, before: SetProgress, gate: Gate | None) -> None:
+        self.set_id = set_id
+        self._gate = gate
+        self.before = before
+        self.run_id: str | None = None
+        self.attached = False
+        self.run: Run | None = None
+        self.verdict: Verdict | None = None
+        self.error: Exception | None = None
+        self.poll_error: AmigoError | None = None
+        self.cancelled = False
+        self.artifacts: Path | None = None
+        self.started_at: datetime | None = None
+        self.finished_at: datetime | None = None
+        self.saved_at: datetime | None = None
+        self.starting = anyio.CancelScope()
+        self.waiting = anyio.CancelScope()
+        if before.started is not None:
+            self.started(before.started.run_id, before.started.at, attached=before.started.attached)
+        if before.finished is not None:
+            self.cancelled = before.finished.verdict == "cancelled"
+            self.finished(before.finished.run, before.finished.at)
+        if before.saved is not None:
+            self.saved(Path(before.saved.path), before.saved.at)
 
-def reason_of(run: Run | None) -> str | None:
-    """What the verdict on a run that is over rests on, where that is not plain."""
-    if run is None or not run.is_completed:
-        return None
-    if run.was_cut_short:
-        return cut_short(run)
-    if not run.unit_test_run_specs and not any(run.unit_test_run_results):
-        return "by the run's own flags: the results of its repeats are not shown"
-    return None
+    def started(self, run_id: str, at: datetime, *, attached: bool) -> None:
+        """Take in the id of its run."""
+        self.run_id, self.started_at, self.attached = run_id, at, attached
+
+    def finished(self, run: Run, at: datetime) -> Verdict:
+        """Take in a completed state of its run, perhaps a later one; return the verdict."""
+        self.run, self.finished_at = run, self.finished_at or at
+        self.verdict = verdict_of(run, self._gate, cancelled=self.cancelled)
+        return self.verdict
+
+    def saved(self, artifacts: Path, at: datetime) -> None:
+        """Take in where its artifacts were saved."""
+        self.artifacts, self.saved_at = artifacts, at
+        if self.run is not None:  # the journal holds the run from before they were generated
+            self.run = replace(self.run, artifacts_generated=True)
+
+    @property
+    def unfinished_run(self) -> str | None:
+        """The id of its run while that is not completed; None otherwise."""
+        return self.run_id if self.verdict is None else None
+
+    def outcome(self, *, out_of_time: bool) -> RunOutcome:
+        """Return the outcome as of now.
+
+        Args:
+            out_of_time: Whether the deadline of the batch ended the work on the set.
+        """
+        verdict = self.verdict
+        if verdict is None and self.run_id is None:
+            verdict = "not_started"
+        elif verdict is None:
+            verdict = "timed_out" if out_of_time else "errored"
+        return RunOutcome(
+            unit_test_set_id=self.set_id,
+            run_id=self.run_id,
+            verdict=verdict,
+            run=self.run,
+            error=self.error,
+            artifacts=self.artifacts,
+            attached=self.attached,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            saved_at=self.saved_at,
+            reason=reason_of(self.run),
+        )

@@ -12,8 +12,7 @@ from typing import IO, NamedTuple, TypeAlias
 import anyio
 import click
 
-from amigo_async.batch import RunOutcome, Verdict
-from amigo_async.batch.outcomes import reason_of
+from amigo_async.batch import RunOutcome
 from amigo_async.cli.board import Board
 from amigo_async.cli.carrying import Outputs, carried_out, interrupts, open_client, tell
 from amigo_async.cli.exit_codes import Status, status_of_error
@@ -24,6 +23,7 @@ from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, ConflictError, DeadlineError, WaitTimeoutError
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed
 from amigo_async.models import Run
+from amigo_async.verdicts.gate import Verdict, reason_of
 
 
 class Visit:

@@ -8,9 +8,7 @@ from typing import IO, Any, get_args
 
 import click
 
-from amigo_async.batch import BatchResult, OnExit, OnFailure
-from amigo_async.batch.batch import ARTIFACTS_PATIENCE
-from amigo_async.batch.outcomes import verdict_of
+from amigo_async.batch import ARTIFACTS_PATIENCE, BatchResult, OnExit, OnFailure
 from amigo_async.cli.actions import Visit, attend, collect
 from amigo_async.cli.carrying import Outputs, carried_out, open_client
 from amigo_async.cli.exit_codes import Status, status_of_batch
@@ -22,7 +20,7 @@ from amigo_async.cli.summary import show_summary, show_what_goes_on
 from amigo_async.client import AmigoClient
 from amigo_async.escaping import log_line
 from amigo_async.starting import OnConflict
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, verdict_of
 
 
 @click.command(

@@ -1,1 +1,1 @@
-"""The calls of the API, one file a resource."""
+"""The resources of the API, one module each."""

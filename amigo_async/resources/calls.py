@@ -1,4 +1,8 @@
-"""The calls of the API as the rooms above need them: one method, one request."""
+"""The requests about runs, one method a request: what starts, polls, downloads and batches use.
+
+`Runs` is what users call. It differs from these methods where more than one request is needed, as
+in `Runs.create` and `Runs.iterate`.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,20 @@ from amigo_async.protocol.responses import Response
 from amigo_async.transport import Guard, Session
 
 
-class Calls:
-    """The calls of one organization. What they take and raise, `Runs` documents."""
+class RunCalls:
+    """Sends the requests about the runs of one organization.
+
+    Arguments and errors are those of the methods of `Runs`.
+
+    Args:
+        session: Sends requests.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def create(self, unit_test_set_id: str, guard: Guard) -> CreatedRun:
-        """Start a run; sent once, its answer awaited as `guard` does."""
+        """Send a create request once; `guard` awaits the response."""
         request = requests.create_run(self._session.organization, unit_test_set_id)
         return await self._session.call_once(request, decode_created_run, guard)
 
@@ -37,13 +47,13 @@ class Calls:
         request = requests.list_runs(self._session.organization, **filters)
         return self._session.call(request, decode_run_page)
 
-    async def look(self, **filters: Unpack[RunFilters]) -> RecordPage:
-        """List a page of runs as a wait needs it; tried once, as a wait looks again anyway."""
+    async def poll(self, **filters: Unpack[RunFilters]) -> RecordPage:
+        """List a page of runs, decoded as far as a wait needs; not retried, as waits poll again."""
         request = requests.list_runs(self._session.organization, **filters)
-        return await self._session.call_once(request, decode_record_page, _as_it_comes)
+        return await self._session.call_once(request, decode_record_page, _unguarded)
 
     async def cancel(self, run_id: str) -> None:
-        """Cancel a run; where the answer was lost and it is not in progress then, it was this."""
+        """Cancel a run; a conflict after a lost answer means that the lost request cancelled it."""
         request = requests.cancel_run(self._session.organization, run_id)
         try:
             await self._session.call(request, decode_nothing)
@@ -51,11 +61,11 @@ class Calls:
             if not error.after_loss:
                 raise
 
-    def link(self, run_id: str) -> Coroutine[Any, Any, ArtifactsLink]:
-        """Get a link to the artifacts of a run."""
+    def artifacts(self, run_id: str) -> Coroutine[Any, Any, ArtifactsLink]:
+        """Request a link to the artifacts of a run."""
         request = requests.artifacts_link(self._session.organization, run_id)
         return self._session.call(request, decode_artifacts_link)
 
 
-def _as_it_comes(sending: Coroutine[Any, Any, Response]) -> Awaitable[Response]:
+def _unguarded(sending: Coroutine[Any, Any, Response]) -> Awaitable[Response]:
     return sending

@@ -21,6 +21,7 @@ from amigo_async.verdicts.tally import Counts, UnitTestTally, tally
 
 RateVerdict: TypeAlias = Literal["passed", "failed", "errored"]
 GateVerdict: TypeAlias = Literal["passed", "failed", "errored", "cancelled"]
+Verdict: TypeAlias = Literal["passed", "failed", "errored", "timed_out", "cancelled", "not_started"]
 Per: TypeAlias = Literal["run", "unit_test", "metric"]
 Errored: TypeAlias = Literal["error", "fail", "ignore"]
 
@@ -210,6 +211,34 @@ def cut_short(run: Run) -> str:
     missing = run.repeats_missing
     never = "1 repeat" if missing == 1 else f"{missing} repeats"
     return f"the run was cut short: {never} of those asked for never ran"
+
+
+def verdict_of(run: Run, gate: Gate | None, *, cancelled: bool) -> Verdict:
+    """Judge a completed run.
+
+    Args:
+        run: The last state of the run.
+        gate: What counts as passing; None uses the flags of the run.
+        cancelled: Whether this process cancelled the run; the service does not say.
+    """
+    if cancelled or run.was_cut_short:
+        return "cancelled"
+    if gate is not None:
+        return gate.judge(run).verdict
+    if run.errored:
+        return "errored"
+    return "failed" if run.failed_metrics else "passed"
+
+
+def reason_of(run: Run | None) -> str | None:
+    """Explain the verdict on a run where the run itself does not; None where it does."""
+    if run is None or not run.is_completed:
+        return None
+    if run.was_cut_short:
+        return cut_short(run)
+    if not run.unit_test_run_specs and not any(run.unit_test_run_results):
+        return "by the run's own flags: the results of its repeats are not shown"
+    return None
 
 
 def _by_flags(run: Run, hidden: str) -> Judgement:

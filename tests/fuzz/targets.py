@@ -32,8 +32,15 @@ from amigo_async import report
 from amigo_async.artifacts.plan import Body, Reading, judge, next_request
 from amigo_async.artifacts.record import ResumeRecord, ResumeState
 from amigo_async.auth import BearerAuth
-from amigo_async.batch.journal import Finished, Intent, Opened, Saved, Started, parse
-from amigo_async.batch.outcomes import BatchResult, RunOutcome, verdict_of
+from amigo_async.batch.journal import (
+    Finished,
+    JournalHeader,
+    Saved,
+    Started,
+    StartIntended,
+    parse,
+)
+from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.cli import listing, params
 from amigo_async.cli.reasons import amount_done, explain, judged, reasons
 from amigo_async.config import Configuration, configure
@@ -58,7 +65,7 @@ from amigo_async.transport import Sender, Session
 from amigo_async.transport import rate_headers as budgets
 from amigo_async.transport.body import _Intake
 from amigo_async.transport.store import _path, _secrets
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, verdict_of
 from tests.support import report_samples
 from tests.support.service import run
 
@@ -91,14 +98,14 @@ _LINK: Final = {
     "presigned_url": "https://s3.example/b/r.zip?X-Amz-Signature=0123456789abcdef0123",
     "url_expires_at": AT,
 }
-_OPENED: Final = Opened("https://api.example", "acme")
+_OPENED: Final = JournalHeader("https://api.example", "acme")
 _NOW: Final = datetime.fromisoformat(AT)
 _JOURNAL: Final = b"\n".join(
     map(
         msgspec.json.encode,
         (
             _OPENED,
-            Intent(RUN_ID, _NOW),
+            StartIntended(RUN_ID, _NOW),
             Started(RUN_ID, RUN_ID, _NOW),
             Finished(RUN_ID, "failed", _SAMPLE, _NOW),
             Saved(RUN_ID, "/a.zip", _NOW),

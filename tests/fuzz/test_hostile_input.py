@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from amigo_async import AmigoClient, BearerAuth, report
 from amigo_async.artifacts.record import ResumeRecord
-from amigo_async.batch.journal import Finished, open_journal
+from amigo_async.batch.journal import Finished, JournalHeader, open_journal
 from amigo_async.cli import listing
 from amigo_async.decoding import decode_run_page, decode_sign_in
 from amigo_async.errors import (
@@ -370,7 +370,7 @@ async def test_foreign_file_is_no_journal(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "results.json"
     path.write_bytes(content)
     with pytest.raises(JournalError, match="line 1 is not one"):
-        async with open_journal(path, base_url="https://h", organization_id="o"):
+        async with open_journal(path, JournalHeader("https://h", "o")):
             pass
     assert path.read_bytes() == content
 
@@ -445,7 +445,7 @@ async def test_too_deep_for_the_journal(tmp_path: Path) -> None:
     spec = msgspec.structs.replace(spec, llm_model_preferences={"a": deep})
     run = msgspec.structs.replace(run, unit_test_run_specs=[spec])
     path = tmp_path / "batch.jsonl"
-    async with open_journal(path, base_url="https://h", organization_id="o") as journal:
+    async with open_journal(path, JournalHeader("https://h", "o")) as journal:
         before = path.read_bytes()
         with pytest.raises(JournalError, match="too deeply"):
             await journal.write(Finished(run_id(2), "passed", run, run.created_at))

@@ -181,7 +181,7 @@ def test_replicas_without_redis(seed: int) -> None:
             async def replica(number: int) -> None:
                 await anyio.sleep(number * 0.3)
                 async with sandbox.client() as client:
-                    client._wiring.session._gates = Gates(f"replica {number}", "acme")
+                    client._session._gates = Gates(f"replica {number}", "acme")
                     verdicts.update((await client.run_many(ids[number::4])).counts)
 
             async with anyio.create_task_group() as group:
@@ -467,7 +467,7 @@ async def test_a_token_in_redis_is_encrypted(server: RedisServer, redis: Any) ->
     async with serving() as sandbox:
         async with sandbox.client(shared=RedisSharing(server.url, token_key=key)) as client:
             await client.runs.list()
-            token = str(client._wiring.session._auth._token)  # type: ignore[attr-defined]
+            token = str(client._session._auth._token)  # type: ignore[attr-defined]
         assert len(token) > 20
         kept = await everything_in(redis)
         assert b"token" in kept

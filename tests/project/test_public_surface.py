@@ -36,6 +36,7 @@ PUBLIC = [
     "BadRequestError",
     "BasicAuth",
     "Batch",
+    "BatchOptions",
     "BatchResult",
     "BearerAuth",
     "BudgetState",
@@ -66,11 +67,7 @@ PUBLIC = [
     "__version__",
 ]
 # What follows `self`: "*" begins the keywords, "=" gives the default.
-BATCH = (
-    "unit_test_set_ids, *, artifacts_dir=None, timeout=None, poll_interval=None, "
-    "on_conflict='raise', on_failure='continue', on_exit='leave', journal=None, on_event=None, "
-    "gate=None"
-)
+BATCH = "unit_test_set_ids, **options"
 CLIENT = (
     "*, api_key=None, api_key_id=None, user_id=None, organization_id=None, base_url=None, "
     "auth=None, mongo_cluster_name=None, headers=None, request_timeout=30.0, max_attempts=4, "
@@ -138,11 +135,28 @@ def test_every_public_method_is_pinned(cls: type, prefix: str) -> None:
     assert set(methods.values()) <= pinned, prefix
 
 
+def unpacked(function: Any, name: str) -> list[str]:
+    """The keywords that ``**name`` of a function stands for."""
+    [options] = typing.get_args(typing.get_type_hints(function)[name])
+    return list(typing.get_type_hints(options))
+
+
 def test_iterate_has_the_filters_of_list() -> None:
     listed = [n for n in inspect.signature(Runs.list).parameters if n != "self"]
-    hints = typing.get_type_hints(Runs.iterate)
-    [unpacked] = typing.get_args(hints["filters"])
-    assert list(typing.get_type_hints(unpacked)) == listed
+    assert unpacked(Runs.iterate, "filters") == listed
+
+
+OPTIONS = [
+    *("artifacts_dir", "timeout", "poll_interval", "on_conflict", "on_failure", "on_exit"),
+    *("journal", "on_event", "gate"),
+]
+
+
+@pytest.mark.parametrize("function", [AmigoClient.run_many, AmigoClient.open_batch])
+def test_batch_options_are_documented(function: Any) -> None:
+    assert unpacked(function, "options") == OPTIONS
+    doc = inspect.getdoc(function) or ""
+    assert [name for name in OPTIONS if f"{name}:" not in doc and f"`{name}`" not in doc] == []
 
 
 FIELDS: dict[type[msgspec.Struct], list[str]] = {
@@ -201,7 +215,9 @@ def test_every_argument_is_documented(name: str) -> None:
     owner = {"AmigoClient": AmigoClient}.get(name, function)
     doc = inspect.getdoc(owner) or ""
     assert doc, name
-    arguments = [n for n in inspect.signature(function).parameters if n not in ("self", "filters")]
+    arguments = [
+        n for n in inspect.signature(function).parameters if n not in ("self", "filters", "options")
+    ]
     missing = [argument for argument in arguments if f"{argument}:" not in doc]
     if name != "UserInfo":  # a struct of the wire, whose field names say it
         assert not missing
@@ -297,7 +313,6 @@ ROOMS = [
     ["starting"],
     ["resources"],
     ["batch"],
-    ["wiring"],
     ["client"],
     ["fleet"],
     ["dask"],
@@ -337,4 +352,4 @@ def test_one_room_alone_talks_http() -> None:
         if re.search(r"^\s*(from|import) aiohttp", path.read_text(), re.MULTILINE)
     }
     # The client has it in signatures; the sandbox is the other end of the line.
-    assert talking == {"transport", "client.py", "wiring.py", "testing"}
+    assert talking == {"transport", "client.py", "testing"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import assert_type
+from typing import Unpack, assert_type
 
 import aiohttp
 
@@ -21,6 +21,7 @@ from amigo_async import (
     ArtifactStream,
     BasicAuth,
     Batch,
+    BatchOptions,
     BatchResult,
     BearerAuth,
     BudgetState,
@@ -202,10 +203,20 @@ async def batches(client: AmigoClient, set_ids: list[str]) -> None:
         if outcome.verdict == "errored":
             assert_type(outcome.unit_test_set_id, str)
     await client.run_many(set_ids, on_exit="kill")  # type: ignore[arg-type]  # no such way
+    await client.run_many(set_ids, on_failures="stop")  # type: ignore[call-arg]  # no such option
+    client.open_batch(set_ids, artifacts="results")  # type: ignore[call-arg]  # no such option
+    assert_type(await wrapped(client, set_ids, timeout=60, gate=None), BatchResult)
+    await wrapped(client, set_ids, timeout="1h")  # type: ignore[arg-type]  # not seconds
     async with client.open_batch(set_ids, on_event=listen) as batch:
         assert_type(batch, Batch)
         async for outcome in batch:
             assert_type(outcome, RunOutcome)
+
+
+async def wrapped(
+    client: AmigoClient, set_ids: list[str], **options: Unpack[BatchOptions]
+) -> BatchResult:
+    return await client.run_many(set_ids, **options)
 
 
 async def errors(client: AmigoClient, run_id: str) -> float | None:

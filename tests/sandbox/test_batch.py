@@ -30,7 +30,7 @@ from amigo_async import (
     NotFoundError,
     WaitTimeoutError,
 )
-from amigo_async.batch import downloads
+from amigo_async.batch import batch as batches
 from amigo_async.batch import journal as journals
 from amigo_async.events import (
     ArtifactSaved,
@@ -169,8 +169,8 @@ async def test_store_down_for_minutes(
 async def test_store_that_stays_down(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "PATIENCE", 20.0)
-    monkeypatch.setattr(downloads, "_SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(batches, "_DOWNLOAD_PATIENCE", 20.0)
+    monkeypatch.setattr(batches, "_DOWNLOADS", 1)
     sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
     began = anyio.current_time()
     result = await client.run_many(sandbox.add_sets(4, SHORT), artifacts_dir=tmp_path)
@@ -683,6 +683,17 @@ async def test_read_only_folder(
     assert [path.name for path in (tmp_path / "one").iterdir()] == [r.id for r in sandbox.runs]
 
 
+async def test_unknown_option_sends_nothing(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_ids = sandbox.add_sets(1)
+    with pytest.raises(TypeError, match="'on_failures': did you mean 'on_failure'"):
+        await client.run_many(set_ids, on_failures="stop")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'artifacts': did you mean 'artifacts_dir'"):
+        client.open_batch(set_ids, artifacts="results")  # type: ignore[call-arg]
+    assert sandbox.requests == []
+
+
 @ETAGS
 async def test_two_batches_share_a_folder(
     tmp_path: Path, etag: Literal["md5", "multipart"]
@@ -772,7 +783,7 @@ async def test_batch_leaves_nothing_behind(client: AmigoClient, sandbox: Sandbox
     assert our_tasks()
     await running
     assert our_tasks() == []
-    connector = client._wiring.connections.api().connector
+    connector = client._connections.api().connector
     assert connector is not None
     assert not connector._acquired
 

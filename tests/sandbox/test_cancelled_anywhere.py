@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from amigo_async import AmigoClient, BatchResult
-from amigo_async.batch.journal import Opened, parse
+from amigo_async.batch.journal import JournalHeader, parse
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan, VirtualTimeLoop
 
 PLAN = SetPlan(seconds=3.0, unit_tests=1, repeats=1, metrics=1, artifact=ArtifactPlan(size=300_000))
@@ -71,7 +71,7 @@ class Stepped:
 
     def check(self, set_ids: list[str], number: int) -> None:
         assert tasks_of_ours() == []
-        connections = self.client._wiring.connections
+        connections = self.client._connections
         for session in (connections.api(), connections.store()):
             assert session.connector is not None
             assert not session.connector._acquired
@@ -79,7 +79,7 @@ class Stepped:
         assert len({run.unit_test_set_id for run in runs}) == len(runs)
         journal = self.folder / f"{number}.jsonl"
         content = journal.read_bytes() if journal.exists() else b""
-        records = parse(content, Opened(self.sandbox.base_url, "sandbox"), journal)
+        records = parse(content, JournalHeader(self.sandbox.base_url, "sandbox"), journal)
         known = {r.started.run_id for r in records.values() if r.started is not None}
         assert known == {run.id for run in runs}
         for part in self.folder.rglob("*.part"):

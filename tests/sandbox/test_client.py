@@ -474,7 +474,7 @@ async def test_cancelled_call_frees_connection(sandbox: Sandbox) -> None:
             with anyio.move_on_after(1) as scope:
                 await client.runs.list()
             assert scope.cancelled_caught
-            connector = client._wiring.connections.api().connector
+            connector = client._connections.api().connector
             assert connector is not None
             assert not connector._acquired
 
@@ -565,7 +565,7 @@ async def test_budgets_are_shown_as_they_are(client: AmigoClient, sandbox: Sandb
 async def test_reprs_name_no_secret(client: AmigoClient, sandbox: Sandbox) -> None:
     assert repr(client) == f"<AmigoClient sandbox at {sandbox.base_url}>"
     await client.runs.list()
-    everything = repr([client._wiring.config, client._wiring.session.__dict__, sandbox.requests])
+    everything = repr([client._config, client._session.__dict__, sandbox.requests])
     for secret in (sandbox.api_key, sandbox.requests[1].headers["authorization"].split()[1]):
         assert str(secret) not in everything
 
@@ -606,7 +606,7 @@ async def test_pages_without_end_are_an_error(repeats: bool) -> None:
     async with SmallApi().serving() as api, api.client() as client:
         await client.runs.create("a" * 24)
         api.lists = lists
-        with pytest.raises(DecodeError, match="100 pages in a row had no new run"):
+        with pytest.raises(DecodeError, match="100 pages in a row had no new record"):
             async for _ in client.runs.iterate():
                 pass
 

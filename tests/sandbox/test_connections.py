@@ -131,10 +131,10 @@ async def test_given_session_with_credentials() -> None:
 async def test_client_closes_its_own_session() -> None:
     async with aiohttp.ClientSession() as given:
         async with AmigoClient(auth=BearerAuth("t"), organization_id="o", http=given) as client:
-            assert client._wiring.connections.api().connector is given.connector
+            assert client._connections.api().connector is given.connector
         assert not given.closed
     async with AmigoClient(auth=BearerAuth("t"), organization_id="o") as client:
-        own = client._wiring.connections.api()
+        own = client._connections.api()
     assert own.closed
 
 

@@ -196,7 +196,7 @@ def test_client_of_a_closed_loop(amigo_sandbox: Sandbox, kind: str) -> None:
 
     async def first() -> None:
         await client.runs.create(set_id)
-        await client._wiring.connections.api().close()  # or else its connections are never closed
+        await client._connections.api().close()  # or else its connections are never closed
 
     asyncio.run(first())
     asked = len(amigo_sandbox.requests)

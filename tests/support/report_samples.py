@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from amigo_async.batch.outcomes import BatchResult, RunOutcome, Verdict, verdict_of
+from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
@@ -25,7 +25,7 @@ from amigo_async.models import (
     UserInfo,
     VersionInfo,
 )
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, Verdict, verdict_of
 
 BEGAN = datetime(2025, 3, 4, 9, 30, tzinfo=UTC)
 

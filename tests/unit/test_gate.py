@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amigo_async.batch.outcomes import verdict_of
 from amigo_async.errors import ArgumentError
 from amigo_async.models import Evaluation, Run
-from amigo_async.verdicts.gate import Errored, Gate, Judgement, PassRate, Per
+from amigo_async.verdicts.gate import Errored, Gate, Judgement, PassRate, Per, verdict_of
 from amigo_async.verdicts.tally import tally
 from tests.support.report_samples import hidden_run, result, run, spec
 

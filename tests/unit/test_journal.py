@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from amigo_async.batch.journal import (
     Finished,
-    Intent,
     Journal,
-    Opened,
-    Record,
-    Refused,
+    JournalHeader,
     Saved,
+    SetProgress,
     Started,
+    StartIntended,
+    StartRefused,
     open_journal,
     parse,
 )
@@ -35,10 +35,10 @@ from tests.support.fake_runs import run_id, some_run
 pytestmark = pytest.mark.anyio
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-OURS = Opened("https://api.example", "acme", "user-1")
+OURS = JournalHeader("https://api.example", "acme", "user-1")
 SET = run_id(7)
-INTENT = Intent(SET, AT, Fence((run_id(3),), AT))
-REFUSED = Refused(SET, AT)
+INTENT = StartIntended(SET, AT, Fence((run_id(3),), AT))
+REFUSED = StartRefused(SET, AT)
 STARTED = Started(SET, run_id(1), AT, attached=True)
 FINISHED = Finished(SET, "failed", some_run(run_id(1), is_completed=True, failed_metrics=True), AT)
 SAVED = Saved(SET, "/somewhere/a.zip", AT)
@@ -46,15 +46,17 @@ SAVED = Saved(SET, "/somewhere/a.zip", AT)
 
 def opened(path: Path, **whose: Any) -> AbstractAsyncContextManager[Journal]:
     ours = {"base_url": "https://api.example", "organization_id": "acme", "user_id": "user-1"}
-    return open_journal(path, **{**ours, **whose})
+    return open_journal(path, JournalHeader(**{**ours, **whose}))
 
 
-async def records(path: Path) -> dict[str, Record]:
+async def records(path: Path) -> dict[str, SetProgress]:
     async with opened(path) as journal:
-        return dict(journal.records)
+        return dict(journal.progress)
 
 
-async def write(path: Path, *lines: Intent | Refused | Started | Finished | Saved) -> None:
+async def write(
+    path: Path, *lines: StartIntended | StartRefused | Started | Finished | Saved
+) -> None:
     async with opened(path) as journal:
         for line in lines:
             await journal.write(line)
@@ -63,10 +65,10 @@ async def write(path: Path, *lines: Intent | Refused | Started | Finished | Save
 async def test_next_batch_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
-    assert await records(path) == {SET: Record(intent=INTENT)}
+    assert await records(path) == {SET: SetProgress(intent=INTENT)}
     await write(path, STARTED, FINISHED, SAVED)
     found = await records(path)
-    assert found == {SET: Record(started=STARTED, finished=FINISHED, saved=SAVED)}
+    assert found == {SET: SetProgress(started=STARTED, finished=FINISHED, saved=SAVED)}
 
 
 async def test_json_lines_after_a_header(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ async def test_torn_at_any_byte(tmp_path: Path) -> None:
         path = tmp_path / "cut.jsonl"
         path.write_bytes(content[:cut])
         kept = sum(end <= cut for end in ends)
-        record = (await records(path)).get(SET, Record())
+        record = (await records(path)).get(SET, SetProgress())
         assert (record.intent is not None) == (kept == 2)
         assert (record.started is not None) == (kept >= 3)
         assert (record.finished is not None) == (kept >= 4)
@@ -101,7 +103,7 @@ async def test_torn_at_any_byte(tmp_path: Path) -> None:
 
 
 async def test_first_intent_counts(tmp_path: Path) -> None:
-    later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
+    later = StartIntended(SET, datetime(2026, 1, 3, tzinfo=UTC))
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT, later)
     assert (await records(path))[SET].intent == INTENT
@@ -111,7 +113,7 @@ async def test_a_new_run_voids_the_old(tmp_path: Path) -> None:
     again = Started(SET, run_id(2), AT)
     path = tmp_path / "batch.jsonl"
     await write(path, STARTED, FINISHED, SAVED, again)
-    assert await records(path) == {SET: Record(started=again)}
+    assert await records(path) == {SET: SetProgress(started=again)}
 
 
 async def test_second_batch_is_refused(tmp_path: Path) -> None:
@@ -123,12 +125,12 @@ async def test_second_batch_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_intent_that_was_refused_is_void(tmp_path: Path) -> None:
-    later = Intent(SET, datetime(2026, 1, 3, tzinfo=UTC))
+    later = StartIntended(SET, datetime(2026, 1, 3, tzinfo=UTC))
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT, REFUSED)
-    assert await records(path) == {SET: Record()}
+    assert await records(path) == {SET: SetProgress()}
     await write(path, later)
-    assert await records(path) == {SET: Record(intent=later)}
+    assert await records(path) == {SET: SetProgress(intent=later)}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ async def test_unknown_user_may_resume(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
     async with opened(path, user_id=None) as journal:
-        assert SET in journal.records
+        assert SET in journal.progress
 
 
 async def test_journal_of_an_older_release(tmp_path: Path) -> None:
@@ -164,9 +166,9 @@ async def test_journal_of_an_older_release(tmp_path: Path) -> None:
         '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}\n'
         f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z"}}\n'
     )
-    assert await records(path) == {SET: Record(intent=Intent(SET, AT))}
+    assert await records(path) == {SET: SetProgress(intent=StartIntended(SET, AT))}
     await write(path, STARTED)
-    assert await records(path) == {SET: Record(started=STARTED)}
+    assert await records(path) == {SET: SetProgress(started=STARTED)}
     with pytest.raises(JournalError, match="organization acme"):
         async with opened(path, organization_id="other"):
             pass
@@ -241,7 +243,7 @@ async def test_journal_without_flock(
         await journal.write(INTENT)
         with pytest.raises(JournalError, match="in use"):
             await records(path)
-    assert await records(path) == {SET: Record(intent=INTENT)}
+    assert await records(path) == {SET: SetProgress(intent=INTENT)}
 
 
 async def test_full_disk_leaves_whole_lines(
@@ -264,7 +266,7 @@ async def test_full_disk_leaves_whole_lines(
         assert path.read_bytes() == before
         monkeypatch.setattr(os, "write", real)
         await journal.write(SAVED)
-    assert (await records(path))[SET] == Record(intent=INTENT, saved=SAVED)
+    assert (await records(path))[SET] == SetProgress(intent=INTENT, saved=SAVED)
 
 
 async def test_cancelled_write_is_not_torn(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Iterate over the records of a list endpoint, page by page, each record once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+from amigo_async.errors import ArgumentError, DecodeError
+
+P = TypeVar("P", bound="Paged")
+R = TypeVar("R", bound="Identified")
+
+# After this many consecutive pages without a new record, pagination is considered endless. A few
+# such pages are normal: new records shift those already seen onto later pages, and records that
+# are not visible to the user may leave a page empty.
+_MOST_IDLE: Final = 100
+
+
+class Identified(Protocol):
+    """A record of a page."""
+
+    @property
+    def id(self) -> str:
+        """The id of the record."""
+
+
+class Paged(Protocol):
+    """A page of records."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are more pages."""
+
+    @property
+    def continuation_token(self) -> int | None:
+        """The offset of the next page; None on the last."""
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """What cannot be decoded of which record, by its id."""
+
+
+async def iterate_pages(
+    list_page: Callable[[int, int], Awaitable[P]],
+    records_of: Callable[[P], Sequence[R]],
+    decode_error: Callable[[str, str], DecodeError],
+    *,
+    limit: int | None,
+    continuation_token: int | None,
+) -> AsyncIterator[R]:
+    """Iterate over the records of all pages, each record once.
+
+    The service counts pages by offset, so records that appear or vanish meanwhile shift them. Each
+    page is therefore requested from the last record of the previous page on; if that record is not
+    where it was, the previous page is read again.
+
+    Args:
+        list_page: Requests a page, given its size and offset.
+        records_of: Returns the records of a page.
+        decode_error: Returns the error for a record that cannot be decoded, given its id and what
+            is wrong with it.
+        limit: Records a page; None for 50.
+        continuation_token: Offset of the first page; None for the beginning.
+
+    Raises:
+        ArgumentError: If `limit` is 0.
+        DecodeError: If pagination does not end, or, after all other records were yielded, if a
+            record cannot be decoded.
+    """
+    if limit == 0:
+        raise ArgumentError("limit must be at least 1 to iterate, not 0")
+    size = 50 if limit is None else limit
+    start = offset = continuation_token or 0
+    seen: set[str] = set()
+    overlaps = False
+    unreadable: dict[str, str] = {}
+    idle = 0
+    while True:
+        page = await list_page(size, offset)
+        found = records_of(page)
+        shown = {record.id for record in found}
+        unreadable |= {i: flaw for i, flaw in page.unreadable.items() if i not in shown}
+        shifted = overlaps and bool(found) and found[0].id not in seen
+        idle = 0 if shown - seen else idle + 1
+        for record in found:
+            if record.id not in seen:
+                seen.add(record.id)
+                yield record
+        if shifted:
+            offset = max(start, offset - size)
+            overlaps = offset > start
+            continue
+        if not page.has_more:
+            break
+        if idle == _MOST_IDLE:
+            raise _page_error(f"has_more is true, but {idle} pages in a row had no new record")
+        after = _next_offset(page, offset)
+        overlaps = after - 1 > offset
+        offset = after - 1 if overlaps else after
+    unreadable = {i: flaw for i, flaw in unreadable.items() if i not in seen}
+    if unreadable:
+        record_id, flaw = next(iter(unreadable.items()))
+        more = f"; and {len(unreadable) - 1} more records" if len(unreadable) > 1 else ""
+        raise decode_error(record_id, flaw + more)
+
+
+def _next_offset(page: Paged, offset: int) -> int:
+    """The offset after `page`, which began at `offset`."""
+    token = page.continuation_token
+    if token is None or not offset < token < 2**63:
+        raise _page_error(
+            f"has_more is true, but continuation_token is {token!s:.40} after {offset}"
+        )
+    return token
+
+
+def _page_error(reason: str) -> DecodeError:
+    return DecodeError(reason, method="GET", path="page of a list", status=200)
