@@ -683,9 +683,7 @@ async def test_read_only_folder(
     assert [path.name for path in (tmp_path / "one").iterdir()] == [r.id for r in sandbox.runs]
 
 
-async def test_unknown_option_sends_nothing(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_unknown_option_sends_nothing(client: AmigoClient, sandbox: Sandbox) -> None:
     set_ids = sandbox.add_sets(1)
     with pytest.raises(TypeError, match="'on_failures': did you mean 'on_failure'"):
         await client.run_many(set_ids, on_failures="stop")  # type: ignore[call-arg]
