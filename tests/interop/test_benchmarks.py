@@ -27,7 +27,9 @@ from benchmarks.figures import Aim, Curve, Plot, Result, Table
 from benchmarks.page import Measured
 from benchmarks.peers import NAIVE, OURS
 from benchmarks.stage import Taken
-from tests.support.needs import needs, needs_module
+from tests.support.needs import needs, needs_modules
+
+needs_modules("aiobotocore", "distributed", "matplotlib", "openai")
 
 # The flags with which each benchmark is soon done.
 _SHORT = ["--rounds", "1", "--shortest", "1", "--longest", "20"]
@@ -44,9 +46,6 @@ TINY = {
     "imports": ["--rounds", "1"],
     "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1"],
 }
-
-# Peers that the extra ``test`` does not bring.
-PEERS = {"download": ["aiobotocore"], "imports": ["openai"]}
 
 # Programs that Debian has.
 PROGRAMS = {"download": {"nginx": "nginx-light", "curl": "curl"}}
@@ -98,8 +97,6 @@ def test_every_benchmark_is_tried() -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_benchmark_measures(name: str) -> None:
-    for peer in PEERS.get(name, []):
-        needs_module(peer, "the extra bench")
     for found, package in PROGRAMS.get(name, {}).items():
         needs(found, f"{package}, with apt-get install")
     one = measured(name)
@@ -308,7 +305,6 @@ def test_page_of_results() -> None:
 
 
 def test_plots_are_reproducible(tmp_path: Path) -> None:
-    needs_module("matplotlib", "the extra bench")
     from benchmarks import plots  # noqa: PLC0415  # needs matplotlib
 
     drawn = []
@@ -324,7 +320,6 @@ def test_plots_are_reproducible(tmp_path: Path) -> None:
 
 
 def test_results_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needs_module("matplotlib", "the extra bench")
     ran: list[str] = []
 
     def run(name: str, passed: Sequence[str], *, quick: bool) -> Measured:
@@ -360,7 +355,6 @@ def test_results_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_failing_benchmark_ends_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    needs_module("matplotlib", "the extra bench")
     monkeypatch.setattr(program, "NAMES", ("none_such", "wait"))
     monkeypatch.setattr(program, "flags", lambda _: TINY["wait"])
     assert program.main(["--output", str(tmp_path)]) == 1
