@@ -1,4 +1,4 @@
-"""Credentials, and the one token that a client holds."""
+"""Credentials, and the token that a client obtains with them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from amigo_async.protocol.requests import header_value
 from amigo_async.redact import Secret, masked
 from amigo_async.server_clock import ServerClock
 
-# A token is renewed this long before it expires, or a tenth of its life if that is shorter, so
-# that it does not expire on the way.
+# A token is renewed this many seconds before it expires, or a tenth of its lifetime if that is
+# shorter, so that it does not expire while a request is under way.
 _MARGIN = 60.0
 _MARGIN_SHARE = 0.1
 
-# While another process signs in, its token is looked for this often, in seconds.
-_LOOK = 0.1
+# Seconds between two polls for the token of another process that is signing in.
+_POLL = 0.1
 
 
 class ApiKeyAuth(Struct, frozen=True):
@@ -42,10 +42,10 @@ class ApiKeyAuth(Struct, frozen=True):
     user_id: str
 
     def __post_init__(self) -> None:
-        _settle(self, "api_key")
+        _normalize(self, "api_key")
 
     def headers(self) -> dict[str, str]:
-        """The headers of the sign in."""
+        """The headers of the sign-in request."""
         return {
             "x-api-key": self.api_key,
             "x-api-key-id": self.api_key_id,
@@ -54,12 +54,12 @@ class ApiKeyAuth(Struct, frozen=True):
 
 
 class BearerAuth(Struct, frozen=True):
-    """Use a token that was issued before; it cannot be renewed.
+    """Use a token that was issued elsewhere; it cannot be renewed.
 
     Args:
         token: The token.
-        user_id: The user the token is of; None if not known. Without it a lost start cannot be
-            told from another user's run.
+        user_id: The user the token belongs to; None if not known. Without it, a run whose create
+            got no response cannot be distinguished from another user's run.
         organization_id: The organization that issued the token; None if it is the client's.
     """
 
@@ -68,15 +68,15 @@ class BearerAuth(Struct, frozen=True):
     organization_id: str | None = None
 
     def __post_init__(self) -> None:
-        _settle(self, "token", optional=("user_id", "organization_id"))
+        _normalize(self, "token", optional=("user_id", "organization_id"))
 
 
 class BasicAuth(Struct, frozen=True):
-    """Use a token that was issued before as the password of a Basic authorization.
+    """Use a token that was issued elsewhere as the password of Basic authentication.
 
     Args:
         token: The token.
-        user_id: The user the token is of.
+        user_id: The user the token belongs to.
         organization_id: The organization that issued the token; None if it is the client's.
     """
 
@@ -85,37 +85,34 @@ class BasicAuth(Struct, frozen=True):
     organization_id: str | None = None
 
     def __post_init__(self) -> None:
-        _settle(self, "token", optional=("organization_id",))
+        _normalize(self, "token", optional=("organization_id",))
 
 
 Auth: TypeAlias = ApiKeyAuth | BearerAuth | BasicAuth
 
 
 class Authorizer(Protocol):
-    """What the session needs to know of an authorization."""
-
-    def current(self) -> Mapping[str, str] | None:
-        """As `headers`, where nothing has to be awaited for them; None where it has."""
+    """Authorizes requests; the session's view of the credentials."""
 
     async def headers(self) -> Mapping[str, str]:
         """The headers that authorize a request; the same object while they are valid."""
 
     def refused(self, refused: Mapping[str, str], /) -> bool:
-        """Take note of headers that met a 401; True if asking for `headers` again may help."""
+        """Note that `refused` headers were answered with 401; True if `headers` may give others."""
 
     def secrets(self) -> tuple[str, ...]:
         """Everything that must not be shown."""
 
     async def aclose(self) -> None:
-        """Leave no task behind. Who waits for `headers` gets a `ConfigurationError`."""
+        """Leave no task behind; pending calls of `headers` raise a `ConfigurationError`."""
 
 
-class KeptToken(Struct, frozen=True):
+class StoredToken(Struct, frozen=True):
     """A token that several processes share.
 
     Attributes:
         token: The token.
-        renew_at: When it is to be renewed, in seconds since the epoch on the server's clock.
+        renew_at: When to renew it, in seconds since the epoch on the server's clock.
     """
 
     token: str
@@ -125,30 +122,30 @@ class KeptToken(Struct, frozen=True):
         force_setattr(self, "token", Secret(self.token))
 
 
-class Tokens(Protocol):
-    """Where processes keep a token in common. Nothing is raised: without the place there is none.
+class TokenStore(Protocol):
+    """Stores one token for several processes. Nothing is raised while the store is unavailable.
 
-    One process at a time may sign in: the one that has `claim`ed it.
+    One process at a time signs in: the one whose `claim` succeeded.
     """
 
-    async def load(self) -> KeptToken | None:
-        """The token that is kept; None where there is none, or none that can be read."""
+    async def load(self) -> StoredToken | None:
+        """The stored token; None if there is none, or none that can be decrypted."""
 
-    async def save(self, kept: KeptToken, life: float) -> None:
-        """Keep a token for `life` seconds."""
+    async def save(self, stored: StoredToken, life: float) -> None:
+        """Store a token for `life` seconds."""
 
     async def drop(self, token: str) -> None:
-        """Keep `token` no longer, if it is still the one that is kept."""
+        """Delete `token` if it is still the stored one."""
 
     async def claim(self) -> bool:
-        """Whether this process may sign in now; others may after its `release`, or in a while."""
+        """Whether this process may sign in; others may after its `release`, or some seconds."""
 
     async def release(self) -> None:
-        """Let others sign in."""
+        """Let other processes sign in."""
 
 
 class GivenToken:
-    """An authorization with a token from elsewhere."""
+    """Authorizes with a token that was issued elsewhere."""
 
     def __init__(self, auth: BearerAuth | BasicAuth, organization_id: str) -> None:
         self._secrets: tuple[str, ...]
@@ -169,16 +166,12 @@ class GivenToken:
             headers["X-ORG-ID"] = auth.organization_id
         self._headers: Mapping[str, str] = headers
 
-    def current(self) -> Mapping[str, str]:
-        """Always the same."""
-        return self._headers
-
     async def headers(self) -> Mapping[str, str]:
-        """As `current`."""
+        """The headers, which never change."""
         return self._headers
 
     def refused(self, _: Mapping[str, str]) -> bool:
-        """Nothing helps: there is only this token."""
+        """No other token can be had."""
         return False
 
     def secrets(self) -> tuple[str, ...]:
@@ -186,23 +179,23 @@ class GivenToken:
         return self._secrets
 
     async def aclose(self) -> None:
-        """There is nothing to leave."""
+        """Nothing to close."""
 
 
 class SignedInToken:
-    """An authorization that signs in when it has to, once for all who wait.
+    """Authorizes with a token from a sign-in, which is renewed as needed.
 
-    The sign in belongs to none of them: it goes on when those leave who wait for it, so that
-    callers with little time neither throw away a token that is on its way nor spend, one after the
-    other, the five sign ins a minute of the whole organization.
+    All callers share one sign-in, in a task that none of them owns. It continues when callers
+    leave, so that callers with short deadlines neither discard a token that is on its way nor use
+    up, one after another, the five sign-ins a minute of the whole organization.
 
     Args:
         sign_in: Signs in.
-        clock: The server's clock, on which tokens expire.
-        api_key: The key's secret, only to keep it from being shown.
-        held: For how many seconds the budget holds the sign in at the least; 0 if it may go, or
-            is under way.
-        tokens: Where the token is shared with other processes; None where it is not.
+        clock: The server's clock, by which tokens expire.
+        api_key: The secret of the API key, only to keep it from being shown.
+        held: Returns the seconds for which the limiter holds a sign-in at least; 0 if it may be
+            sent, or is in flight.
+        tokens: Where the token is shared with other processes; None if it is not.
     """
 
     def __init__(
@@ -211,7 +204,7 @@ class SignedInToken:
         clock: ServerClock,
         api_key: str,
         held: Callable[[], float],
-        tokens: Tokens | None = None,
+        tokens: TokenStore | None = None,
     ) -> None:
         self._sign_in = sign_in
         self._held = held
@@ -225,24 +218,19 @@ class SignedInToken:
         self._token = self._token_before = Secret()
         self._renew_at = 0.0
 
-    def current(self) -> Mapping[str, str] | None:
-        """The headers with the token that is held; None where it is about to expire, or refused."""
-        return self._headers if self._clock.now() < self._renew_at else None
-
     async def headers(self) -> Mapping[str, str]:
         """The headers with a token that is not about to expire.
 
-        All who come while a sign in is under way share its outcome, its failure included: with
-        five sign-ins a minute for a whole organization, one wrong key asks once.
+        All callers during a sign-in share its outcome, and its failure too: with five sign-ins a
+        minute for a whole organization, a wrong key is tried once.
 
         Raises:
-            DeadlineError: If the budget holds the sign in for longer than the caller has time.
+            DeadlineError: If the limiter holds the sign-in for longer than the caller has time.
             ConfigurationError: If the client is closed meanwhile.
         """
         while True:
-            current = self.current()
-            if current is not None:
-                return current
+            if self._headers is not None and self._clock.now() < self._renew_at:
+                return self._headers
             held = self._held()
             if anyio.current_time() + held > anyio.current_effective_deadline():
                 raise DeadlineError(endpoint="sign_in", retry_after=held)
@@ -253,26 +241,26 @@ class SignedInToken:
                 work = self._renew() if self._tokens is None else self._share(self._tokens)
                 signing = self._signing = asyncio.get_running_loop().create_task(work)
                 signing.add_done_callback(self._signed_in)
-            await asyncio.wait({signing})  # which, unlike to await it, does not cancel it
+            await asyncio.wait({signing})  # unlike `await signing`, does not cancel it
             if not signing.cancelled():
                 if (error := signing.exception()) is not None:
-                    # A copy for each: the traceback would keep all that a caller works with alive.
+                    # A copy for each caller: a shared traceback would keep their frames alive.
                     raise copy.copy(error) from error.__cause__
                 return signing.result()
 
     def refused(self, refused: Mapping[str, str], /) -> bool:
-        """Drop the token if it is still the refused one; a late 401 leaves a fresh one alone."""
+        """Drop the token if it is still the refused one; a late 401 does not drop a fresh one."""
         if refused is self._headers:
             self._headers = None
             self._refused = self._token
         return True
 
     def secrets(self) -> tuple[str, ...]:
-        """The key, the current token, and the one before: answers to it may be on their way."""
+        """The key, the token, and the token before, whose responses may still be on their way."""
         return (self._api_key, self._token, self._token_before)
 
     async def aclose(self) -> None:
-        """Leave no task behind; a sign in that is under way is given up."""
+        """Leave no task behind; a sign-in that is under way is cancelled."""
         self._closed = True
         signing = self._signing
         if signing is not None and signing.get_loop() is asyncio.get_running_loop():
@@ -282,74 +270,76 @@ class SignedInToken:
     def _signed_in(self, signing: asyncio.Task[Mapping[str, str]]) -> None:
         self._signing = None
         if not signing.cancelled():
-            signing.exception()  # it has been seen, whether or not anybody still waits for it
+            signing.exception()  # retrieved, even if no caller is left
 
-    async def _share(self, tokens: Tokens) -> Mapping[str, str]:
-        """Take the token that is kept, or sign in for all; if others do, wait for theirs."""
+    async def _share(self, tokens: TokenStore) -> Mapping[str, str]:
+        """Use the stored token or sign in; while another process signs in, wait for its token."""
         while True:
-            headers = await self._kept(tokens)
+            headers = await self._stored(tokens)
             if headers is not None:
                 return headers
             if await tokens.claim():
                 break
-            await anyio.sleep(_LOOK)
+            await anyio.sleep(_POLL)
         try:
-            # Whoever released its claim just before has left a token.
-            return await self._kept(tokens) or await self._renew_for_all(tokens)
+            # A process that released its claim just before has stored a token.
+            return await self._stored(tokens) or await self._renew_for_all(tokens)
         finally:
             with anyio.CancelScope(shield=True):
                 await tokens.release()
 
-    async def _kept(self, tokens: Tokens) -> Mapping[str, str] | None:
-        """The headers with the token that is kept, if it is good."""
-        kept = await tokens.load()
-        if kept is None:
+    async def _stored(self, tokens: TokenStore) -> Mapping[str, str] | None:
+        """The headers with the stored token, if it is valid."""
+        stored = await tokens.load()
+        if stored is None:
             return None
-        if kept.token == self._refused:
-            await tokens.drop(kept.token)
+        if stored.token == self._refused:
+            await tokens.drop(stored.token)
             return None
-        return self._hold(kept) if self._clock.now() < kept.renew_at else None
+        return self._hold(stored) if self._clock.now() < stored.renew_at else None
 
-    async def _renew_for_all(self, tokens: Tokens) -> Mapping[str, str]:
+    async def _renew_for_all(self, tokens: TokenStore) -> Mapping[str, str]:
         headers = await self._renew()
         life = self._renew_at - self._clock.now()
         if 0 < life < math.inf:
-            await tokens.save(KeptToken(self._token, self._renew_at), life)
+            await tokens.save(StoredToken(self._token, self._renew_at), life)
         return headers
 
     async def _renew(self) -> Mapping[str, str]:
         answer = await self._sign_in()
         expires_at = answer.expires_at.timestamp()
         life = expires_at - self._clock.now()
-        # A token that comes expired is a sign of broken clocks: use it until it is refused.
+        # A token that is expired on arrival means that a clock is wrong: use it until refused.
         margin = min(_MARGIN, life * _MARGIN_SHARE)
-        return self._hold(KeptToken(answer.id_token, expires_at - margin if life > 0 else math.inf))
+        return self._hold(
+            StoredToken(answer.id_token, expires_at - margin if life > 0 else math.inf)
+        )
 
-    def _hold(self, kept: KeptToken) -> Mapping[str, str]:
-        self._renew_at = kept.renew_at
-        self._token, self._token_before = Secret(kept.token), self._token
-        self._headers = {"Authorization": Secret(f"Bearer {kept.token}")}
+    def _hold(self, stored: StoredToken) -> Mapping[str, str]:
+        self._renew_at = stored.renew_at
+        self._token, self._token_before = Secret(stored.token), self._token
+        self._headers = {"Authorization": Secret(f"Bearer {stored.token}")}
         return self._headers
 
 
 def creator_of(auth: Auth, organization_id: str) -> UserInfo | None:
-    """Who the service will name as creator of this authorization's runs; None if not known."""
+    """The user whom the service names as creator of these credentials' runs; None if unknown."""
     if auth.user_id is None:
         return None
     issuer = None if isinstance(auth, ApiKeyAuth) else auth.organization_id
     return UserInfo(org_id=issuer or organization_id, user_id=auth.user_id)
 
 
-def _settle(auth: Auth, secret: str, *, optional: Collection[str] = ()) -> None:
-    """Cut blank ends, as values read from files have them, and check what is left.
+def _normalize(auth: Auth, secret: str, *, optional: Collection[str] = ()) -> None:
+    """Strip whitespace, which values read from files often end with, and check the fields.
 
     Args:
-        auth: Credentials that are being made.
-        secret: The field that is kept from being shown.
+        auth: Credentials that are being created.
+        secret: The field that must not be shown.
         optional: The fields that may be None.
 
     Raises:
-        ConfigurationError: If a field is missing, or cannot be sent.
+        ConfigurationError: If a field is missing, or cannot be sent in a header.
     """
     for field in auth.__struct_fields__:
         if isinstance(getattr(auth, field), str):

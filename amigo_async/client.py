@@ -32,7 +32,7 @@ from amigo_async.polling import (
     wait_for_completion,
 )
 from amigo_async.ratelimit import BudgetState
-from amigo_async.ratelimit.backend import Sharing
+from amigo_async.ratelimit.backend import SharingBackend
 from amigo_async.redact import SecretUrl, masked
 from amigo_async.resources.calls import RunCalls
 from amigo_async.resources.runs import Runs
@@ -101,7 +101,7 @@ class AmigoClient:
         poll_interval: float | None = None,
         on_event: Listener | None = None,
         http: aiohttp.ClientSession | None = None,
-        shared: Sharing | None = None,
+        shared: SharingBackend | None = None,
     ) -> None:
         # Mask them first: the traceback of any error below shows the local variables.
         api_key, auth, headers = masked(api_key), masked(auth), masked(headers)

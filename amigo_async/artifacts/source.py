@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import anyio
 import backoff
@@ -19,6 +19,7 @@ from amigo_async.errors import ArtifactError, TransportError
 from amigo_async.events import ArtifactProgress, Event
 from amigo_async.models import ArtifactsLink
 from amigo_async.protocol.urls import UnsafeLinkError
+from amigo_async.transport.retry import Retries
 
 
 class StoreResponse(Protocol):
@@ -214,14 +215,13 @@ class Patience:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._ceilings: Generator[float, Any, None] | None = None
-        self._left = policy.attempts
+        self._retries = self._new_retries()
         self._missing_since: float | None = None
 
     def progress(self) -> None:
         """Reset the count: new bytes have been received."""
-        self._ceilings = None
-        self._left = self._policy.attempts
+        if self._retries.failures:
+            self._retries = self._new_retries()
         self._missing_since = None
 
     async def wait_for_object(self) -> bool:
@@ -248,18 +248,16 @@ class Patience:
             False, without waiting, after too many failures or if the wait would outlast the
             deadline of the surrounding cancel scopes.
         """
-        if self._ceilings is None:
-            longest = self._policy.longest_pause
-            self._ceilings = backoff.expo(factor=self._policy.base_pause, max_value=longest)
-            next(self._ceilings)
-        self._left -= 1
-        ceiling = next(self._ceilings)
-        wished = backoff.full_jitter(ceiling) if after is None else after
-        delay = min(wished, self._policy.longest_pause)
-        if self._left <= 0 or delay > anyio.current_effective_deadline() - anyio.current_time():
+        longest = self._policy.longest_pause
+        delay = self._retries.next_delay(None if after is None else min(after, longest))
+        if delay is None:
             return False
         await anyio.sleep(delay)
         return True
+
+    def _new_retries(self) -> Retries:
+        policy = self._policy
+        return Retries(policy.attempts, base=policy.base_pause, cap=policy.longest_pause)
 
 
 async def _error_code(response: StoreResponse) -> str:

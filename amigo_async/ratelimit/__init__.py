@@ -1,22 +1,17 @@
-"""The gates that keep requests within the budgets of an organization."""
+"""Keep requests within the rate limits of an organization."""
 
-from amigo_async.ratelimit.backend import Instant, Records, Step, UnavailableError
-from amigo_async.ratelimit.limiter import BudgetState, DeniedError, Gate, Permit
-from amigo_async.ratelimit.registry import Gates, forget
-from amigo_async.ratelimit.window import WINDOW, Budget, Told
+from amigo_async.ratelimit.limiter import BudgetState, DeniedError, Limiter, Permit
+from amigo_async.ratelimit.registry import Limiters, forget
+from amigo_async.ratelimit.window import WINDOW, Budget, RateLimitInfo
 
 __all__ = [
     "WINDOW",
     "Budget",
     "BudgetState",
     "DeniedError",
-    "Gate",
-    "Gates",
-    "Instant",
+    "Limiter",
+    "Limiters",
     "Permit",
-    "Records",
-    "Step",
-    "Told",
-    "UnavailableError",
+    "RateLimitInfo",
     "forget",
 ]

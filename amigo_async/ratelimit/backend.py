@@ -1,4 +1,4 @@
-"""What is asked of a place where processes keep records in common."""
+"""The interface of a store in which processes share budgets and tokens."""
 
 from __future__ import annotations
 
@@ -7,84 +7,84 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from amigo_async.auth import Tokens
+from amigo_async.auth import TokenStore
 from amigo_async.events import Emit
-from amigo_async.ratelimit.registry import Gates
+from amigo_async.ratelimit.registry import Limiters
 
-if TYPE_CHECKING:
-    from amigo_async.ratelimit.shared import SharedGates
-
+if TYPE_CHECKING:  # loaded only where budgets are shared
+    from amigo_async.ratelimit.shared import SharedLimiters
 
 T = TypeVar("T")
 
 
-class Instant(Struct, frozen=True):
-    """A moment on two clocks.
+class ClockReading(Struct, frozen=True):
+    """One moment on two clocks.
 
     Attributes:
-        now: The time on the clock of the place.
-        asked: The loop's time at that moment, or a little before.
+        store_time: The time on the clock of the store.
+        loop_time: The loop's time at that moment, or a little earlier.
     """
 
-    now: float
-    asked: float
+    store_time: float
+    loop_time: float
 
 
-Step: TypeAlias = Callable[[bytes | None, Instant], tuple[bytes | None, T]]
+Update: TypeAlias = Callable[[bytes | None, ClockReading], tuple[bytes | None, T]]
 
 
 class UnavailableError(Exception):
-    """The place where budgets are shared cannot be reached, or does not do what it should."""
+    """The store of the shared budgets does not answer, or answers with an error."""
 
 
-class Records(Protocol):
-    """A place where processes keep records in common."""
+class RecordStore(Protocol):
+    """Stores records that several processes read and change."""
 
     @property
     def available(self) -> bool:
-        """Whether it is worth asking: False for a while after a failure."""
+        """False for a while after a failure, during which the store is not contacted."""
 
-    async def change(self, key: str, step: Step[T]) -> T:
-        """Change a record, as if nobody else did meanwhile.
+    async def change(self, key: str, update: Update[T]) -> T:
+        """Change a record atomically.
 
         Args:
-            key: Names the record.
-            step: Gives the new record (None: as it was) and a value, from the record (None where
-                there is none) and the time; may be called several times, the last one counts.
+            key: The key of the record.
+            update: Computes the new record (None: leave it unchanged) and a result from the
+                current record (None if there is none) and the time. May be called several times;
+                the last call counts.
 
         Returns:
-            The value.
+            The result of `update`.
 
         Raises:
-            UnavailableError: If it cannot be done.
+            UnavailableError: If the store did not do it.
         """
 
 
-class Shared(Records, Protocol):
-    """The place, as one client has it."""
+class SharingConnection(RecordStore, Protocol):
+    """The connection of one client to the store."""
 
-    def gates(self, gates: Gates, name: str, lease: float) -> SharedGates:
-        """Gates of which the budgets are kept here.
+    def limiters(self, limiters: Limiters, name: str, lease: float) -> SharedLimiters:
+        """Limiters whose budgets are kept in this store.
 
         Args:
-            gates: The gates of the process, which come first.
-            name: Whose budgets they are: the same for all who share them.
-            lease: After how many seconds a call is taken for lost if nothing is told of it.
+            limiters: The limiters of the process, which are passed first.
+            name: Identifies the owner of the budgets; the same in all processes that share them.
+            lease: Seconds after which a request counts as lost if its outcome was not reported.
         """
 
-    def tokens(self, name: str) -> Tokens | None:
-        """Where the token of `name` is kept; None where tokens are not shared."""
+    def tokens(self, name: str) -> TokenStore | None:
+        """Storage for the token of `name`; None if tokens are not shared."""
 
     async def aclose(self) -> None:
-        """Leave the place."""
+        """Close the connection."""
 
 
-class Sharing(Protocol):
-    """What ``AmigoClient(shared=...)`` takes: `amigo_async.redis.RedisSharing` is one."""
+class SharingBackend(Protocol):
+    """What ``AmigoClient(shared=...)`` takes; `amigo_async.redis.RedisSharing` is one."""
 
-    def connect(self, emit: Emit) -> Shared:
-        """The place for one client; nothing is opened before it is asked for.
+    def connect(self, emit: Emit) -> SharingConnection:
+        """A connection for one client; nothing is opened before it is used.
 
         Args:
-            emit: Hears when the place is lost and when it is back.
+            emit: Receives events when the store is lost and when it is back.
         """

@@ -1,13 +1,13 @@
-"""Keep room in a budget for other processes, of which nothing is known but what headers tell.
+"""Share a rate limit fairly with processes of which only the response headers tell.
 
-Each answer says how much is left of the window, and every process hears that at the same moment. If
-all took what they were told at once, most of it would be refused. So a process that has seen others
-spend the budget sends a few calls at a time and hears from their answers how much the others have
-taken meanwhile. A process that is alone takes all there is.
+Each response says how much quota is left, and all processes learn that at the same moment. If each
+used all of it at once, most of their requests would be refused. So a process that has noticed
+others sends a few requests at a time, and learns from the answers how much the others have used
+meanwhile. A process that is alone uses all there is.
 
-What cannot be avoided is that several processes try for the last call of a window. All but one of
-them are refused, and wait for the next window as they would have to anyway: that costs a request
-each, where keeping back would cost a whole window.
+Several processes may still try for the last request of a window. All but one of them are refused,
+and wait for the next window as they would have to anyway. That costs each of them one request;
+holding back would cost a whole window.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import math
 from collections import deque
 from typing import Final, Self
 
-from amigo_async.ratelimit.window import PATIENCE, WINDOW, Budget, Snapshot, Told
+from amigo_async.ratelimit.window import PATIENCE, WINDOW, Budget, BudgetSnapshot, RateLimitInfo
 
-# With others at work, this share of what is left may be in flight, but always one call. Eight
-# processes that all see the same number take no more than there is.
+# The share of the remaining quota that may be in flight while other processes are active, but
+# always one request. Eight processes that see the same number do not use more than there is.
 _SHARE: Final = 1 / 8
 
-# For how many seconds others are remembered: they may have been held back for a window or two.
+# For how many seconds other processes count as active: they may wait for a window or two.
 _REMEMBERED: Final = 3 * WINDOW
 
 
@@ -30,56 +30,56 @@ class FairShareBudget(Budget):
     """A budget that other processes may spend too.
 
     Args:
-        limit: As for `Budget`.
+        limit: Documented requests per window.
     """
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self.alone = False
-        self._sent: deque[float] = deque()  # when calls of the last minute were sent
+        self._sent: deque[float] = deque()  # when requests of the last minute were sent
         self._others_until = -math.inf
 
     @classmethod
-    def restored(cls, documented: int, kept: Snapshot) -> Self:
-        """As `Budget.restored`; what had been spent by then counts as ours."""
-        budget = super().restored(documented, kept)
-        if kept.told is not None:
-            spent = kept.told.limit - kept.told.remaining
-            budget._sent.extend([kept.told.turns_at - WINDOW] * spent)  # noqa: SLF001  # one of ours
+    def restored(cls, documented: int, snapshot: BudgetSnapshot) -> Self:
+        """The budget that `snapshot` was taken of; everything spent by then counts as ours."""
+        budget = super().restored(documented, snapshot)
+        if snapshot.info is not None:
+            spent = snapshot.info.limit - snapshot.info.remaining
+            budget._sent.extend([snapshot.info.resets_at - WINDOW] * spent)  # noqa: SLF001  # our own class
         return budget
 
     def try_take(self, now: float) -> int | None:
-        """As `Budget.try_take`, and with others at work no more than a share at a time."""
-        if self.room(now) <= 0:
+        """Send a request if one is available, and not more than our share is in flight."""
+        if self.available(now) <= 0:
             return None
-        if self._told is not None and not self.alone and now < self._others_until:
-            share = max(1, int(_SHARE * self._told.remaining))
+        if self._info is not None and not self.alone and now < self._others_until:
+            share = max(1, int(_SHARE * self._info.remaining))
             if self.in_flight >= share:
-                return None  # an answer makes room, or the turn of the window
+                return None  # until a request is answered, or the window ends
         return self.take(now)
 
     def take(self, now: float) -> int:
-        """As `Budget.take`."""
+        """Count a request as sent, and return its number."""
         self._sent.append(now)
         return super().take(now)
 
-    def returned(self, call: int) -> None:
-        """As `Budget.returned`."""
+    def unsent(self, call: int) -> None:
+        """Request `call` was not sent after all."""
         self._sent.pop()
-        super().returned(call)
+        super().unsent(call)
 
     def refused(self, now: float, call: int, pause: float | None) -> None:
-        """As `Budget.refused`: what we have not spent, others have."""
-        self._notice(now, self.limit + 1)
+        """Request `call` was refused: what this process has not spent, others have."""
+        self._notice_others(now, self.limit + 1)
         super().refused(now, call, pause)
 
-    def _learn(self, now: float, told: Told) -> None:
-        super()._learn(now, told)
-        self._notice(now, told.limit - told.remaining)
+    def _learn(self, now: float, info: RateLimitInfo) -> None:
+        super()._learn(now, info)
+        self._notice_others(now, info.limit - info.remaining)
 
-    def _notice(self, now: float, spent: int) -> None:
+    def _notice_others(self, now: float, spent: int) -> None:
         """Notice whether more was spent in this window than was sent from here."""
-        # A call may be counted by the service a little after it was sent.
+        # The service may count a request a little after it was sent.
         while self._sent and self._sent[0] <= now - WINDOW - PATIENCE:
             self._sent.popleft()
         if spent > len(self._sent):

@@ -1,7 +1,7 @@
-"""A budget that several processes share: it is kept elsewhere, and its calls are leases.
+"""A budget that several processes share through a store; its requests are leases.
 
-Pure arithmetic, like `Budget`, of which it is made: a process loads it, takes a step, and stores
-it if nobody else has meanwhile. All times are on the clock of the store.
+Pure arithmetic on top of `Budget`: a process loads the budget, changes it, and stores it again if
+no other process has meanwhile. All times are on the clock of the store.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from typing import Final, Self
 import msgspec
 from msgspec import Struct
 
-from amigo_async.ratelimit.window import Budget, Snapshot, Told
+from amigo_async.ratelimit.window import Budget, BudgetSnapshot, RateLimitInfo
 
-# A clock that went back by more than this, in seconds, is another clock: of a store that took
-# over, or that was set. Instants on the old one mean nothing on it.
+# A clock that went back by more seconds than this is another clock: the store failed over, or its
+# clock was set. Stored instants mean nothing on it.
 _SET_BACK: Final = 1.0
 
-# By how much, in seconds, processes may differ about the service's clock, of which they are told
-# whole seconds. If it is more, the clock was set.
-_VAGUE: Final = 1.5
+# By how many seconds processes may disagree on the service's clock, which its headers show in
+# whole seconds. A larger difference means that the clock was set.
+_CLOCK_TOLERANCE: Final = 1.5
 
-# Calls are numbered from anywhere, so that one of a budget that was lost is not taken for another.
+# Numbering starts at random, so that a request of a budget that was lost is not taken for another.
 _NUMBERS: Final = 2**48
 
 
-class _Record(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is kept.
+class _StoredBudget(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The stored form.
 
     Attributes:
-        at: When it was.
+        at: When it was stored.
         budget: The budget.
-        leases: Until when each call in flight is waited for.
-        ahead: By how much this clock is ahead of the service's, at the most; None if not known.
+        leases: When the lease of each request in flight expires.
+        ahead: Seconds by which the store's clock is ahead of the service's, at most; None if
+            that is not known.
     """
 
     at: float
-    budget: Snapshot
+    budget: BudgetSnapshot
     leases: dict[int, float]
     ahead: float | None
 
 
-_decoder = msgspec.json.Decoder(_Record)
+_decoder = msgspec.json.Decoder(_StoredBudget)
 
 
 class LeasedBudget:
-    """A budget whose calls are given up after a while: the process may be gone that took them.
+    """A budget whose requests count as lost after a while, because their process may be gone.
 
     Attributes:
         budget: The budget.
@@ -61,70 +62,71 @@ class LeasedBudget:
 
     @classmethod
     def load(cls, record: bytes | None, documented: int, now: float) -> Self:
-        """The budget of `record`, as it is by now.
+        """The budget of `record` as of `now`.
 
         Args:
-            record: What `dump` gave; None for a new budget, as is one that cannot be read or is
-                of another clock.
-            documented: Calls a window as documented.
+            record: What `dump` returned. A new budget is made for None, for a record that cannot
+                be decoded, and for one of another clock.
+            documented: Documented requests per window.
             now: The time.
         """
-        kept = _read(record)
-        if kept is None or now < kept.at - _SET_BACK:
+        stored = _decode(record)
+        if stored is None or now < stored.at - _SET_BACK:
             fresh = Budget(documented)
             return cls(Budget.restored(documented, _numbered(fresh.snapshot())), {})
-        budget = cls(Budget.restored(documented, kept.budget), dict(kept.leases), kept.ahead)
-        budget._give_up(now)
+        budget = cls(Budget.restored(documented, stored.budget), dict(stored.leases), stored.ahead)
+        budget._expire(now)
         return budget
 
     def dump(self, now: float) -> bytes:
-        """Everything, to be loaded again."""
-        return msgspec.json.encode(_Record(now, self.budget.snapshot(), self._leases, self._ahead))
+        """The whole state, for `load`."""
+        stored = _StoredBudget(now, self.budget.snapshot(), self._leases, self._ahead)
+        return msgspec.json.encode(stored)
 
     def take(self, now: float, lease: float) -> int:
-        """Let a call go, to be given up for lost after `lease` seconds; its number."""
+        """Count a request as sent, and as lost after `lease` seconds; return its number."""
         call = self.budget.take(now)
         self._leases[call] = now + lease
         return call
 
-    def answered(self, now: float, call: int, told: Told | None) -> None:
-        """As `Budget.answered`; nothing for a call that was given up."""
-        if self._ends(call):
-            self.budget.answered(now, call, told and self._sharpened(told))
+    def answered(self, now: float, call: int, info: RateLimitInfo | None) -> None:
+        """Request `call` was answered; ignored once its lease has expired."""
+        if self._end(call):
+            self.budget.answered(now, call, info and self._sharpened(info))
 
     def refused(self, now: float, call: int, pause: float | None) -> None:
-        """As `Budget.refused`; nothing for a call that was given up."""
-        if self._ends(call):
+        """Request `call` was refused (429); ignored once its lease has expired."""
+        if self._end(call):
             self.budget.refused(now, call, pause)
-            self._ahead = None  # it was too early, or may have been
+            self._ahead = None  # the request may have been sent too early
 
     def lost(self, now: float, call: int) -> None:
-        """As `Budget.lost`; nothing for a call that was given up."""
-        if self._ends(call):
+        """Request `call` got no answer; ignored once its lease has expired."""
+        if self._end(call):
             self.budget.lost(now, call)
 
-    def returned(self, call: int) -> None:
-        """As `Budget.returned`; nothing for a call that was given up."""
-        if self._ends(call):
-            self.budget.returned(call)
+    def unsent(self, call: int) -> None:
+        """Request `call` was not sent; ignored once its lease has expired."""
+        if self._end(call):
+            self.budget.unsent(call)
 
-    def _sharpened(self, told: Told) -> Told:
-        """`told`, with the turn as whoever knows the service's clock best has it."""
-        ahead = told.turns_at - told.reset
-        if self._ahead is not None and ahead - _VAGUE <= self._ahead:
+    def _sharpened(self, info: RateLimitInfo) -> RateLimitInfo:
+        """`info` with the end of the window as the process with the best clock estimate has it."""
+        ahead = info.resets_at - info.reset
+        if self._ahead is not None and ahead - _CLOCK_TOLERANCE <= self._ahead:
             ahead = min(ahead, self._ahead)
         self._ahead = ahead
-        return msgspec.structs.replace(told, turns_at=told.reset + ahead)
+        return msgspec.structs.replace(info, resets_at=info.reset + ahead)
 
-    def _ends(self, call: int) -> bool:
+    def _end(self, call: int) -> bool:
         return self._leases.pop(call, None) is not None
 
-    def _give_up(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         for call in [call for call, until in self._leases.items() if until <= now]:
             self.lost(now, call)
 
 
-def _read(record: bytes | None) -> _Record | None:
+def _decode(record: bytes | None) -> _StoredBudget | None:
     if record is None:
         return None
     try:
@@ -133,5 +135,5 @@ def _read(record: bytes | None) -> _Record | None:
         return None
 
 
-def _numbered(fresh: Snapshot) -> Snapshot:
+def _numbered(fresh: BudgetSnapshot) -> BudgetSnapshot:
     return msgspec.structs.replace(fresh, calls=random.randrange(_NUMBERS))  # noqa: S311  # not a secret

@@ -1,4 +1,4 @@
-"""Let requests through first come, first served, as long as their budget has room."""
+"""Send requests first come, first served, as the rate limit of their endpoint allows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
-from amigo_async.ratelimit.window import Budget, Told
+from amigo_async.ratelimit.window import Budget, RateLimitInfo
 
-# Waits shorter than this, in seconds, are not told of: the call that goes ahead takes as long.
+# Shorter waits, in seconds, are not reported as events: waiting for a probe takes as long.
 NOTABLE: Final = 0.5
 
 
@@ -25,13 +25,14 @@ class BudgetState(Struct, frozen=True):
     """A snapshot of a budget.
 
     Attributes:
-        endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or ``artifacts``.
-        limit: Requests a window, as far as known.
-        remaining: Requests left in this window; None where the service has not told.
-        in_flight: Requests that are not answered.
-        waiting: Requests that wait for room.
-        opens_in: Seconds until there is room; 0 if there is some now.
-        turns_in: Seconds until the window turns; None where the service has not told.
+        endpoint: Name of the endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or
+            ``artifacts``.
+        limit: Requests per window, as far as known.
+        remaining: Requests left in this window; None if the service has not said.
+        in_flight: Requests sent and not yet answered.
+        waiting: Requests waiting for quota.
+        opens_in: Seconds until quota is available; 0 if some is available now.
+        turns_in: Seconds until the window ends; None if the service has not said.
     """
 
     endpoint: str
@@ -44,10 +45,10 @@ class BudgetState(Struct, frozen=True):
 
 
 class DeniedError(Exception):
-    """The service has refused for longer than anybody waits; nothing was sent.
+    """The service asked for a pause that is too long to wait for; nothing was sent.
 
     Attributes:
-        retry_after: Seconds until it has room again, by its own word.
+        retry_after: Seconds left of that pause.
     """
 
     def __init__(self, retry_after: float) -> None:
@@ -56,15 +57,18 @@ class DeniedError(Exception):
 
 
 class Permit(Struct, eq=False):
-    """Leave to send one request; what came of it has to be told, and is `lost` otherwise.
+    """Permission to send one request; use it as a context manager around the request.
+
+    Report the outcome with `answered`, `refused` or `unsent`. Without a report, the request counts
+    as sent and lost.
 
     Attributes:
-        turn: Its place among all that came to the gate: the lower comes first.
+        position: The request's position in the queue; lower positions go first.
     """
 
-    _gate: Gate
+    _limiter: Limiter
     _call: int
-    turn: int
+    position: int
     _open: bool = True
 
     def __enter__(self) -> Self:
@@ -76,147 +80,152 @@ class Permit(Struct, eq=False):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Count the request as sent if nothing was told of it."""
+        """Count the request as sent and lost if its outcome was not reported."""
         if self._open:
-            self._settle(self._gate.budget.lost, self._gate.time(), self._call)
+            self._report(self._limiter.budget.lost, self._limiter.time(), self._call)
 
-    def answered(self, told: Told | None) -> None:
-        """The request was answered; `told` is what the answer told of the budget."""
-        unknown = self._gate.budget.scouting
-        self._settle(self._gate.budget.answered, self._gate.time(), self._call, told)
-        if unknown and not self._gate.budget.scouting:
-            self._gate.send_away()
+    def answered(self, info: RateLimitInfo | None) -> None:
+        """The request was answered; `info` is None without usable rate-limit headers."""
+        probing = self._limiter.budget.probing
+        self._report(self._limiter.budget.answered, self._limiter.time(), self._call, info)
+        if probing and not self._limiter.budget.probing:
+            self._limiter.reject_late()
 
     def refused(self, pause: float | None) -> None:
-        """The request was refused; `pause` is for how many seconds, None where not told."""
-        self._settle(self._gate.budget.refused, self._gate.time(), self._call, pause)
-        self._gate.send_away()
+        """The request was refused for `pause` seconds; None if the response does not say."""
+        self._report(self._limiter.budget.refused, self._limiter.time(), self._call, pause)
+        self._limiter.reject_late()
 
-    def unused(self) -> None:
+    def unsent(self) -> None:
         """The request was not sent."""
-        self._settle(self._gate.budget.returned, self._call)
+        self._report(self._limiter.budget.unsent, self._call)
 
-    def _settle(self, tell: Callable[..., None], *what: object) -> None:
+    def _report(self, report: Callable[..., None], *outcome: object) -> None:
         self._open = False
-        with self._gate.budget.lock:
-            tell(*what)
-        self._gate.admit()
+        with self._limiter.budget.lock:
+            report(*outcome)
+        self._limiter.admit()
 
 
-class _Waiter(Struct, frozen=True):
-    future: asyncio.Future[Permit]
+class _QueuedRequest(Struct, frozen=True):
+    permit: asyncio.Future[Permit]
     emit: Emit
     deadline: float
 
 
-class Gate:
-    """The gate of one endpoint, for all clients of the running event loop.
+class Limiter:
+    """The rate limiter of one endpoint, for all clients of the running event loop.
 
-    It has no task; while requests wait, one timer of the loop is set for when there is room. What
-    a closed loop has left undone is told to the budget when it is collected, wherever that is.
+    It has no task. While requests wait, one timer of the loop fires when quota becomes available.
+    Permits left open by a closed loop count as lost once they are garbage collected.
 
     Args:
         endpoint: The name of the endpoint, for events.
-        budget: What there is to share; event loops of one process may share it.
+        budget: The quota; event loops of one process may share it.
     """
 
     def __init__(self, endpoint: str, budget: Budget) -> None:
         self.endpoint = endpoint
         self.budget = budget
         self._loop = ref(asyncio.get_running_loop())
-        self._waiting: dict[int, _Waiter] = {}  # by turn, in order
-        self._untold: list[int] = []
-        self._turns = itertools.count()
+        self._queue: dict[int, _QueuedRequest] = {}  # by position, in order
+        self._unreported: list[int] = []
+        self._positions = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
 
-    def enter_nowait(self) -> Permit | None:
-        """A permit as of `enter`, if there is room and nobody waits; None otherwise."""
-        if self._waiting:
-            return None
-        call = self._try_take(self.time())
-        return None if call is None else Permit(self, call, next(self._turns))
-
-    async def enter(self, emit: Emit, *, turn: int | None = None) -> Permit:
-        """Wait for room.
+    async def enter(self, emit: Emit, *, position: int | None = None) -> Permit:
+        """Wait for quota.
 
         Args:
-            emit: Hears a `LimitHeld` if it takes a while.
-            turn: That of the permit with which the request was refused: it keeps its place, before
-                those that have come since and behind those that came before it. None for one that
-                comes for the first time.
+            emit: Receives a `LimitHeld` event if the wait takes a while.
+            position: The position of the permit with which the request was sent and refused, so
+                that it keeps its place in the queue; None for a new request.
 
         Returns:
             A permit, to be used as a context manager around the request.
 
         Raises:
-            DeadlineError: If there cannot be room before the deadline of the surrounding anyio
-                scopes.
-            DeniedError: If the service has refused for longer than anybody waits.
+            DeadlineError: If quota cannot become available before the deadline of the surrounding
+                anyio scopes.
+            DeniedError: If the service asked for a pause that is too long to wait for.
         """
         now = self.time()
-        came_before = turn is not None
-        if turn is None:
-            turn, ahead = next(self._turns), len(self._waiting)
+        returning = position is not None
+        if position is None:
+            position, ahead = next(self._positions), len(self._queue)
         else:
-            ahead = sum(other < turn for other in self._waiting)
+            ahead = sum(other < position for other in self._queue)
         if not ahead and (call := self._try_take(now)) is not None:
-            return Permit(self, call, turn)
-        waiter = _Waiter(
+            return Permit(self, call, position)
+        queued = _QueuedRequest(
             asyncio.get_running_loop().create_future(), emit, anyio.current_effective_deadline()
         )
-        self._check(waiter, now, ahead)
-        self._waiting[turn] = waiter
-        if came_before:
-            self._waiting = dict(sorted(self._waiting.items()))  # no turn is there twice
-        self._untold.append(turn)
+        self._check(queued, now, ahead)
+        self._queue[position] = queued
+        if returning:
+            self._queue = dict(sorted(self._queue.items()))  # positions are unique
+        self._unreported.append(position)
         self._set_timer()
         try:
-            return await waiter.future
-        except BaseException:  # whatever ends the wait, the place is given back
-            self._leave(turn, waiter.future)
+            return await queued.permit
+        except BaseException:  # whatever ends the wait, a permit that was just given goes on
+            self._leave(position, queued.permit)
             raise
 
     def held(self) -> float:
-        """For how many seconds the next call is held at the least; 0 while one is under way."""
-        if self.budget.in_flight and not self._waiting:
+        """Seconds for which the next request must wait at least; 0 while one is in flight."""
+        if self.budget.in_flight and not self._queue:
             return 0.0
         now = self.time()
         return max(0.0, self._earliest(now, 0) - now)
 
     def time(self) -> float:
-        """The time on the clock of the gate's loop."""
+        """The time on the clock of the limiter's loop."""
         loop = self._loop()
         return monotonic() if loop is None else loop.time()
 
     def admit(self) -> None:
-        """Let as many through as there is room for, and set the timer for the rest."""
-        if (not self._waiting and self._timer is None) or self._is_over():
+        """Admit as many queued requests as quota allows, and set the timer for the rest."""
+        if (not self._queue and self._timer is None) or self._is_over():
             return
         now = self.time()
-        while self._waiting and (call := self._try_take(now)) is not None:
-            turn = next(iter(self._waiting))
-            waiter = self._waiting.pop(turn)
-            if waiter.future.done():
+        while self._queue and (call := self._try_take(now)) is not None:
+            position = next(iter(self._queue))
+            permit = self._queue.pop(position).permit
+            if permit.done():
                 with self.budget.lock:
-                    self.budget.returned(call)
+                    self.budget.unsent(call)
             else:
-                waiter.future.set_result(Permit(self, call, turn))
+                permit.set_result(Permit(self, call, position))
         self._set_timer()
 
     def state(self) -> BudgetState:
         """A snapshot."""
         now, budget = self.time(), self.budget
         with budget.lock:
-            room = budget.room(now)
+            available = budget.available(now)
             return BudgetState(
                 endpoint=self.endpoint,
                 limit=budget.limit,
                 remaining=budget.remaining,
                 in_flight=budget.in_flight,
-                waiting=len(self._waiting),
-                opens_in=0.0 if room else max(0.0, budget.opens_at(now) - now),
-                turns_in=None if budget.turns_at is None else budget.turns_at - now,
+                waiting=len(self._queue),
+                opens_in=0.0 if available else max(0.0, budget.opens_at(now) - now),
+                turns_in=None if budget.resets_at is None else budget.resets_at - now,
             )
+
+    def reject_late(self) -> None:
+        """Fail queued requests that can no longer be sent in time, after news of the window."""
+        now = self.time()
+        ahead = 0
+        for position, queued in list(self._queue.items()):
+            try:
+                self._check(queued, now, ahead)
+                ahead += 1
+            except (DeadlineError, DeniedError) as error:
+                del self._queue[position]
+                if not queued.permit.done():
+                    queued.permit.set_exception(error)
 
     def __repr__(self) -> str:
         """Show the live state."""
@@ -224,8 +233,8 @@ class Gate:
         with budget.lock:
             left = "?" if budget.remaining is None else budget.remaining
         return (
-            f"<Gate {self.endpoint}: {left} of {budget.limit} left, "
-            f"{budget.in_flight} in flight, {len(self._waiting)} waiting>"
+            f"<Limiter {self.endpoint}: {left} of {budget.limit} left, "
+            f"{budget.in_flight} in flight, {len(self._queue)} waiting>"
         )
 
     def _try_take(self, now: float) -> int | None:
@@ -240,66 +249,53 @@ class Gate:
         with self.budget.lock:
             return self.budget.earliest(now, ahead)
 
-    def _leave(self, turn: int, future: asyncio.Future[Permit]) -> None:
-        """Give the place of a cancelled waiter, or the permit it just got, to the next."""
-        self._waiting.pop(turn, None)
-        if future.done() and not future.cancelled():
-            future.result().unused()
+    def _leave(self, position: int, permit: asyncio.Future[Permit]) -> None:
+        """Remove a cancelled request, or pass the permit it just got to the next one."""
+        self._queue.pop(position, None)
+        if permit.done() and not permit.cancelled():
+            permit.result().unsent()
         else:
             self._set_timer()
 
-    def _check(self, waiter: _Waiter, now: float, ahead: int) -> None:
+    def _check(self, queued: _QueuedRequest, now: float, ahead: int) -> None:
         with self.budget.lock:
             denied = self.budget.denied_for(now)
         if denied is not None:
             raise DeniedError(denied)
         earliest = self._earliest(now, ahead)
-        if earliest > waiter.deadline:
+        if earliest > queued.deadline:
             raise DeadlineError(endpoint=self.endpoint, retry_after=earliest - now)
-
-    def send_away(self) -> None:
-        """Tell those who cannot get through in time, now that more is known of the window."""
-        now = self.time()
-        ahead = 0
-        for turn, waiter in list(self._waiting.items()):
-            try:
-                self._check(waiter, now, ahead)
-                ahead += 1
-            except (DeadlineError, DeniedError) as error:
-                del self._waiting[turn]
-                if not waiter.future.done():
-                    waiter.future.set_exception(error)
 
     def _set_timer(self) -> None:
         if self._is_over():
             return
         now = self.time()
-        opens_at = self._opens_at(now) if self._waiting else None
+        opens_at = self._opens_at(now) if self._queue else None
         if self._timer is not None and self._timer.when() != opens_at:
             self._timer.cancel()
             self._timer = None
         if opens_at is None:
-            self._untold.clear()
+            self._unreported.clear()
             return
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(opens_at, self._look_again)
-        if self._untold and self._earliest(now, 0) - now >= NOTABLE:
-            self._tell(now)
+            self._timer = asyncio.get_running_loop().call_at(opens_at, self._on_timer)
+        if self._unreported and self._earliest(now, 0) - now >= NOTABLE:
+            self._report_waits(now)
 
     def _is_over(self) -> bool:
-        """Whether the gate's loop is closed, so that nobody comes through any more."""
+        """Whether the limiter's loop is closed, so that nothing is sent from it any more."""
         loop = self._loop()
         return loop is None or loop.is_closed()
 
-    def _look_again(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         self.admit()
 
-    def _tell(self, now: float) -> None:
-        """Tell those that wait, each once, that they do and for how long."""
-        untold, self._untold = self._untold, []
-        for turn in untold:
-            waiter = self._waiting.get(turn)
-            if waiter is not None:
-                delay = max(0.0, self._earliest(now, len(self._waiting) - 1) - now)
-                waiter.emit(LimitHeld(self.endpoint, delay=delay, queue=len(self._waiting)))
+    def _report_waits(self, now: float) -> None:
+        """Emit one event per queued request that has not been reported yet."""
+        unreported, self._unreported = self._unreported, []
+        for position in unreported:
+            queued = self._queue.get(position)
+            if queued is not None:
+                delay = max(0.0, self._earliest(now, len(self._queue) - 1) - now)
+                queued.emit(LimitHeld(self.endpoint, delay=delay, queue=len(self._queue)))

@@ -1,9 +1,9 @@
-"""Gates of which the budget is shared with other processes, as long as there is a place for it.
+"""Rate limiters whose budget is shared with other processes while its store is available.
 
-A call goes through the gate of this process first, which keeps the order, believes the headers and
-knows the deadlines. Then it takes a lease on a call of the shared budget, first come, first served
-among the calls of this client. What becomes of the call is told to both. Without the place where
-the shared budget is kept, the gate of the process is all there is.
+A request passes the limiter of this process first, which keeps the order, follows the headers and
+knows the deadlines. Then it takes a lease on a request of the shared budget, first come, first
+served among the requests of this client. Its outcome is reported to both. While the store is
+unavailable, only the limiter of the process applies.
 """
 
 from __future__ import annotations
@@ -21,34 +21,37 @@ from msgspec.structs import replace
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Emit, LimitHeld
-from amigo_async.ratelimit.backend import Instant, Records, UnavailableError
+from amigo_async.ratelimit.backend import ClockReading, RecordStore, UnavailableError
 from amigo_async.ratelimit.leases import LeasedBudget
-from amigo_async.ratelimit.limiter import NOTABLE, BudgetState, DeniedError, Gate, Permit
-from amigo_async.ratelimit.registry import Gates
-from amigo_async.ratelimit.window import PATIENCE, Budget, Told
+from amigo_async.ratelimit.limiter import NOTABLE, BudgetState, DeniedError, Limiter, Permit
+from amigo_async.ratelimit.registry import Limiters
+from amigo_async.ratelimit.window import PATIENCE, Budget, RateLimitInfo
 
-# The answer to the first call of a window, if another process waits for it, is looked for after
-# so many seconds first, then after longer, up to the most.
-_LOOK: Final = 0.02
-_LOOK_GROWTH: Final = 1.5
-_LOOK_MOST: Final = 0.25
+# While another process awaits the answer to its probe, the record is polled at intervals that grow
+# from the first to the second of these, in seconds.
+_SHORTEST_POLL: Final = 0.02
+_LONGEST_POLL: Final = 0.25
+_POLL_GROWTH: Final = 1.5
 
 
 class SharedPermit:
-    """Leave to send one request, from the gate of the process and from the shared budget."""
+    """Permission to send one request, from the limiter of the process and the shared budget.
 
-    __slots__ = ("_call", "_open", "_permit", "_reservations")
+    Used like a `Permit`.
+    """
 
-    def __init__(self, permit: Permit, reservations: Reservations, call: int) -> None:
+    __slots__ = ("_call", "_leases", "_open", "_permit")
+
+    def __init__(self, permit: Permit, leases: LeaseQueue, call: int) -> None:
         self._permit = permit
-        self._reservations = reservations
+        self._leases = leases
         self._call = call
         self._open = True
 
     @property
-    def turn(self) -> int:
-        """As `Permit.turn`."""
-        return self._permit.turn
+    def position(self) -> int:
+        """The request's position in the queue of the process; lower positions go first."""
+        return self._permit.position
 
     def __enter__(self) -> Self:
         return self
@@ -59,294 +62,301 @@ class SharedPermit:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Count the request as sent if nothing was told of it."""
+        """Count the request as sent and lost if its outcome was not reported."""
         self._permit.__exit__(exc_type, exc, traceback)
         if self._open:
-            self._settle(lambda budget, at: budget.lost(at.now, self._call))
+            self._report(lambda budget, at: budget.lost(at.store_time, self._call))
 
-    def answered(self, told: Told | None) -> None:
-        """As `Permit.answered`."""
-        self._permit.answered(told)
-        self._settle(lambda budget, at: budget.answered(at.now, self._call, _there(told, at)))
+    def answered(self, info: RateLimitInfo | None) -> None:
+        """The request was answered; `info` is None without usable rate-limit headers."""
+        self._permit.answered(info)
+        self._report(
+            lambda budget, at: budget.answered(at.store_time, self._call, _on_store(info, at))
+        )
 
     def refused(self, pause: float | None) -> None:
-        """As `Permit.refused`."""
+        """The request was refused for `pause` seconds; None if the response does not say."""
         self._permit.refused(pause)
-        self._settle(lambda budget, at: budget.refused(at.now, self._call, pause))
+        self._report(lambda budget, at: budget.refused(at.store_time, self._call, pause))
 
-    def unused(self) -> None:
-        """As `Permit.unused`."""
-        self._permit.unused()
-        self._settle(lambda budget, _: budget.returned(self._call))
+    def unsent(self) -> None:
+        """The request was not sent."""
+        self._permit.unsent()
+        self._report(lambda budget, _: budget.unsent(self._call))
 
-    def _settle(self, tell: _Tell) -> None:
+    def _report(self, report: _Report) -> None:
         self._open = False
-        self._reservations.settle(tell)
+        self._leases.report(report)
 
 
-class SharedGate:
-    """The gate of an endpoint, and behind it the shared budget."""
+class SharedLimiter:
+    """The limiter of an endpoint, followed by the shared budget."""
 
-    def __init__(self, gate: Gate, reservations: Reservations) -> None:
-        self._gate = gate
-        self.reservations = reservations
-
-    def enter_nowait(self) -> None:
-        """As `Gate.enter_nowait`; the shared budget is always waited for."""
+    def __init__(self, limiter: Limiter, leases: LeaseQueue) -> None:
+        self._limiter = limiter
+        self.leases = leases
 
     def held(self) -> float:
-        """As `Gate.held`."""
-        return self._gate.held()
+        """Seconds for which the next request must wait at least; 0 while one is in flight."""
+        return self._limiter.held()
 
-    async def enter(self, emit: Emit, *, turn: int | None = None) -> Permit | SharedPermit:
-        """As `Gate.enter`; the deadline is that of both waits together."""
+    async def enter(self, emit: Emit, *, position: int | None = None) -> Permit | SharedPermit:
+        """Wait for quota of the process and then of the shared budget; see `Limiter.enter`.
+
+        The deadline of the surrounding anyio scopes applies to both waits together.
+        """
         while True:
-            self._gate.budget.alone = self.reservations.shared
-            permit = await self._gate.enter(emit, turn=turn)
+            self._limiter.budget.alone = self.leases.available
+            permit = await self._limiter.enter(emit, position=position)
             try:
-                call = await self.reservations.take(emit, permit.turn)
+                call = await self.leases.take(emit, permit.position)
             except UnavailableError:
-                # What the gate let through was not to go at once: it decides alone from now on.
-                permit.unused()
-                turn = permit.turn
+                # Meant to wait for the shared budget, so queue again in the process alone.
+                permit.unsent()
+                position = permit.position
                 continue
             except BaseException:
-                permit.unused()
+                permit.unsent()
                 raise
-            return permit if call is None else SharedPermit(permit, self.reservations, call)
+            return permit if call is None else SharedPermit(permit, self.leases, call)
 
     def state(self, local: BudgetState) -> BudgetState:
-        """The snapshot of the gate; who waits for the shared budget waits."""
-        waiting = len(self.reservations)
+        """The snapshot `local`, with requests that wait for the shared budget as waiting."""
+        waiting = len(self.leases)
         in_flight = max(0, local.in_flight - waiting)
         return replace(local, waiting=local.waiting + waiting, in_flight=in_flight)
 
 
-class SharedGates:
-    """The gates of one client, whose budgets are shared.
+class SharedLimiters:
+    """The limiters of one client with shared budgets.
 
     Args:
-        gates: The gates of the process.
+        limiters: The limiters of the process.
         records: Where the budgets are kept.
-        name: Whose budgets they are: the same for all who share them.
-        lease: After how many seconds a call is taken for lost if nothing is told of it.
+        name: Identifies the owner of the budgets; the same in all processes that share them.
+        lease: Seconds after which a request counts as lost if its outcome was not reported.
     """
 
-    def __init__(self, gates: Gates, records: Records, *, name: str, lease: float) -> None:
-        self._gates = gates
+    def __init__(
+        self, limiters: Limiters, records: RecordStore, *, name: str, lease: float
+    ) -> None:
+        self._limiters = limiters
         self._records = records
         self._name = name
         self._lease = lease
-        self._shared: dict[str, SharedGate] = {}
+        self._shared: dict[str, SharedLimiter] = {}
 
-    def of(self, endpoint: str, limit: int) -> SharedGate:
-        """As `Gates.of`."""
-        gate = self._shared.get(endpoint)
-        if gate is None:
-            reservations = Reservations(
+    def of(self, endpoint: str, limit: int) -> SharedLimiter:
+        """The limiter of an endpoint in the running loop; `limit` is the documented one."""
+        limiter = self._shared.get(endpoint)
+        if limiter is None:
+            leases = LeaseQueue(
                 self._records, f"{self._name}:{endpoint}", endpoint, limit, self._lease
             )
-            gate = self._shared[endpoint] = SharedGate(
-                self._gates.of(endpoint, limit), reservations
-            )
-        return gate
+            limiter = SharedLimiter(self._limiters.of(endpoint, limit), leases)
+            self._shared[endpoint] = limiter
+        return limiter
 
     def states(self) -> dict[str, BudgetState]:
-        """As `Gates.states`."""
+        """A snapshot of the budgets that were used in the running loop, by endpoint."""
         return {
             name: self._shared[name].state(state) if name in self._shared else state
-            for name, state in self._gates.states().items()
+            for name, state in self._limiters.states().items()
         }
 
     async def aclose(self) -> None:
-        """Tell what became of the calls that are over; nobody waits here any more."""
-        for gate in self._shared.values():
-            await gate.reservations.aclose()
-        await self._gates.aclose()
+        """Report the outcomes that are still unreported, then release the limiters."""
+        for limiter in self._shared.values():
+            await limiter.leases.aclose()
+        await self._limiters.aclose()
 
 
-class _Waiter(Struct, eq=False):
-    future: asyncio.Future[int]
+class _QueuedLease(Struct, eq=False):
+    call: asyncio.Future[int]
     emit: Emit
     deadline: float
-    turn: int
-    untold: bool = True
+    position: int
+    reported: bool = False
 
 
-_Tell: TypeAlias = Callable[[LeasedBudget, Instant], None]
+_Report: TypeAlias = Callable[[LeasedBudget, ClockReading], None]
 
 
-class Reservations:
-    """Takes calls of one shared budget, and tells what became of them.
+class LeaseQueue:
+    """Takes leases on one shared budget in order, and reports outcomes to it.
 
-    While there is something to do a task does it, one step at a time: in one change of the record
-    it tells what there is to tell and takes calls for those who wait.
+    A task runs while there is something to do. Each step is one change of the record, which
+    reports all outcomes and takes leases for those who wait.
 
     Args:
         records: Where the budget is kept.
         key: The key of its record.
         endpoint: The name of the endpoint, for events.
-        limit: Calls a window as documented.
-        lease: After how many seconds a call is taken for lost if nothing is told of it.
+        limit: Documented requests per window.
+        lease: Seconds after which a request counts as lost if its outcome was not reported.
     """
 
-    def __init__(self, records: Records, key: str, endpoint: str, limit: int, lease: float) -> None:
+    def __init__(
+        self, records: RecordStore, key: str, endpoint: str, limit: int, lease: float
+    ) -> None:
         self._records = records
         self._key = key
         self._endpoint = endpoint
         self._limit = limit
         self._lease = lease
-        self._waiting: list[_Waiter] = []
-        self._results: list[_Tell] = []
+        self._queue: list[_QueuedLease] = []
+        self._reports: list[_Report] = []
         self._task: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
 
     @property
-    def shared(self) -> bool:
+    def available(self) -> bool:
         """Whether the budget is shared at present."""
         return self._records.available
 
     def __len__(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+        """How many requests wait."""
+        return len(self._queue)
 
-    async def take(self, emit: Emit, turn: int = 0) -> int | None:
-        """Wait for a call of the budget.
+    async def take(self, emit: Emit, position: int = 0) -> int | None:
+        """Wait for a lease.
 
         Args:
-            emit: Hears a `LimitHeld` if it takes a while.
-            turn: Its place among the calls of this client: the lower comes first.
+            emit: Receives a `LimitHeld` event if the wait takes a while.
+            position: Position among the requests of this client; lower positions go first.
 
         Returns:
-            The call's number; None where nothing is shared at present.
+            The number of the request; None if the budget is not shared at present.
 
         Raises:
-            DeadlineError: If there cannot be one before the deadline of the surrounding anyio
-                scopes.
-            DeniedError: If the service has refused for longer than anybody waits.
-            UnavailableError: If the budget was lost while this call waited.
+            DeadlineError: If quota cannot become available before the deadline of the surrounding
+                anyio scopes.
+            DeniedError: If the service asked for a pause that is too long to wait for.
+            UnavailableError: If the store was lost during the wait.
         """
         if not self._records.available:
             return None
-        future = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(future, emit, anyio.current_effective_deadline(), turn)
-        bisect.insort(self._waiting, waiter, key=lambda other: other.turn)
+        call = asyncio.get_running_loop().create_future()
+        queued = _QueuedLease(call, emit, anyio.current_effective_deadline(), position)
+        bisect.insort(self._queue, queued, key=lambda other: other.position)
         self._work()
         try:
-            return await waiter.future
-        except BaseException:  # whatever ends the wait, the call is given back
-            self._leave(waiter)
+            return await queued.call
+        except BaseException:  # whatever ends the wait, a lease that was just taken is returned
+            self._leave(queued)
             raise
 
-    def settle(self, tell: _Tell) -> None:
-        """Tell the budget of a call that was taken, soon."""
+    def report(self, report: _Report) -> None:
+        """Report the outcome of a request to the shared budget, in the next step."""
         if self._records.available:
-            self._results.append(tell)
+            self._reports.append(report)
             self._work()
 
     async def aclose(self) -> None:
-        """Send away those who wait, and tell what there is to tell."""
-        self._send_away(UnavailableError())
+        """Fail the requests that wait, and report the outcomes that are still unreported."""
+        self._fail_all(UnavailableError())
         if self._task is not None:
-            self._news.set()
+            self._wake.set()
             await asyncio.wait({self._task})
 
     def _work(self) -> None:
-        self._news.set()
+        self._wake.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        pause = _LOOK
+        poll = _SHORTEST_POLL
         try:
-            while self._waiting or self._results:
+            while self._queue or self._reports:
                 budget, at = await self._step()
-                if not self._waiting or self._results:
+                if not self._queue or self._reports:
                     continue
-                pause = min(_LOOK_MOST, pause * _LOOK_GROWTH) if budget.scouting else _LOOK
-                opens_in = min(PATIENCE, budget.opens_at(at.now) - at.now)
-                await self._sleep(min(opens_in, pause) if budget.scouting else opens_in)
-        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
-            self._send_away(error)
+                probing = budget.probing
+                poll = min(_LONGEST_POLL, poll * _POLL_GROWTH) if probing else _SHORTEST_POLL
+                opens_in = min(PATIENCE, budget.opens_at(at.store_time) - at.store_time)
+                await self._sleep(min(opens_in, poll) if probing else opens_in)
+        except Exception as error:  # noqa: BLE001  # raised to all who wait
+            self._fail_all(error)
         finally:
             self._task = None
-            self._results.clear()
-            self._send_away(UnavailableError())
+            self._reports.clear()
+            self._fail_all(UnavailableError())
 
-    async def _step(self) -> tuple[Budget, Instant]:
-        """Change the record once; what is known of the budget then, and when that was."""
-        self._news.clear()
-        results, wanted = tuple(self._results), len(self._waiting)
+    async def _step(self) -> tuple[Budget, ClockReading]:
+        """Change the record once; the budget afterwards, and when that was."""
+        self._wake.clear()
+        reports, wanted = tuple(self._reports), len(self._queue)
 
-        def step(record: bytes | None, at: Instant) -> tuple[bytes | None, _Taken]:
-            leased = LeasedBudget.load(record, self._limit, at.now)
-            for tell in results:
-                tell(leased, at)
+        def update(record: bytes | None, at: ClockReading) -> tuple[bytes | None, _Step]:
+            now = at.store_time
+            leased = LeasedBudget.load(record, self._limit, now)
+            for report in reports:
+                report(leased, at)
             calls: list[int] = []
-            while len(calls) < wanted and leased.budget.room(at.now) > 0:
-                calls.append(leased.take(at.now, self._lease))
-            changed = leased.dump(at.now) if calls or results else None
+            while len(calls) < wanted and leased.budget.available(now) > 0:
+                calls.append(leased.take(now, self._lease))
+            changed = leased.dump(now) if calls or reports else None
             return changed, (calls, leased.budget, at)
 
-        calls, budget, at = await self._records.change(self._key, step)
-        del self._results[: len(results)]
+        calls, budget, at = await self._records.change(self._key, update)
+        del self._reports[: len(reports)]
         self._hand_out(calls)
-        self._look_ahead(budget, at)
+        self._check_deadlines(budget, at)
         return budget, at
 
     def _hand_out(self, calls: list[int]) -> None:
-        self._waiting = [waiter for waiter in self._waiting if not waiter.future.done()]
+        self._queue = [queued for queued in self._queue if not queued.call.done()]
         for call in calls:
-            if self._waiting:
-                self._waiting.pop(0).future.set_result(call)
-            else:  # who wanted it has left meanwhile
+            if self._queue:
+                self._queue.pop(0).call.set_result(call)
+            else:  # its request was cancelled meanwhile
                 self._give_back(call)
 
-    def _look_ahead(self, budget: Budget, at: Instant) -> None:
-        """Tell those who wait that they do, or that they cannot get through in time."""
-        ahead = 0
-        denied = budget.denied_for(at.now) if not budget.room(at.now) else None
+    def _check_deadlines(self, budget: Budget, at: ClockReading) -> None:
+        """Report waits as events, and fail requests that cannot be sent in time."""
+        now, ahead = at.store_time, 0
+        denied = budget.denied_for(now) if not budget.available(now) else None
         if denied is not None:
-            self._send_away(DeniedError(denied))
-        for waiter in tuple(self._waiting):
-            delay = budget.earliest(at.now, ahead) - at.now
-            if at.asked + delay > waiter.deadline:
-                self._waiting.remove(waiter)
-                waiter.future.set_exception(
-                    DeadlineError(endpoint=self._endpoint, retry_after=delay)
-                )
+            self._fail_all(DeniedError(denied))
+        for queued in tuple(self._queue):
+            delay = budget.earliest(now, ahead) - now
+            if at.loop_time + delay > queued.deadline:
+                self._queue.remove(queued)
+                queued.call.set_exception(DeadlineError(endpoint=self._endpoint, retry_after=delay))
                 continue
             ahead += 1
-            if waiter.untold and delay >= NOTABLE:
-                waiter.untold = False
-                waiter.emit(LimitHeld(self._endpoint, delay=delay, queue=len(self._waiting)))
+            if not queued.reported and delay >= NOTABLE:
+                queued.reported = True
+                queued.emit(LimitHeld(self._endpoint, delay=delay, queue=len(self._queue)))
 
     async def _sleep(self, seconds: float) -> None:
-        """Until there is something to tell, or for so long."""
+        """Sleep, or return early when there is something to report."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await self._wake.wait()
 
-    def _leave(self, waiter: _Waiter) -> None:
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
-            self._news.set()
-        elif not waiter.future.cancelled() and waiter.future.exception() is None:
-            self._give_back(waiter.future.result())
+    def _leave(self, queued: _QueuedLease) -> None:
+        if queued in self._queue:
+            self._queue.remove(queued)
+            self._wake.set()
+        elif not queued.call.cancelled() and queued.call.exception() is None:
+            self._give_back(queued.call.result())
 
     def _give_back(self, call: int) -> None:
-        self.settle(lambda budget, _: budget.returned(call))
+        self.report(lambda budget, _: budget.unsent(call))
 
-    def _send_away(self, error: Exception) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
-
-
-_Taken: TypeAlias = tuple[list[int], Budget, Instant]
+    def _fail_all(self, error: Exception) -> None:
+        failed, self._queue = self._queue, []
+        for queued in failed:
+            if not queued.call.done():
+                queued.call.set_exception(error)
 
 
-def _there(told: Told | None, at: Instant) -> Told | None:
-    """`told` on the clock of the place; its turn rather later than too early."""
-    return None if told is None else replace(told, turns_at=at.now + told.turns_at - at.asked)
+_Step: TypeAlias = tuple[list[int], Budget, ClockReading]
+
+
+def _on_store(info: RateLimitInfo | None, at: ClockReading) -> RateLimitInfo | None:
+    """`info` on the clock of the store; the end of the window rather too late than too early."""
+    if info is None:
+        return None
+    return replace(info, resets_at=at.store_time + info.resets_at - at.loop_time)

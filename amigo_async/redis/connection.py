@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as LateAnswer
 
 from amigo_async.events import Emit, SharingLost, SharingRestored
-from amigo_async.ratelimit import UnavailableError
+from amigo_async.ratelimit.backend import UnavailableError
 from amigo_async.redact import redact
 
 T = TypeVar("T")

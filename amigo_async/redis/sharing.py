@@ -15,11 +15,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as BrokenConnection
 
-from amigo_async.auth import Tokens
+from amigo_async.auth import TokenStore
 from amigo_async.errors import ConfigurationError
 from amigo_async.events import Emit
-from amigo_async.ratelimit import Gates, Instant, Step
-from amigo_async.ratelimit.shared import SharedGates
+from amigo_async.ratelimit import Limiters
+from amigo_async.ratelimit.backend import ClockReading, Update
+from amigo_async.ratelimit.shared import SharedLimiters
 from amigo_async.redact import masked
 from amigo_async.redis.connection import Line, as_bytes, evaluation
 from amigo_async.redis.tokens import SealedTokens, cipher_of, masked_keys
@@ -153,13 +154,13 @@ class _Place:
         """Whether Redis is not left alone at present."""
         return self._line.available
 
-    async def change(self, key: str, step: Step[T]) -> T:
+    async def change(self, key: str, update: Update[T]) -> T:
         """Change a record; as often as others do at the same time, it is tried again."""
         name = self._prefix + key
         asked = anyio.current_time()
         record, now = await self._line.ask(lambda redis: _read(redis, name))
         while True:
-            changed, value = step(record or None, Instant(now, asked))
+            changed, value = update(record or None, ClockReading(now, asked))
             if changed is None:
                 return value
             asked = anyio.current_time()
@@ -168,11 +169,11 @@ class _Place:
                 return value
             record, now = as_bytes(answer[0]), _time(answer[1:])
 
-    def gates(self, gates: Gates, name: str, lease: float) -> SharedGates:
-        """Gates of which the budgets are kept in this Redis."""
-        return SharedGates(gates, self, name=name, lease=lease)
+    def limiters(self, limiters: Limiters, name: str, lease: float) -> SharedLimiters:
+        """Limiters whose budgets are kept in this Redis."""
+        return SharedLimiters(limiters, self, name=name, lease=lease)
 
-    def tokens(self, name: str) -> Tokens | None:
+    def tokens(self, name: str) -> TokenStore | None:
         """Where the token of `name` is kept; the key tells nothing of whose it is."""
         if self._cipher is None:
             return None

@@ -10,9 +10,9 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from redis.asyncio import Redis
 
-from amigo_async.auth import KeptToken
+from amigo_async.auth import StoredToken
 from amigo_async.errors import ConfigurationError
-from amigo_async.ratelimit import UnavailableError
+from amigo_async.ratelimit.backend import UnavailableError
 from amigo_async.redact import masked
 from amigo_async.redis.connection import Line, as_bytes, evaluation
 
@@ -33,7 +33,7 @@ class _Sealed(msgspec.Struct, frozen=True):
 
 
 class SealedTokens:
-    """The token of one user, encrypted; as `Tokens` says.
+    """The token of one user, encrypted; as `TokenStore` says.
 
     Args:
         line: The line to Redis.
@@ -48,26 +48,26 @@ class SealedTokens:
         self._claim = f"{key}:claim"
         self._me = token_hex(16)
 
-    async def load(self) -> KeptToken | None:
-        """As `Tokens.load`."""
+    async def load(self) -> StoredToken | None:
+        """As `TokenStore.load`."""
         sealed = await self._ask(lambda redis: redis.get(self._key))
         return None if sealed is None else self._unsealed(as_bytes(sealed))
 
-    async def save(self, kept: KeptToken, life: float) -> None:
-        """As `Tokens.save`."""
+    async def save(self, kept: StoredToken, life: float) -> None:
+        """As `TokenStore.save`."""
         plain = msgspec.json.encode(_Sealed(self._key, str(kept.token), kept.renew_at))
         sealed = self._cipher.encrypt(plain)
         await self._ask(lambda redis: redis.set(self._key, sealed, px=max(1, int(life * 1000))))
 
     async def drop(self, token: str) -> None:
-        """As `Tokens.drop`."""
+        """As `TokenStore.drop`."""
         sealed = await self._ask(lambda redis: redis.get(self._key))
         kept = None if sealed is None else self._unsealed(as_bytes(sealed))
         if kept is not None and kept.token == token:
             await self._ask(evaluation(_DELETE, self._key, sealed))
 
     async def claim(self) -> bool:
-        """As `Tokens.claim`; without Redis everybody may."""
+        """As `TokenStore.claim`; without Redis everybody may."""
         seconds = int(_CLAIM * 1000)
         claimed = await self._ask(
             lambda redis: redis.set(self._claim, self._me, px=seconds, nx=True), without=True
@@ -75,7 +75,7 @@ class SealedTokens:
         return bool(claimed)
 
     async def release(self) -> None:
-        """As `Tokens.release`."""
+        """As `TokenStore.release`."""
         await self._ask(evaluation(_DELETE, self._claim, self._me))
 
     async def _ask(self, work: Callable[[Redis], Awaitable[Any]], *, without: Any = None) -> Any:
@@ -84,13 +84,13 @@ class SealedTokens:
         except UnavailableError:
             return without
 
-    def _unsealed(self, sealed: bytes) -> KeptToken | None:
+    def _unsealed(self, sealed: bytes) -> StoredToken | None:
         """The token; None for one of another key, or of another place."""
         try:
             plain = msgspec.json.decode(self._cipher.decrypt(sealed), type=_Sealed)
         except (InvalidToken, msgspec.DecodeError):
             return None
-        return KeptToken(plain.token, plain.renew_at) if plain.key == self._key else None
+        return StoredToken(plain.token, plain.renew_at) if plain.key == self._key else None
 
 
 def masked_keys(token_key: Any) -> Any:

@@ -6,7 +6,7 @@ in `Runs.create` and `Runs.iterate`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Unpack
 
 from amigo_async.decoding import (
@@ -21,7 +21,6 @@ from amigo_async.errors import ConflictError
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage
 from amigo_async.protocol import requests
 from amigo_async.protocol.requests import RunFilters
-from amigo_async.protocol.responses import Response
 from amigo_async.transport import Guard, Session
 
 
@@ -40,7 +39,7 @@ class RunCalls:
     async def create(self, unit_test_set_id: str, guard: Guard) -> CreatedRun:
         """Send a create request once; `guard` awaits the response."""
         request = requests.create_run(self._session.organization, unit_test_set_id)
-        return await self._session.call_once(request, decode_created_run, guard)
+        return await self._session.call(request, decode_created_run, guard=guard)
 
     def page(self, **filters: Unpack[RunFilters]) -> Coroutine[Any, Any, RunPage]:
         """List a page of runs."""
@@ -50,7 +49,7 @@ class RunCalls:
     async def poll(self, **filters: Unpack[RunFilters]) -> RecordPage:
         """List a page of runs, decoded as far as a wait needs; not retried, as waits poll again."""
         request = requests.list_runs(self._session.organization, **filters)
-        return await self._session.call_once(request, decode_record_page, _unguarded)
+        return await self._session.call(request, decode_record_page, attempts=1)
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run; a conflict after a lost answer means that the lost request cancelled it."""
@@ -65,7 +64,3 @@ class RunCalls:
         """Request a link to the artifacts of a run."""
         request = requests.artifacts_link(self._session.organization, run_id)
         return self._session.call(request, decode_artifacts_link)
-
-
-def _unguarded(sending: Coroutine[Any, Any, Response]) -> Awaitable[Response]:
-    return sending

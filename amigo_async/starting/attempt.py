@@ -161,8 +161,8 @@ class Attempt:
         if self._take_fence is not None:
             self._fence = await self._take_fence(self.set_id)
         # A time that is computed now: a clock that stands still in a sleep does not stretch it.
-        told = self._clock.is_told
-        self.sent_at = datetime.fromtimestamp(self._clock.earliest(), UTC) if told else None
+        known = self._clock.is_known
+        self.sent_at = datetime.fromtimestamp(self._clock.earliest(), UTC) if known else None
         if self._recorder is not None:
             self._intended = True
             try:

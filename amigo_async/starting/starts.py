@@ -36,7 +36,6 @@ from typing import Final, Literal, Protocol, TypeAlias, Unpack, get_args
 from weakref import WeakValueDictionary
 
 import anyio
-import backoff
 
 from amigo_async.cancellation import finish
 from amigo_async.errors import (
@@ -56,6 +55,7 @@ from amigo_async.starting.attempt import GRACE, Attempt, Intention, Recorder
 from amigo_async.starting.fence import Ambiguous, Fence, Search, Take, choose
 from amigo_async.starting.lists import Fences, Lookout
 from amigo_async.transport import Guard
+from amigo_async.transport.retry import Backoff
 
 OnConflict: TypeAlias = Literal["raise", "attach", "wait", "restart"]
 
@@ -500,8 +500,7 @@ class _Pauses:
         self._failing_since = math.inf
         self._attempts = 0
         self.ended_by: AmigoError | None = None
-        self._ceilings = backoff.expo(base=2, factor=0.5, max_value=8.0)
-        next(self._ceilings)
+        self._backoff = Backoff()
 
     def end(self, error: AmigoError) -> None:
         """An attempt failed for good."""
@@ -531,7 +530,7 @@ class _Pauses:
 
     async def pause(self) -> None:
         """Pause before the next attempt."""
-        await anyio.sleep(backoff.full_jitter(self._ceilings.send(None)))
+        await anyio.sleep(self._backoff.next())
 
 
 def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:

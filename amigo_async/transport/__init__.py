@@ -1,4 +1,4 @@
-"""The only room that talks HTTP: it sends, times out, retries and maps foreign exceptions."""
+"""HTTP: sends requests, enforces timeouts, retries, and maps foreign exceptions."""
 
 from amigo_async.transport.pools import Connections, environment_session
 from amigo_async.transport.sender import Sender

@@ -1,16 +1,16 @@
-"""When a failed request is sent again, and after how long.
+"""When a failed request is sent again, and after which delay.
 
-A request is sent again if its failure may pass (`errors.is_transient`: no answer, 408, 5xx but 501
-and 505, a body that cannot be read) and repeating it does no harm: GET, DELETE and the sign in,
-`ATTEMPTS` times in all. A create is not: its repetition belongs to the start, which knows what to
-look for first. Nor is a look of a wait, which looks again anyway.
+A request is retried if its failure is transient (`errors.is_transient`: no answer, 408, 5xx but not
+501 and 505, an undecodable body) and its endpoint is repeatable: `ATTEMPTS` attempts in all. A
+create is not repeatable: `Starts` sends it again, after looking for the run that the lost one may
+have started. Nor is a poll retried here, because the poller polls again anyway.
 
-The n-th retry waits for a random time between 0 and ``min(CAP, BASE * 2 ** (n - 1))`` seconds
-("full jitter"). ``Retry-After`` is obeyed in full where the deadline of the surrounding anyio
-scopes allows it, and not at all otherwise: the error is raised at once, with `retry_after`.
+Delays have "full jitter": the n-th is random between 0 and ``min(CAP, BASE * 2 ** (n - 1))``
+seconds. ``Retry-After`` is obeyed in full if that ends before the deadline of the surrounding anyio
+scopes. Otherwise the error is raised at once, with its `retry_after`.
 
-A refusal (429) did nothing, so every request is sent again after one, up to `REFUSALS` times in
-all. It does not wait here but at its gate, which a refusal closes for everybody.
+A refused request (429) had no effect, so every request is sent again, up to `REFUSALS` times in
+all. It does not sleep here: its limiter, which the refusal closes for all requests, holds it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any, Final
 import anyio
 import backoff
 
-from amigo_async.errors import APIError
 from amigo_async.protocol.headers import LONGEST_WAIT
 
 BASE: Final = 0.5
@@ -30,35 +29,56 @@ ATTEMPTS: Final = 4
 REFUSALS: Final = 20
 
 
-def fits(delay: float) -> bool:
-    """Whether a wait of `delay` seconds ends before the deadline, and within reason."""
-    return delay <= min(anyio.current_effective_deadline() - anyio.current_time(), LONGEST_WAIT)
+class Backoff:
+    """Random delays below a ceiling that doubles.
 
-
-def retry_after(error: Exception) -> float | None:
-    """What the service wants to be waited for, in seconds; None where it does not say."""
-    return error.retry_after if isinstance(error, APIError) else None
-
-
-def delays() -> Generator[float, Any, None]:
-    """The delays, for `backoff`: each error that is sent in gives the seconds to wait.
-
-    The generator ends, and the error is raised, where the wait would not end in time.
+    Args:
+        base: The first ceiling in seconds.
+        cap: The highest ceiling in seconds.
     """
-    ceilings = backoff.expo(base=2, factor=BASE, max_value=CAP)
-    next(ceilings)
-    error = yield 0.0
-    while True:
-        ceiling = ceilings.send(None)
-        wished = retry_after(error)
-        delay = backoff.full_jitter(ceiling) if wished is None else wished
-        if not fits(delay):
-            return
-        error = yield delay
+
+    def __init__(self, base: float = BASE, cap: float = CAP) -> None:
+        self._ceilings: Generator[float, Any, None] = backoff.expo(factor=base, max_value=cap)
+        next(self._ceilings)  # backoff's generators start with an empty value
+
+    def next(self) -> float:
+        """The next delay in seconds."""
+        return backoff.full_jitter(next(self._ceilings))
 
 
-def refusals() -> Generator[float, Any, None]:
-    """No delay after a refusal that can be waited for; the generator ends at one that cannot."""
-    error = yield 0.0
-    while fits(retry_after(error) or 0.0):
-        error = yield 0.0
+class Retries:
+    """Counts the failed attempts of one request, and decides about the next one.
+
+    Args:
+        attempts: Attempts in all.
+        base: The first ceiling of the delays in seconds.
+        cap: The highest ceiling of the delays in seconds.
+
+    Attributes:
+        failures: Failed attempts so far.
+    """
+
+    def __init__(self, attempts: int, *, base: float = BASE, cap: float = CAP) -> None:
+        self.failures = 0
+        self._attempts = attempts
+        self._backoff = Backoff(base, cap)
+
+    def next_delay(self, retry_after: float | None) -> float | None:
+        """Count a failure, and return the seconds until the next attempt.
+
+        Args:
+            retry_after: The delay that the response asks for; None for a random one.
+
+        Returns:
+            None if there is no further attempt, because none is left or the delay is too long.
+        """
+        self.failures += 1
+        if self.failures >= self._attempts:
+            return None
+        delay = self._backoff.next() if retry_after is None else retry_after
+        return delay if fits(delay) else None
+
+
+def fits(delay: float) -> bool:
+    """Whether `delay` seconds end before the current deadline, and are at most `LONGEST_WAIT`."""
+    return delay <= min(anyio.current_effective_deadline() - anyio.current_time(), LONGEST_WAIT)

@@ -1,12 +1,13 @@
-"""Puts requests on the wire and reads the responses, through aiohttp."""
+"""Sends requests over HTTP and reads their responses, with aiohttp."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from amigo_async.config import Configuration
@@ -15,25 +16,28 @@ from amigo_async.protocol.requests import Request
 from amigo_async.protocol.responses import Response
 from amigo_async.server_clock import ServerClock
 from amigo_async.transport.aiohttp_compat import HEADER_LIMITS
-from amigo_async.transport.body import ACCEPTED, body_at_hand, read_body
+from amigo_async.transport.body import ACCEPTED, read_body
 from amigo_async.transport.exceptions import mapped
-from amigo_async.transport.expiry import Expiry
 from amigo_async.version import __version__
 
-_JSON = {"Content-Type": "application/json"}
+_JSON: Final = {"Content-Type": "application/json"}
+
+# Seconds that the limit on a whole attempt exceeds the limit on connecting, so that the latter
+# fires first: its error says that nothing was sent.
+_MARGIN: Final = 0.1
 
 
 class Sender:
-    """Sends the requests of one client, each as it comes; the session says which, and when.
+    """Sends the requests of one client, without limits or retries.
 
     Args:
-        http: Gives the aiohttp session to use; called for each request.
-        config: Where the API is, and the user's headers.
+        http: Returns the aiohttp session to use; called for each request.
+        config: The base URL and the user's headers.
         request_timeout: Seconds for one attempt, from connecting to the end of the body.
-        max_response_bytes: How many bytes the body of a response may have.
+        max_response_bytes: Bytes that the body of a response may have.
 
     Attributes:
-        clock: The server's clock, as the responses tell it.
+        clock: The server's clock, estimated from the responses.
     """
 
     def __init__(
@@ -53,53 +57,44 @@ class Sender:
             "User-Agent": f"amigo_async/{__version__}",
             **config.headers,
         }
-        self._credentials: Mapping[str, str] | None = None
-        self._all_headers: CIMultiDict[str] = CIMultiDict()
-        self._expiry = Expiry(request_timeout)
+        self._seconds = request_timeout + _MARGIN
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=request_timeout, ceil_threshold=math.inf
         )
-        self._most = max_response_bytes
-
-    def close(self) -> None:
-        """Leave no timer."""
-        self._expiry.close()
+        self._max_bytes = max_response_bytes
 
     async def send(
         self, request: Request, credentials: Mapping[str, str], secrets: Callable[[], Iterable[str]]
     ) -> Response:
-        """Put `request` on the wire and read the response to its end.
+        """Send `request` and read the response to its end.
 
         Args:
             request: The request.
             credentials: The headers that authorize it.
-            secrets: Gives what must not be in the message of an error.
+            secrets: Returns what error messages must not contain.
 
         Raises:
             ConfigurationError: If the client is closed; nothing was sent.
-            TransportError: If no answer comes.
+            TransportError: If there is no response.
         """
         method, path = request.endpoint.method, request.path
         url = f"{self._base_url}{path}?{request.query}" if request.query else self._base_url + path
-        headers = self._with(credentials)
+        headers = {**self._headers, **credentials}
         if request.body is not None:
-            headers = CIMultiDict(headers, **_JSON)
+            headers |= _JSON
         with mapped(method, path, secrets):
             return await self._exchange(method, URL(url, encoded=True), headers, request.body)
 
-    def _with(self, credentials: Mapping[str, str]) -> CIMultiDict[str]:
-        """All headers, in the form in which aiohttp takes them as they are."""
-        if credentials is not self._credentials:
-            self._credentials = credentials
-            self._all_headers = CIMultiDict({**self._headers, **credentials})
-        return self._all_headers
-
     async def _exchange(
-        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | None
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
     ) -> Response:
-        """Talk to aiohttp; `mapped` leaves this frame, whose variables show much, out of errors."""
-        sent = self.clock.loop_time()
-        with self._expiry.attempt(sent):
+        """Use aiohttp in a frame of its own, which `mapped` cuts from tracebacks.
+
+        Its local variables show secrets.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._seconds):
+            sent = loop.time()
             answer = await self._http().request(
                 method,
                 url,
@@ -111,10 +106,8 @@ class Sender:
                 auto_decompress=False,
                 **HEADER_LIMITS,
             )
-            received = self.clock.loop_time()
-            flaw = None
-            if (content := body_at_hand(answer, self._most)) is None:
-                content, flaw = await read_body(answer, self._most)
+            received = loop.time()
+            content, flaw = await read_body(answer, self._max_bytes)
         date = read_date(answer.headers)
         if date is not None:
             self.clock.observe(date, sent, received)

@@ -1,11 +1,11 @@
-"""One session for one organization: requests go out, structs or our errors come back."""
+"""The calls of one organization: authorized, rate-limited, retried, decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
-import backoff
+import anyio
 from msgspec import Struct
 
 from amigo_async.auth import ApiKeyAuth, Authorizer, GivenToken, SignedInToken
@@ -13,6 +13,7 @@ from amigo_async.config import Configuration
 from amigo_async.decoding import decode_sign_in
 from amigo_async.errors import (
     AmigoError,
+    APIError,
     ConfigurationError,
     ConflictError,
     DecodeError,
@@ -23,60 +24,68 @@ from amigo_async.errors import (
 from amigo_async.events import Events, RequestRetried, SignedIn
 from amigo_async.models import SignIn
 from amigo_async.protocol.endpoints import LIST, SIGN_IN
+from amigo_async.protocol.headers import LONGEST_WAIT, read_rate_limit, read_retry_after
 from amigo_async.protocol.requests import Request, organization_segment, sign_in
 from amigo_async.protocol.responses import Response, api_error, decode_error
-from amigo_async.ratelimit import BudgetState, DeniedError, Gates, Permit
-from amigo_async.ratelimit.backend import Shared
+from amigo_async.ratelimit import BudgetState, DeniedError, Limiters, Permit, RateLimitInfo
+from amigo_async.ratelimit.backend import SharingConnection
 from amigo_async.redact import redact_body
-from amigo_async.transport import rate_headers as budgets
-from amigo_async.transport import retry
+from amigo_async.server_clock import ServerClock
 from amigo_async.transport.exceptions import bare
+from amigo_async.transport.retry import REFUSALS, Retries, fits
 from amigo_async.transport.sender import Sender
 
-if TYPE_CHECKING:  # whoever shares nothing does not load it
-    from amigo_async.ratelimit.shared import SharedGates, SharedPermit
+if TYPE_CHECKING:  # loaded only where budgets are shared
+    from amigo_async.ratelimit.shared import SharedLimiters, SharedPermit
 
 T = TypeVar("T")
-# How the answer to a request that is on the wire is awaited.
+# Awaits the response to a request that is being sent.
 Guard: TypeAlias = Callable[[Coroutine[Any, Any, Response]], Awaitable[Response]]
-_Call: TypeAlias = Callable[..., Awaitable[Any]]
 
-# A call of which other processes hear nothing for this many seconds longer than a request can
-# take is taken for lost by them.
-_OVERDUE = 5.0
+# Other processes treat a request as lost if its outcome is not reported within the request timeout
+# plus these seconds.
+_OVERDUE: Final = 5.0
 
-# How often a call that is answered with 401 is sent again with another token: a token that was
-# shared, or is revoked just then, may be refused more than once in a row.
-_RENEWALS = 3
+# How often a call that is answered with 401 is sent again with another token. More than one token
+# in a row may be refused if it was shared, or revoked in between.
+_RENEWALS: Final = 3
+
+# A rate-limit reset up to this many seconds ago comes from a late response. One further off is not
+# a time on the server's clock.
+_STALE: Final = 5.0
 
 
-class Arrival(Struct, eq=False):
-    """One call on its way.
+class _Call(Struct, Generic[T], eq=False):
+    """A call through all its attempts.
 
     Attributes:
-        guard: How its answer is awaited; None for as it comes.
-        turn: Its place at the gate, where it was let through before and refused; else None.
-        lost: Whether an answer was lost, of which it is not known what it was.
-        failure: How it has failed without `backoff`, which has yet to hear of it; None for not.
+        request: The request.
+        decode: Decodes the body of a success.
+        guard: Awaits the response; None to await it directly.
+        key: Headers that authorize it instead of a token: those of a sign-in.
+        position: Its position in the queue of the limiter, kept after a refusal; None if new.
+        response_lost: Whether an attempt may have been carried out without a usable response.
     """
 
+    request: Request
+    decode: Callable[[bytes], T]
     guard: Guard | None = None
-    turn: int | None = None
-    lost: bool = False
-    failure: AmigoError | None = None
+    key: Mapping[str, str] | None = None
+    position: int | None = None
+    response_lost: bool = False
 
 
 class Session:
-    """Sends the requests of one client, each through the gate of its endpoint.
+    """Sends the requests of one client, each through the limiter of its endpoint.
 
     Args:
-        sender: Puts requests on the wire.
-        check: Raises where nothing of the client works; called before each request.
-        config: The organization, where the API is, and the credentials.
+        sender: Sends requests over HTTP.
+        check: Raises if the client cannot be used; called before each call.
+        config: The organization, the base URL and the credentials.
         request_timeout: Seconds that the sender gives one attempt.
-        max_attempts: How often a request that may be repeated is sent in all.
-        events: Hears of retries and sign ins.
-        shared: Where budgets and tokens are shared with other processes; None for nowhere.
+        max_attempts: Attempts in all for a request that is repeatable.
+        events: Receives events of retries and sign-ins.
+        shared: The store where budgets and tokens are shared with other processes; None for none.
 
     Attributes:
         organization: The organization as a segment of a path.
@@ -92,235 +101,227 @@ class Session:
         request_timeout: float,
         max_attempts: int,
         events: Events,
-        shared: Shared | None = None,
+        shared: SharingConnection | None = None,
     ) -> None:
         self.organization = organization_segment(config.organization_id)
         self.clock = sender.clock
         self._sender = sender
         self._shared = shared
-        self._gates = _gates(config, shared, request_timeout + _OVERDUE)
+        self._limiters = _limiters(config, shared, request_timeout + _OVERDUE)
         self._check = check
+        self._max_attempts = max_attempts
         self._events = events
         self._auth: Authorizer
         if isinstance(config.auth, ApiKeyAuth):
             self._key = config.auth
-            tokens = None if shared is None else shared.tokens(_holder(config, config.auth))
+            tokens = None if shared is None else shared.tokens(_token_name(config, config.auth))
             self._auth = SignedInToken(
                 self._sign_in, self.clock, config.auth.api_key, self._sign_in_held, tokens
             )
         else:
             self._auth = GivenToken(config.auth, config.organization_id)
-        self._once = self._with_refusals(self._authorized)
-        self._replayed = self._with_retries(self._once, max_attempts)
-        self._signed_in = self._with_retries(self._with_refusals(self._with_key), max_attempts)
 
-    async def call(self, request: Request, decode: Callable[[bytes], T]) -> T:
-        """Send `request` and decode the answer; what may pass is tried again.
-
-        Raises:
-            APIError: If the service says no.
-            TransportError: If no answer comes.
-            DecodeError: If the answer cannot be decoded.
-        """
-        self._check()
-        # Before the queue, where a wrong key fails once for all; a sign in has its own attempts.
-        if self._auth.current() is None:
-            await self._auth.headers()
-        arrival = Arrival()
-        try:
-            return await self._authorized(request, decode, arrival)
-        except AmigoError as error:
-            arrival.failure = error
-        # Only now: most calls succeed at once, and need not go through two decorators.
-        return cast(T, await self._replayed(request, decode, arrival))
-
-    async def call_once(self, request: Request, decode: Callable[[bytes], T], guard: Guard) -> T:
-        """Send `request` until it is not refused, for one that must not be repeated blindly.
-
-        A request that was refused (429) did nothing, and goes again when its gate opens.
+    async def call(
+        self,
+        request: Request,
+        decode: Callable[[bytes], T],
+        *,
+        guard: Guard | None = None,
+        attempts: int | None = None,
+    ) -> T:
+        """Send `request` and decode the response, with retries.
 
         Args:
             request: The request.
             decode: Decodes the body of a success.
-            guard: Awaits the answer once the request is past the gate.
+            guard: Awaits the response once the request is being sent; None to await it directly.
+            attempts: Attempts in all; None for the client's number if the endpoint is repeatable,
+                and for one otherwise. Refusals (429) do not count.
 
         Raises:
-            APIError: If the service says no.
-            TransportError: If no answer comes.
-            DecodeError: If the answer cannot be decoded.
+            APIError: If the service refuses.
+            TransportError: If there is no response.
+            DecodeError: If the response cannot be decoded.
         """
         self._check()
+        # Sign in before queueing, so that a wrong key fails once for all, with attempts of its own.
         await self._auth.headers()
-        return cast(T, await self._once(request, decode, Arrival(guard)))
+        if attempts is None:
+            attempts = self._max_attempts if request.endpoint.repeatable else 1
+        return await self._with_retries(_Call(request, decode, guard), attempts)
 
     async def aclose(self) -> None:
-        """Leave what is shared, and no task behind."""
-        self._sender.close()
+        """Release what is shared, and leave no task behind."""
         await self._auth.aclose()
-        await self._gates.aclose()
+        await self._limiters.aclose()
         if self._shared is not None:
             await self._shared.aclose()
 
-    async def _authorized(
-        self, request: Request, decode: Callable[[bytes], T], arrival: Arrival
-    ) -> T:
-        """Send with a token; one that is refused is renewed, a few times."""
-        if arrival.failure is not None:
-            failure, arrival.failure = arrival.failure, None
-            raise failure
-        headers, response = await self._pass(request, arrival)
-        renewals = _RENEWALS
+    def budgets(self) -> dict[str, BudgetState]:
+        """A snapshot of the budgets that were used so far, by endpoint."""
+        return self._limiters.states()
+
+    async def _with_retries(self, call: _Call[T], attempts: int) -> T:
+        """The only retry loop: transient failures and refusals are counted separately."""
+        retries, refusals = Retries(attempts), 0
+        while True:
+            try:
+                return await self._attempt(call)
+            except RateLimitError as error:
+                refusals += 1
+                if refusals == REFUSALS or not fits(error.retry_after or 0.0):
+                    raise
+                delay = 0.0  # the limiter holds the next attempt
+                self._report_retry(call.request, refusals, delay, error)
+            except AmigoError as error:
+                if not is_transient(error):
+                    raise
+                wait = retries.next_delay(
+                    error.retry_after if isinstance(error, APIError) else None
+                )
+                if wait is None:
+                    raise
+                delay, refusals = wait, 0
+                self._report_retry(call.request, retries.failures, delay, error)
+            await anyio.sleep(delay)
+
+    def _report_retry(
+        self, request: Request, attempt: int, delay: float, error: AmigoError
+    ) -> None:
+        self._events.emit(
+            RequestRetried(
+                endpoint=request.endpoint.name, attempt=attempt, delay=delay, reason=str(error)
+            )
+        )
+
+    async def _attempt(self, call: _Call[T]) -> T:
+        """Send once; after a 401, again with another token."""
+        headers, response = await self._send(call)
+        renewals = 0 if call.key is not None else _RENEWALS
         while response.status == 401 and renewals and self._auth.refused(headers):
             renewals -= 1
-            headers, response = await self._pass(request, arrival)
+            headers, response = await self._send(call)
         try:
-            return self._outcome(request, response, decode)
+            return self._outcome(call, response)
         except ConflictError as error:
-            error.after_loss = arrival.lost
+            error.after_loss = call.response_lost
             raise
         except DecodeError:
-            arrival.lost = True
+            call.response_lost = True
             raise
 
     async def _sign_in(self) -> SignIn:
-        request = sign_in(self.organization)
-        answer: SignIn = await self._signed_in(request, decode_sign_in, Arrival())
+        call = _Call(sign_in(self.organization), decode_sign_in, key=self._key.headers())
+        answer = await self._with_retries(call, self._max_attempts)
         life = answer.expires_at.timestamp() - self.clock.now()
         self._events.emit(SignedIn(expires_in=max(0.0, life)))
         return answer
 
     def _sign_in_held(self) -> float:
-        """For how many seconds its budget holds a sign in at the least; 0 if one is under way."""
-        return self._gates.of(SIGN_IN.name, SIGN_IN.limit).held()
+        """Seconds for which the limiter holds a sign-in at least; 0 while one is in flight."""
+        return self._limiters.of(SIGN_IN.name, SIGN_IN.limit).held()
 
-    async def _with_key(
-        self, request: Request, decode: Callable[[bytes], SignIn], arrival: Arrival
-    ) -> SignIn:
-        _, response = await self._pass(request, arrival, self._key.headers())
-        return self._outcome(request, response, decode)
-
-    async def _pass(
-        self, request: Request, arrival: Arrival, key: Mapping[str, str] | None = None
-    ) -> tuple[Mapping[str, str], Response]:
-        """Send through the gate, with `key` or the token that is valid when it opens."""
-        endpoint = request.endpoint
-        gate = self._gates.of(endpoint.name, endpoint.limit)
-        permit: Permit | SharedPermit | None = None
-        if arrival.turn is None:
-            permit = gate.enter_nowait()
-        if permit is None:
-            try:
-                permit = await gate.enter(self._events.emit, turn=arrival.turn)
-            except DeniedError as error:
-                raise _denied(request, error) from None
+    async def _send(self, call: _Call[T]) -> tuple[Mapping[str, str], Response]:
+        """Send through the limiter, with the token that is valid once it admits the request."""
+        endpoint = call.request.endpoint
+        limiter = self._limiters.of(endpoint.name, endpoint.limit)
+        try:
+            permit = await limiter.enter(self._events.emit, position=call.position)
+        except DeniedError as error:
+            raise _denied(call.request, error) from None
         with permit:
-            headers = key or self._auth.current()
-            if headers is None:
-                headers = await self._renewed(permit)
+            headers = call.key or await self._authorization(permit)
             try:
-                sending = self._sender.send(request, headers, self._auth.secrets)
-                response = await (arrival.guard(sending) if arrival.guard else sending)
+                sending = self._sender.send(call.request, headers, self._auth.secrets)
+                response = await (sending if call.guard is None else call.guard(sending))
             except TransportError as error:
                 if not error.sent:
-                    permit.unused()
-                arrival.lost |= error.sent
+                    permit.unsent()
+                call.response_lost |= error.sent
                 raise
             except ConfigurationError:  # the client was closed meanwhile
-                permit.unused()
+                permit.unsent()
                 raise
-            arrival.turn = permit.turn if response.status == 429 else None
-            arrival.lost |= response.status >= 500 or response.status == 408
-            if arrival.turn is not None:
-                permit.refused(budgets.pause(response, self.clock))
-                return headers, response
-            told = budgets.told(response, self.clock)
-            if told is not None or not budgets.may_be_of_a_proxy(response.status):
-                permit.answered(told)
+            refused = response.status == 429
+            call.position = permit.position if refused else None
+            call.response_lost |= response.status >= 500 or response.status == 408
+            info = _rate_limit(response, self.clock)
+            if refused:
+                permit.refused(_pause(response, info))
+            elif info is not None or not _may_be_from_proxy(response.status):
+                permit.answered(info)
         return headers, response
 
-    async def _renewed(self, permit: Permit | SharedPermit) -> Mapping[str, str]:
-        """The headers with another token, as the one there was has expired in the queue."""
+    async def _authorization(self, permit: Permit | SharedPermit) -> Mapping[str, str]:
+        """The headers with the token, which is renewed if it has expired in the queue."""
         try:
             return await self._auth.headers()
         except BaseException:
-            permit.unused()
+            permit.unsent()
             raise
 
-    def _outcome(self, request: Request, response: Response, decode: Callable[[bytes], T]) -> T:
-        """The struct of a response, or the error."""
+    def _outcome(self, call: _Call[T], response: Response) -> T:
+        """The decoded body of a success, or the error."""
+        request = call.request
         if not 200 <= response.status < 300:
             raise api_error(request, response, self._auth.secrets())
         try:
             if response.flaw is not None:
                 raise response.flaw
-            return decode(self._own_secrets_masked(request, response.body))
+            return call.decode(self._without_own_secrets(request, response.body))
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             secrets = self._auth.secrets()
             raise decode_error(request, response, error, secrets) from bare(error, secrets)
 
-    def _own_secrets_masked(self, request: Request, body: bytes) -> bytes:
-        """`body` without the secrets of this client: errors of agents can repeat what they got."""
+    def _without_own_secrets(self, request: Request, body: bytes) -> bytes:
+        """`body` without this client's secrets, which error texts of agents may repeat."""
         return redact_body(body, self._auth.secrets()) if request.endpoint is LIST else body
 
-    def budgets(self) -> dict[str, BudgetState]:
-        """A snapshot of the budgets that were used so far, by endpoint."""
-        return self._gates.states()
 
-    def _with_retries(self, call: _Call, attempts: int) -> _Call:
-        return backoff.on_exception(
-            retry.delays,
-            AmigoError,
-            max_tries=attempts,
-            giveup=lambda error: not is_transient(error),
-            on_backoff=self._tell,
-            jitter=None,
-            logger=None,
-        )(call)
+def _rate_limit(response: Response, clock: ServerClock) -> RateLimitInfo | None:
+    """The rate-limit headers of a response on the loop's clock; None if missing or implausible."""
+    rate, at = read_rate_limit(response.headers), response.received
+    if rate is None or not -_STALE <= rate.reset - clock.now(at) <= LONGEST_WAIT:
+        return None
+    return RateLimitInfo(rate.limit, rate.remaining, rate.reset, at + clock.until(rate.reset, at))
 
-    def _with_refusals(self, call: _Call) -> _Call:
-        """Refusals have a count of their own: the gate paces them, and nothing has been done."""
-        return backoff.on_exception(
-            retry.refusals,
-            RateLimitError,
-            max_tries=retry.REFUSALS,
-            on_backoff=self._tell,
-            jitter=None,
-            logger=None,
-        )(call)
 
-    def _tell(self, details: Any) -> None:
-        request: Request = details["args"][0]
-        self._events.emit(
-            RequestRetried(
-                endpoint=request.endpoint.name,
-                attempt=details["tries"],
-                delay=details["wait"],
-                reason=str(details["exception"]),
-            )
-        )
+def _pause(response: Response, info: RateLimitInfo | None) -> float | None:
+    """Seconds for which a refusal closes the limiter; None if the response does not say."""
+    seconds = read_retry_after(response.headers)
+    if seconds is None and info is not None:
+        seconds = info.resets_at - response.received
+    return seconds
+
+
+def _may_be_from_proxy(status: int) -> bool:
+    """Whether a response may come from a proxy, which knows nothing of rate limits."""
+    return status >= 500 or status in (407, 408)
 
 
 def _denied(request: Request, error: DeniedError) -> RateLimitError:
-    """What the service said to an earlier request, and holds for this one, which was not sent."""
+    """The error for a request that was not sent, because an earlier one was refused for long."""
     return RateLimitError(
         method=request.endpoint.method,
         path=request.path,
         status=429,
-        detail="this is what the service said before, so nothing was sent",
+        detail="an earlier request was refused until then, so this one was not sent",
         retry_after=error.retry_after,
     )
 
 
-def _gates(config: Configuration, shared: Shared | None, lease: float) -> Gates | SharedGates:
-    gates = Gates(config.base_url, config.organization_id)
-    return gates if shared is None else shared.gates(gates, _owner(config), lease)
+def _limiters(
+    config: Configuration, shared: SharingConnection | None, lease: float
+) -> Limiters | SharedLimiters:
+    limiters = Limiters(config.base_url, config.organization_id)
+    return limiters if shared is None else shared.limiters(limiters, _owner(config), lease)
 
 
 def _owner(config: Configuration) -> str:
-    """Whose budgets they are, in writing."""
+    """The name under which processes share budgets."""
     return f"{config.base_url}/{config.organization_id}"
 
 
-def _holder(config: Configuration, key: ApiKeyAuth) -> str:
-    """Whose token it is, in writing."""
+def _token_name(config: Configuration, key: ApiKeyAuth) -> str:
+    """The name under which processes share a token."""
     return f"{_owner(config)}:{key.api_key_id}:{key.user_id}"

@@ -62,8 +62,8 @@ from amigo_async.redact import MASK, redact
 from amigo_async.resources.runs import Runs
 from amigo_async.server_clock import ServerClock
 from amigo_async.transport import Sender, Session
-from amigo_async.transport import rate_headers as budgets
-from amigo_async.transport.body import _Intake
+from amigo_async.transport.body import _BodyBuffer
+from amigo_async.transport.session import _Call, _pause, _rate_limit
 from amigo_async.transport.store import _path, _secrets
 from amigo_async.verdicts.gate import Gate, verdict_of
 from tests.support import report_samples
@@ -190,7 +190,7 @@ def decoded(seed: Any, decode: Callable[[bytes], Any], data: bytes) -> Any:
     response = responses.Response(200, {}, _document(seed, data))
     request = requests.list_runs("acme")
     try:
-        return _session()._outcome(request, response, decode)
+        return _session()._outcome(_Call(request, decode), response)
     except DecodeError as error:
         str(error)
         return None
@@ -305,8 +305,7 @@ def told(data: bytes) -> None:
         if date is not None:
             clock.observe(date, now, now)
         clock.utcnow()
-        _ = budgets.told(response, clock)
-        pause = budgets.pause(response, clock)
+        pause = _pause(response, _rate_limit(response, clock))
         assert pause is None or 0 <= pause < math.inf
 
     run(heed, debug=False)
@@ -462,12 +461,12 @@ def redaction(data: bytes) -> None:
 
 def body(data: bytes) -> None:
     """Pieces of a packed body."""
-    intake = _Intake(1000, packed=True)
+    buffer = _BodyBuffer(1000, compressed=True)
     with suppress(responses.BodyError):
         for at in range(1, len(data), 50):
-            intake.take(data[at : at + 50])
-        intake.end()
-    assert sum(map(len, intake.pieces)) <= 1001
+            buffer.add(data[at : at + 50])
+        buffer.finish()
+    assert sum(map(len, buffer.pieces)) <= 1001
 
 
 def _sendable(value: str) -> None:

@@ -20,8 +20,7 @@ import pytest
 
 from amigo_async import AmigoClient, BearerAuth, ConfigurationError, DeadlineError
 from amigo_async.events import Event
-from amigo_async.ratelimit import Budget, Gate, Gates, Permit, Told
-from amigo_async.ratelimit import registry as gates
+from amigo_async.ratelimit import Budget, Limiter, Limiters, Permit, RateLimitInfo, registry
 from amigo_async.testing import Fault, Sandbox
 from tests.support.processes import in_a_process
 
@@ -55,7 +54,9 @@ def side_by_side(*work: Callable[[], object]) -> None:
 def told(remaining: int) -> Budget:
     """A budget of which so many calls are left, for a minute from now."""
     budget, now = Budget(remaining + 1), time.monotonic()
-    budget.answered(now, budget.take(now), Told(remaining + 1, remaining, now + 60.0, now + 60.0))
+    budget.answered(
+        now, budget.take(now), RateLimitInfo(remaining + 1, remaining, now + 60.0, now + 60.0)
+    )
     return budget
 
 
@@ -73,60 +74,60 @@ def ignore(_: Event) -> None:
 # --- side by side ---
 
 
-def test_threads_never_overspend() -> None:
+def test_threads_take_from_a_budget_what_there_is_and_no_more() -> None:
     for _ in range(10):
         budget = told(99)
         taken: list[Permit] = []
 
         async def take(budget: Budget = budget, taken: list[Permit] = taken) -> None:
-            gate = Gate("list", budget)
+            limiter = Limiter("list", budget)
             with pytest.raises(DeadlineError), anyio.fail_after(30):
                 while True:
-                    taken.append(await gate.enter(ignore))
+                    taken.append(await limiter.enter(ignore))
 
         side_by_side(*[lambda take=take: asyncio.run(take())] * THREADS)
         assert len(taken) == budget.in_flight == 99
 
 
 @pytest.mark.parametrize("made", [told, untold])
-def test_threads_lose_no_count(made: Callable[[int], Budget]) -> None:
+def test_threads_lose_no_count_of_what_was_spent(made: Callable[[int], Budget]) -> None:
     budget = made(10_000)
-    before = budget.room(time.monotonic())
+    before = budget.available(time.monotonic())
 
     async def spend() -> None:
-        gate = Gate("list", budget)
+        limiter = Limiter("list", budget)
         for _ in range(500):
-            with await gate.enter(ignore):
+            with await limiter.enter(ignore):
                 """Nothing is told of it, so it is counted as sent."""
 
     side_by_side(*[lambda: asyncio.run(spend())] * THREADS)
     assert budget.in_flight == 0
-    assert budget.room(time.monotonic()) == before - 500 * THREADS
+    assert budget.available(time.monotonic()) == before - 500 * THREADS
 
 
-def test_threads_find_one_budget() -> None:
+def test_threads_find_the_same_budget_while_others_are_forgotten() -> None:
     found: list[Budget] = []
 
-    held = Gates("https://api.example", "acme")
+    held = Limiters("https://api.example", "acme")
 
     async def look(thread: int) -> None:
         for number in range(150):
             other = f"https://{number}.{thread}.example"
-            Gates(other, "acme").of("list", 50)
+            Limiters(other, "acme").of("list", 50)
             if number % 10 == 0:
-                gates.forget(other)
-            found.append(Gates("https://api.example", "acme").of("list", 50).budget)
+                registry.forget(other)
+            found.append(Limiters("https://api.example", "acme").of("list", 50).budget)
 
     side_by_side(*[lambda n=n: asyncio.run(look(n)) for n in range(THREADS)])
     assert len({id(budget) for budget in found}) == 1
-    assert {name for name in gates._BUDGETS if name[1] == "acme"} == {
+    assert {name for name in registry._BUDGETS if name[1] == "acme"} == {
         ("https://api.example", "acme", "list")
     }
     del held
 
 
 @pytest.mark.amigo_sandbox(limits={"create": 4, "sign_in": 1000}, window=0.5)
-def test_clients_of_threads_share_a_budget(
+def test_clients_in_the_loops_of_threads_share_a_budget_and_none_is_refused(
     amigo_sandbox: Sandbox,
 ) -> None:
     ids = amigo_sandbox.add_sets(6)
@@ -147,7 +148,7 @@ def test_clients_of_threads_share_a_budget(
 
 
 @pytest.mark.amigo_sandbox(limits={"sign_in": 1000}, window=1800.0)
-def test_asyncio_run_repeatedly(amigo_sandbox: Sandbox) -> None:
+def test_run_again_and_again_leaves_nothing_and_keeps_the_budget(amigo_sandbox: Sandbox) -> None:
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
     remaining: list[int] = []
 
@@ -170,8 +171,8 @@ def test_asyncio_run_repeatedly(amigo_sandbox: Sandbox) -> None:
         asyncio.run(main())
     assert held() < before + 10  # the sandbox may not have seen the last ones go
     assert [loop() for loop in loops] == [None] * 21
-    assert len(gates._GATES) == 0
-    assert gates._BUDGETS == {}
+    assert len(registry._LIMITERS) == 0
+    assert registry._BUDGETS == {}
     assert remaining == list(range(remaining[0], remaining[0] - 21, -1))
     assert [r for r in amigo_sandbox.requests if r.status == 429] == []
 
@@ -190,7 +191,7 @@ CALLS = ["create", "get", "wait", "download"]
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_client_of_a_closed_loop(amigo_sandbox: Sandbox, kind: str) -> None:
+def test_a_client_of_a_loop_that_is_closed_says_so(amigo_sandbox: Sandbox, kind: str) -> None:
     client = amigo_sandbox.client()
     set_id = amigo_sandbox.add_set()
 
@@ -211,7 +212,7 @@ def test_client_of_a_closed_loop(amigo_sandbox: Sandbox, kind: str) -> None:
     assert len(amigo_sandbox.requests) == asked
 
 
-def test_client_of_another_thread(amigo_sandbox: Sandbox) -> None:
+def test_a_client_in_use_in_another_thread_says_so(amigo_sandbox: Sandbox) -> None:
     run_id = amigo_sandbox.start_run(amigo_sandbox.add_set())
     amigo_sandbox.fault("list", Fault.delay(0.3))
 
@@ -232,7 +233,7 @@ def test_client_of_another_thread(amigo_sandbox: Sandbox) -> None:
     asyncio.run(main())
 
 
-def test_session_of_another_loop() -> None:
+def test_a_session_given_from_another_loop_is_named() -> None:
     async def give() -> None:
         async with aiohttp.ClientSession() as given:
             client = AmigoClient(auth=BearerAuth("t"), organization_id="o", http=given)
@@ -245,8 +246,8 @@ def test_session_of_another_loop() -> None:
 # --- abandoned ---
 
 
-def test_closed_loop_frees_its_budget() -> None:
-    api = Gates("https://api.example", "acme")
+def test_what_a_closed_loop_left_pending_frees_the_budget_and_the_loop() -> None:
+    api = Limiters("https://api.example", "acme")
 
     async def begin() -> list[asyncio.Task[None]]:
         async def call() -> None:
@@ -259,7 +260,7 @@ def test_closed_loop_frees_its_budget() -> None:
 
     async def look() -> int:
         create = api.of("create", 20)
-        assert len(gates._GATES) == 1
+        assert len(registry._LIMITERS) == 1
         gc.collect()
         return create.budget.in_flight
 
@@ -276,8 +277,8 @@ def test_closed_loop_frees_its_budget() -> None:
 
 FORKED = """
 import asyncio, os
-from amigo_async.ratelimit import Gates
-api = Gates("https://api.example", "acme")
+from amigo_async.ratelimit import Limiters
+api = Limiters("https://api.example", "acme")
 
 async def main():
     create = api.of("create", 20)
@@ -297,7 +298,7 @@ asyncio.run(main())
 """
 
 
-def test_forked_child() -> None:
+def test_a_forked_child_does_not_wait_for_the_calls_of_its_parent() -> None:
     assert in_a_process(FORKED).split() == ["0", "0"]
 
 
@@ -307,8 +308,8 @@ import multiprocessing
 from amigo_async import Gate
 
 def judge(gate):
-    from amigo_async.ratelimit import registry as gates
-    return gate.min_pass_rate, len(gates._BUDGETS)
+    from amigo_async.ratelimit import registry
+    return gate.min_pass_rate, len(registry._BUDGETS)
 
 if __name__ == "__main__":
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -316,7 +317,7 @@ if __name__ == "__main__":
 """
 
 
-def test_spawned_child(tmp_path: Path) -> None:
+def test_a_spawned_child_imports_it_and_begins_with_nothing(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
     script.write_text(SPAWNED)
     assert in_a_process(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')") == (
@@ -379,6 +380,6 @@ gc.collect()
 """
 
 
-def test_debug_mode_is_silent() -> None:
+def test_debug_mode_has_nothing_to_say_of_slow_callbacks_and_open_resources() -> None:
     """What is slow is so each time; what is done for the first time is not."""
     assert in_a_process(DEBUGGED, "-X", "dev", "-W", "error").strip() == ""

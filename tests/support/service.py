@@ -1,4 +1,4 @@
-"""A rate-limited service without sockets, for tests of the gate."""
+"""A rate-limited service without sockets, for tests of the limiter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
 from amigo_async.events import Event
-from amigo_async.ratelimit import Gate, Told
+from amigo_async.ratelimit import Limiter, RateLimitInfo
 from amigo_async.ratelimit.fair_share import FairShareBudget
-from amigo_async.ratelimit.shared import SharedGate
+from amigo_async.ratelimit.shared import SharedLimiter
 from amigo_async.testing import VirtualTimeLoop
 
 T = TypeVar("T")
@@ -81,24 +81,24 @@ class Service:
         self._used.append(self.now())
         return True
 
-    def told(self) -> Told | None:
+    def told(self) -> RateLimitInfo | None:
         if not self.tells:
             return None
         began = self._window_began if self.mode == "fixed" else min(self._used)
         reset = began + self.window
-        return Told(self.limit, self.limit - len(self._used), reset, reset)
+        return RateLimitInfo(self.limit, self.limit - len(self._used), reset, reset)
 
     def pause(self) -> float:
         began = self._window_began if self.mode == "fixed" else min(self._used)
         return max(0.0, began + self.window - self.now())
 
     async def call(
-        self, gate: Gate | SharedGate, emit: Callable[[Event], None] = lambda _: None
+        self, limiter: Limiter | SharedLimiter, emit: Callable[[Event], None] = lambda _: None
     ) -> None:
-        """Call through `gate` until not refused."""
+        """Call through `limiter` until not refused."""
         turn: int | None = None
         while True:
-            with await gate.enter(emit, turn=turn) as permit:
+            with await limiter.enter(emit, position=turn) as permit:
                 await asyncio.sleep(self.latency / 2)
                 admitted = self.count()
                 told, pause = self.told(), self.pause() if not admitted else 0.0
@@ -109,8 +109,8 @@ class Service:
                     return
                 self.refused.append(self.now())
                 permit.refused(pause)
-                turn = permit.turn
+                turn = permit.position
 
 
-def gate(limit: int) -> Gate:
-    return Gate("create", FairShareBudget(limit))
+def limiter(limit: int) -> Limiter:
+    return Limiter("create", FairShareBudget(limit))

@@ -1,4 +1,4 @@
-"""The gate against services that count, told and not told, alone and not alone."""
+"""The limiter against services that count, told and not told, alone and not alone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
-from amigo_async.ratelimit import Gate, Gates, Told, forget
+from amigo_async.ratelimit import Limiter, Limiters, RateLimitInfo, forget
 from amigo_async.ratelimit.fair_share import FairShareBudget
-from tests.support.service import QuickLoop, Service, gate, run
+from tests.support.service import QuickLoop, Service, limiter, run
 
 
 def admitted_after(service: Service) -> list[float]:
@@ -37,7 +37,7 @@ def admitted_after(service: Service) -> list[float]:
 )
 def test_whole_windows_without_refusal(service: Service, turns: int) -> None:
     async def main() -> float:
-        create = gate(20)
+        create = limiter(20)
         began = service.now()
         await asyncio.gather(*(service.call(create) for _ in range(60)))
         assert create._timer is None
@@ -55,7 +55,7 @@ def test_untold_limit_is_learned() -> None:
     service = Service(10, tells=False)
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         await asyncio.gather(*(service.call(create) for _ in range(60)))
 
     run(main)
@@ -76,7 +76,7 @@ def test_few_refusals_beside_others(seed: int, mode: str) -> None:
             service.foreign += service.count()
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         spending = asyncio.create_task(others())
         await asyncio.sleep(chance.uniform(60, 120))
         await asyncio.gather(*(service.call(create) for _ in range(60)))
@@ -93,7 +93,7 @@ def test_no_stampede_after_a_refusal() -> None:
     service = Service(20)
 
     async def main() -> int:
-        create = gate(20)
+        create = limiter(20)
         await service.call(create)
         while service.count():
             service.foreign += 1
@@ -113,11 +113,11 @@ def test_refused_calls_go_first() -> None:
     order: list[int] = []
 
     async def call(create: object, number: int) -> None:
-        await service.call(create)  # type: ignore[arg-type]  # a gate
+        await service.call(create)  # type: ignore[arg-type]  # a limiter
         order.append(number)
 
     async def main() -> None:
-        create = gate(3)
+        create = limiter(3)
         await service.call(create)
         service.count()
         service.count()
@@ -132,7 +132,7 @@ def test_cancelled_waiter_frees_its_place() -> None:
     service = Service(20)
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         await asyncio.gather(*(service.call(create) for _ in range(20)))
         waiting = [asyncio.create_task(service.call(create)) for _ in range(30)]
         await asyncio.sleep(1)
@@ -149,17 +149,19 @@ def test_cancelled_waiter_frees_its_place() -> None:
 
 def test_permit_of_a_cancelled_task() -> None:
     async def main() -> None:
-        create = gate(1)
+        create = limiter(1)
         ahead = await create.enter(lambda _: None)
         first = asyncio.create_task(create.enter(lambda _: None))
         second = asyncio.create_task(create.enter(lambda _: None))
         await asyncio.sleep(0)
         now = asyncio.get_running_loop().time()
-        ahead.answered(Told(1, 1, now + 60, now + 60))  # grants the first, which is not resumed yet
+        ahead.answered(
+            RateLimitInfo(1, 1, now + 60, now + 60)
+        )  # grants the first, which is not resumed yet
         first.cancel()
         permit = await second
         assert first.cancelled()
-        permit.unused()
+        permit.unsent()
         assert create.budget.in_flight == 0
         assert create._timer is None
 
@@ -168,10 +170,10 @@ def test_permit_of_a_cancelled_task() -> None:
 
 def test_unsettled_permit_is_spent() -> None:
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         now = asyncio.get_running_loop().time()
         with await create.enter(lambda _: None) as permit:
-            permit.answered(Told(20, 19, now + 60, now + 60))
+            permit.answered(RateLimitInfo(20, 19, now + 60, now + 60))
         with pytest.raises(ZeroDivisionError), await create.enter(lambda _: None):
             raise ZeroDivisionError
         assert create.budget.remaining == 18
@@ -184,7 +186,7 @@ def test_too_late_fails_at_once() -> None:
     service = Service(20)
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         await asyncio.gather(*(service.call(create) for _ in range(20)))
         began = service.now()
         with pytest.raises(DeadlineError, match="create") as caught, anyio.fail_after(30):
@@ -200,7 +202,7 @@ def test_too_late_fails_at_once() -> None:
 
 def test_refusal_fails_short_deadlines() -> None:
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         ahead = await create.enter(lambda _: None)
 
         async def hurried() -> float:
@@ -213,7 +215,7 @@ def test_refusal_fails_short_deadlines() -> None:
         await asyncio.sleep(0)
         ahead.refused(40)
         assert await in_a_hurry == pytest.approx(40, abs=0.1)
-        (await patient).unused()
+        (await patient).unsent()
 
     run(main)
 
@@ -223,7 +225,7 @@ def test_held_calls_are_reported_once() -> None:
     heard: list[Event] = []
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         await asyncio.gather(*(service.call(create, heard.append) for _ in range(45)))
 
     run(main)
@@ -237,22 +239,22 @@ def test_held_calls_are_reported_once() -> None:
 def test_snapshot_and_repr() -> None:
     async def main() -> None:
         forget()
-        gates = Gates("https://api.example", "acme")
-        create = gates.of("create", 20)
-        assert Gates("https://api.example", "acme").of("create", 20) is create
-        assert Gates("https://api.example", "other").of("create", 20) is not create
+        limiters = Limiters("https://api.example", "acme")
+        create = limiters.of("create", 20)
+        assert Limiters("https://api.example", "acme").of("create", 20) is create
+        assert Limiters("https://api.example", "other").of("create", 20) is not create
         now = asyncio.get_running_loop().time()
         with await create.enter(lambda _: None) as permit:
-            assert repr(create) == "<Gate create: ? of 20 left, 1 in flight, 0 waiting>"
-            permit.answered(Told(20, 0, now + 30, now + 30))
+            assert repr(create) == "<Limiter create: ? of 20 left, 1 in flight, 0 waiting>"
+            permit.answered(RateLimitInfo(20, 0, now + 30, now + 30))
         waiting = asyncio.create_task(create.enter(lambda _: None))
         await asyncio.sleep(0)
-        state = gates.states()["create"]
+        state = limiters.states()["create"]
         assert (state.endpoint, state.limit, state.remaining) == ("create", 20, 0)
         assert (state.in_flight, state.waiting) == (0, 1)
         assert state.opens_in == pytest.approx(30, abs=0.1)
         assert state.turns_in == pytest.approx(30, abs=0.1)
-        assert repr(create) == "<Gate create: 0 of 20 left, 0 in flight, 1 waiting>"
+        assert repr(create) == "<Limiter create: 0 of 20 left, 0 in flight, 1 waiting>"
         waiting.cancel()
         await asyncio.wait([waiting])
 
@@ -263,17 +265,17 @@ def test_spending_outlives_the_loop() -> None:
     forget()
 
     async def spend() -> None:
-        gates = Gates("https://api.example", "acme")
-        create = gates.of("create", 20)
+        limiters = Limiters("https://api.example", "acme")
+        create = limiters.of("create", 20)
         now = asyncio.get_running_loop().time()
         with await create.enter(lambda _: None) as permit:
-            permit.answered(Told(20, 0, now + 3600, now + 3600))
-        await gates.aclose()
+            permit.answered(RateLimitInfo(20, 0, now + 3600, now + 3600))
+        await limiters.aclose()
 
     async def look() -> int | None:
-        gates = Gates("https://api.example", "acme")
-        remaining = gates.of("create", 20).budget.remaining
-        await gates.aclose()
+        limiters = Limiters("https://api.example", "acme")
+        remaining = limiters.of("create", 20).budget.remaining
+        await limiters.aclose()
         return remaining
 
     asyncio.run(spend())
@@ -288,19 +290,19 @@ def test_ten_thousand_waiters() -> None:
     service = Service(5_000, latency=0.0)
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         with await create.enter(lambda _: None) as permit:
             turn = service.now() + 60
-            permit.answered(Told(1, 0, turn, turn))
+            permit.answered(RateLimitInfo(1, 0, turn, turn))
         waiting = [asyncio.create_task(service.call(create)) for _ in range(10_000)]
         await asyncio.sleep(0)
-        assert len(create._waiting) == 10_000
+        assert len(create._queue) == 10_000
         for task in waiting[::10]:
             task.cancel()
         await asyncio.sleep(0)
-        assert len(create._waiting) == 9_000
+        assert len(create._queue) == 9_000
         await asyncio.wait(waiting)
-        assert (len(create._waiting), create._timer, create._untold) == (0, None, [])
+        assert (len(create._queue), create._timer, create._unreported) == (0, None, [])
         assert create.budget.in_flight == 0
 
     run(main, debug=False)
@@ -341,7 +343,7 @@ def test_any_schedule_keeps_order(
     went: list[tuple[float, float]] = []  # when a call came through, and when it had come
 
     async def main() -> None:
-        create = gate(20)
+        create = limiter(20)
         loop = asyncio.get_running_loop()
 
         async def call(at: float) -> None:
@@ -349,7 +351,7 @@ def test_any_schedule_keeps_order(
             came = loop.time()
             turn: int | None = None
             while True:
-                with await create.enter(lambda _: None, turn=turn) as permit:
+                with await create.enter(lambda _: None, position=turn) as permit:
                     if turn is None:
                         went.append((loop.time(), came))
                     await asyncio.sleep(latency)
@@ -358,7 +360,7 @@ def test_any_schedule_keeps_order(
                         return
                     service.refused.append(loop.time())
                     permit.refused(service.pause())
-                    turn = permit.turn
+                    turn = permit.position
 
         for at, count in others:
             for _ in range(count):
@@ -372,7 +374,7 @@ def test_any_schedule_keeps_order(
             assert task.cancelled() or task.exception() is None
         assert create._timer is None
         assert create.budget.in_flight == 0
-        assert not create._waiting
+        assert not create._queue
 
     run(main)
     # Permits are given in order; tasks that get theirs in one moment may be resumed in another.
@@ -386,31 +388,31 @@ def test_any_schedule_keeps_order(
 
 def test_no_permit_past_the_queue() -> None:
     async def main() -> None:
-        list_ = Gate("list", FairShareBudget(1))
+        list_ = Limiter("list", FairShareBudget(1))
         with anyio.move_on_after(1.0):
-            first = list_.enter_nowait()
-            assert first is not None
-            assert list_.enter_nowait() is None  # no room
+            first = await list_.enter(lambda _: None)
             waiting = asyncio.create_task(list_.enter(lambda _: None))
             await asyncio.sleep(0)
-            first.unused()  # its room is that of the one who waits
-            assert list_.enter_nowait() is None
-            (await waiting).unused()
-            last = list_.enter_nowait()
-            assert last is not None
-            last.unused()
+            first.unsent()  # its quota goes to the request that waits
+            new = asyncio.create_task(list_.enter(lambda _: None))
+            await asyncio.sleep(0)
+            assert waiting.done()
+            assert not new.done()
+            waiting.result().unsent()
+            (await new).unsent()
+            assert list_.state().in_flight == 0
 
     run(main)
 
 
 def test_forgotten_by_all_users() -> None:
     async def main() -> None:
-        here, elsewhere = Gates("https://api.example", "a"), Gates("https://b.example", "a")
-        gate, other = here.of("list", 50), elsewhere.of("list", 50)
-        assert here.of("list", 50) is gate
+        here, elsewhere = Limiters("https://api.example", "a"), Limiters("https://b.example", "a")
+        limiter, other = here.of("list", 50), elsewhere.of("list", 50)
+        assert here.of("list", 50) is limiter
         forget("https://api.example")
         assert here.states() == {}
-        assert here.of("list", 50).budget is not gate.budget
+        assert here.of("list", 50).budget is not limiter.budget
         assert elsewhere.of("list", 50) is other
 
     run(main)
@@ -420,19 +422,19 @@ def test_late_refusal_does_not_overtake() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, QuickLoop)
-        create = gate(20)
+        create = limiter(20)
         with await create.enter(lambda _: None) as ahead:
-            ahead.answered(Told(20, 19, loop.time() + 60, loop.time() + 60))
+            ahead.answered(RateLimitInfo(20, 19, loop.time() + 60, loop.time() + 60))
         first, second = [await create.enter(lambda _: None) for _ in range(2)]
         first.refused(10.0)
         second.refused(10.0)
-        earlier = asyncio.create_task(create.enter(lambda _: None, turn=first.turn))
+        earlier = asyncio.create_task(create.enter(lambda _: None, position=first.position))
         await asyncio.sleep(0)
         loop.skipped += 10.0  # it is open, and its timer has yet to tell
-        later = asyncio.create_task(create.enter(lambda _: None, turn=second.turn))
+        later = asyncio.create_task(create.enter(lambda _: None, position=second.position))
         permit = await earlier
-        assert (permit.turn, later.done()) == (first.turn, False)
-        permit.unused()
-        (await later).unused()
+        assert (permit.position, later.done()) == (first.position, False)
+        permit.unsent()
+        (await later).unsent()
 
     run(main)

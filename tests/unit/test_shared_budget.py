@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
-from amigo_async.ratelimit import Budget, Gate, Gates, Instant, Step, Told, UnavailableError
+from amigo_async.ratelimit import Budget, Limiter, Limiters, RateLimitInfo
+from amigo_async.ratelimit.backend import ClockReading, UnavailableError, Update
 from amigo_async.ratelimit.fair_share import FairShareBudget
 from amigo_async.ratelimit.leases import LeasedBudget
-from amigo_async.ratelimit.shared import Reservations, SharedGate, SharedGates
+from amigo_async.ratelimit.shared import LeaseQueue, SharedLimiter, SharedLimiters
 from tests.support.service import Service, run
 
 T = TypeVar("T")
 LEASE = 35.0
 
 
-def told(remaining: int, *, limit: int = 20, reset: float = 60.0) -> Told:
-    return Told(limit, remaining, reset, reset)
+def told(remaining: int, *, limit: int = 20, reset: float = 60.0) -> RateLimitInfo:
+    return RateLimitInfo(limit, remaining, reset, reset)
 
 
 # --- the record ---
@@ -35,7 +36,7 @@ def told(remaining: int, *, limit: int = 20, reset: float = 60.0) -> Told:
 STEPS = st.lists(
     st.tuples(
         st.floats(0.0, 70.0),
-        st.sampled_from(["take", "answered", "blind", "refused", "lost", "returned"]),
+        st.sampled_from(["take", "answered", "blind", "refused", "lost", "unsent"]),
         st.integers(0, 20),
     ),
     max_size=40,
@@ -63,7 +64,7 @@ def test_stored_budget_behaves_the_same(
                 "blind": (now, call, None),
                 "refused": (now, call, float(number) if number % 2 else None),
                 "lost": (now, call),
-                "returned": (call,),
+                "unsent": (call,),
             }
             name = "answered" if step == "blind" else step
             for budget in (here, there):
@@ -71,7 +72,7 @@ def test_stored_budget_behaves_the_same(
         assert there.budget.snapshot() == here.snapshot()
         for ahead in (0, 3, 30):
             assert there.budget.earliest(now, ahead) == here.earliest(now, ahead)
-        assert there.budget.room(now) == here.room(now)
+        assert there.budget.available(now) == here.available(now)
         assert there.budget.opens_at(now) == here.opens_at(now)
         kept = there.dump(now)
 
@@ -88,7 +89,7 @@ def test_dead_process_spends_its_calls() -> None:
     record, _ = taken(5)
     assert LeasedBudget.load(record, 20, 35.9).budget.in_flight == 5
     after = LeasedBudget.load(record, 20, 36.1).budget
-    assert (after.in_flight, after.room(36.1)) == (0, 14)
+    assert (after.in_flight, after.available(36.1)) == (0, 14)
 
 
 def test_news_after_the_lease_is_ignored() -> None:
@@ -98,7 +99,7 @@ def test_news_after_the_lease_is_ignored() -> None:
     leased.answered(50.0, call, told(2, reset=1000.0))
     leased.refused(50.0, call, 60.0)
     leased.lost(50.0, call)
-    leased.returned(call)
+    leased.unsent(call)
     assert leased.budget.snapshot() == before
 
 
@@ -109,7 +110,7 @@ def test_news_after_the_lease_is_ignored() -> None:
 )
 def test_spoiled_record_begins_anew(garbage: bytes) -> None:
     leased = LeasedBudget.load(garbage, 20, 5.0)
-    assert (leased.budget.room(5.0), leased.budget.limit) == (1, 20)
+    assert (leased.budget.available(5.0), leased.budget.limit) == (1, 20)
 
 
 def test_clock_set_back_begins_anew() -> None:
@@ -127,14 +128,14 @@ def test_best_known_turn_is_shared() -> None:
     """Of the service's clock whole seconds are known at first; who has seen more knows better."""
     leased = LeasedBudget.load(None, 20, 0.0)
     first, second, third, late = (leased.take(0.0, LEASE) for _ in range(4))
-    leased.answered(0.0, first, Told(20, 19, 1060.0, 60.1))
-    leased.answered(1.0, second, Told(20, 18, 1060.0, 60.9))
-    assert leased.budget.turns_at == pytest.approx(60.1)
-    leased.answered(61.0, third, Told(20, 19, 1120.0, 120.8))
-    assert leased.budget.turns_at == pytest.approx(120.1)
+    leased.answered(0.0, first, RateLimitInfo(20, 19, 1060.0, 60.1))
+    leased.answered(1.0, second, RateLimitInfo(20, 18, 1060.0, 60.9))
+    assert leased.budget.resets_at == pytest.approx(60.1)
+    leased.answered(61.0, third, RateLimitInfo(20, 19, 1120.0, 120.8))
+    assert leased.budget.resets_at == pytest.approx(120.1)
     leased.refused(62.0, late, None)  # too early, maybe: begin to learn anew
-    leased.answered(130.0, leased.take(130.0, LEASE), Told(20, 19, 1180.0, 180.8))
-    assert leased.budget.turns_at == pytest.approx(180.8)
+    leased.answered(130.0, leased.take(130.0, LEASE), RateLimitInfo(20, 19, 1180.0, 180.8))
+    assert leased.budget.resets_at == pytest.approx(180.8)
 
 
 # --- taking calls of it ---
@@ -151,14 +152,14 @@ class Place:
         self.changes = 0
         self.emit: Callable[[Event], None] = lambda _: None
 
-    async def change(self, key: str, step: Step[T]) -> T:
+    async def change(self, key: str, step: Update[T]) -> T:
         while True:
             await asyncio.sleep(0.001)
             if not self.available:
                 raise UnavailableError
             asked = asyncio.get_running_loop().time()
             before = self.kept.get(key)
-            changed, value = step(before, Instant(asked + self.ahead, asked))
+            changed, value = step(before, ClockReading(asked + self.ahead, asked))
             await asyncio.sleep(0.001)
             if changed is None:
                 return value
@@ -168,10 +169,10 @@ class Place:
                 return value
 
 
-def replica(place: Place, *, limit: int = 20) -> SharedGate:
-    """The gate of one process among several: they have nothing in common but the place."""
-    reservations = Reservations(place, "create", "create", limit, LEASE)
-    return SharedGate(Gate("create", FairShareBudget(limit)), reservations)
+def replica(place: Place, *, limit: int = 20) -> SharedLimiter:
+    """The limiter of one process among several: they have nothing in common but the place."""
+    reservations = LeaseQueue(place, "create", "create", limit, LEASE)
+    return SharedLimiter(Limiter("create", FairShareBudget(limit)), reservations)
 
 
 def hear_nothing(_: Event) -> None:
@@ -183,14 +184,14 @@ def hear_nothing(_: Event) -> None:
 def test_replicas_fill_every_window(mode: Any, tells: bool) -> None:
     async def main() -> tuple[Service, float]:
         service, place = Service(20, mode=mode, tells=tells, latency=0.1), Place()
-        gates = [replica(place) for _ in range(4)]
+        limiters = [replica(place) for _ in range(4)]
         began = service.now()
         async with anyio.create_task_group() as group:
             for number in range(120):
-                group.start_soon(service.call, gates[number % 4])
+                group.start_soon(service.call, limiters[number % 4])
         took = service.now() - began
-        for gate in gates:
-            await gate.reservations.aclose()
+        for limiter in limiters:
+            await limiter.leases.aclose()
         return service, took
 
     service, took = run(main)
@@ -203,17 +204,17 @@ def test_eight_never_overspend() -> None:
     async def main() -> None:
         place = Place()
         held: list[int | None] = []
-        all_of = [Reservations(place, "create", "create", 100, LEASE) for _ in range(8)]
+        all_of = [LeaseQueue(place, "create", "create", 100, LEASE) for _ in range(8)]
         first = await all_of[0].take(hear_nothing)
         assert first is not None
 
-        def answered(budget: LeasedBudget, at: Instant) -> None:
-            budget.answered(at.now, first, Told(100, 99, 9e9, at.now + 50))
+        def answered(budget: LeasedBudget, at: ClockReading) -> None:
+            budget.answered(at.store_time, first, RateLimitInfo(100, 99, 9e9, at.store_time + 50))
 
-        all_of[0].settle(answered)
+        all_of[0].report(answered)
         now = asyncio.get_running_loop().time
 
-        async def take(reservations: Reservations, pause: float) -> None:
+        async def take(reservations: LeaseQueue, pause: float) -> None:
             await asyncio.sleep(pause)
             held.append(await reservations.take(hear_nothing))
 
@@ -240,21 +241,21 @@ def test_leaving_gives_the_call_back() -> None:
 
     async def main(pause: float) -> int:
         place = Place()
-        gate = replica(place)
-        with await gate.enter(hear_nothing) as permit:
+        limiter = replica(place)
+        with await limiter.enter(hear_nothing) as permit:
             permit.answered(told(9, reset=asyncio.get_running_loop().time() + 50))
         await asyncio.sleep(1)
-        task = asyncio.ensure_future(gate.enter(hear_nothing))
+        task = asyncio.ensure_future(limiter.enter(hear_nothing))
         await asyncio.sleep(pause)
         task.cancel()
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
         if not isinstance(outcome, BaseException):
-            outcome.unused()
+            outcome.unsent()
         await asyncio.sleep(1)
         now = asyncio.get_running_loop().time() + place.ahead
         budget = LeasedBudget.load(place.kept["create"], 20, now).budget
-        assert gate.state(gate._gate.state()).in_flight == 0
-        return budget.room(now)
+        assert limiter.state(limiter._limiter.state()).in_flight == 0
+        return budget.available(now)
 
     assert [run(partial(main, p / 4000)) for p in range(14)] == [9] * 14
 
@@ -277,8 +278,8 @@ def test_what_cannot_be_in_time_fails_at_once() -> None:
         (held,) = heard
         assert isinstance(held, LimitHeld)
         assert (held.endpoint, held.queue) == ("create", 1)
-        permit.unused()
-        await second.reservations.aclose()
+        permit.unsent()
+        await second.leases.aclose()
 
     run(main)
 
@@ -286,10 +287,10 @@ def test_what_cannot_be_in_time_fails_at_once() -> None:
 def test_lost_store_falls_back_to_headers() -> None:
     async def main() -> None:
         service, place = Service(20, latency=0.1), Place()
-        gates = [replica(place) for _ in range(4)]
+        limiters = [replica(place) for _ in range(4)]
         async with anyio.create_task_group() as group:
             for number in range(120):
-                group.start_soon(service.call, gates[number % 4])
+                group.start_soon(service.call, limiters[number % 4])
             await asyncio.sleep(130)
             place.available = False
         assert len(service.admitted) == 120
@@ -300,15 +301,15 @@ def test_lost_store_falls_back_to_headers() -> None:
 
 def test_broken_store_raises() -> None:
     class Broken(Place):
-        async def change(self, key: str, step: Step[T]) -> T:
+        async def change(self, key: str, step: Update[T]) -> T:
             raise ZeroDivisionError
 
     async def main() -> None:
-        gate = replica(Broken())
+        limiter = replica(Broken())
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
-                await gate.enter(hear_nothing)
-        assert gate._gate.budget.in_flight == 0
+                await limiter.enter(hear_nothing)
+        assert limiter._limiter.budget.in_flight == 0
 
     run(main)
 
@@ -316,23 +317,23 @@ def test_broken_store_raises() -> None:
 def test_state_counts_waiters() -> None:
     async def main() -> None:
         place = Place()
-        gates = SharedGates(Gates("http://api", "acme"), place, name="acme", lease=LEASE)
-        gate = gates.of("create", 20)
-        assert gates.of("create", 20) is gate
-        with await gate.enter(hear_nothing) as permit:
+        limiters = SharedLimiters(Limiters("http://api", "acme"), place, name="acme", lease=LEASE)
+        limiter = limiters.of("create", 20)
+        assert limiters.of("create", 20) is limiter
+        with await limiter.enter(hear_nothing) as permit:
             permit.answered(told(15, reset=asyncio.get_running_loop().time() + 50))
         await asyncio.sleep(1)
         others = replica(place)
-        others.reservations._key = "acme:create"
+        others.leases._key = "acme:create"
         held = [await others.enter(hear_nothing) for _ in range(12)]
-        waiting = [asyncio.ensure_future(gate.enter(hear_nothing)) for _ in range(5)]
+        waiting = [asyncio.ensure_future(limiter.enter(hear_nothing)) for _ in range(5)]
         await asyncio.sleep(1)
-        state = gates.states()["create"]
+        state = limiters.states()["create"]
         assert (state.in_flight, state.waiting) == (3, 2)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        await gates.aclose()
+        await limiters.aclose()
         assert held
 
     run(main)
@@ -353,14 +354,14 @@ def by_headers(
 
     async def main() -> tuple[float, float]:
         service, began = Service(20, latency=latency), asyncio.get_running_loop().time()
-        gates = [Gate("create", budget(20)) for _ in range(processes)]
+        limiters = [Limiter("create", budget(20)) for _ in range(processes)]
         chance = random.Random(seed)
 
         async def call(number: int, pause: float) -> None:
             await asyncio.sleep(pause)
-            await service.call(gates[number % processes])
+            await service.call(limiters[number % processes])
 
-        pauses = [chance.uniform(0, 0.5) for _ in gates]
+        pauses = [chance.uniform(0, 0.5) for _ in limiters]
         async with anyio.create_task_group() as group:
             for number in range(creates):
                 group.start_soon(call, number, pauses[number % processes])
@@ -401,7 +402,7 @@ def taken_at_once(budget: FairShareBudget, now: float) -> int:
     while (call := budget.try_take(now)) is not None:
         calls.append(call)
     for call in calls:
-        budget.returned(call)
+        budget.unsent(call)
     return len(calls)
 
 
@@ -433,7 +434,7 @@ def test_an_answer_makes_room_for_the_next() -> None:
 def test_unsent_call_is_not_ours() -> None:
     budget = FairShareBudget(20)
     first, second = budget.take(0.0), budget.take(0.0)
-    budget.returned(second)
+    budget.unsent(second)
     budget.answered(0.0, first, told(18))
     assert taken_at_once(budget, 1.0) == 2
 

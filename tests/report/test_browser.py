@@ -12,12 +12,8 @@ import pytest
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.report import html
-from tests.support.needs import needs, needs_modules
+from tests.support.needs import needs
 from tests.support.report_samples import BEGAN, GATE, batch, outcome, run
-
-needs_modules("selenium")
-
-from selenium import webdriver
 
 METRIC = "67aa00000000000000000002"
 
@@ -42,6 +38,7 @@ HORRORS = BatchResult(
 def browser() -> Iterator[Any]:
     needs("chromium", "chromium")
     needs("chromedriver", "chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
@@ -67,7 +64,7 @@ def show(browser: Any, path: Path, *, width: int, scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("result", [batch(), HORRORS], ids=["batch", "horrors"])
-def test_shown_without_complaint(
+def test_a_browser_shows_it_without_complaint_or_scrolling(
     browser: Any, tmp_path: Path, result: BatchResult, width: int, scheme: str
 ) -> None:
     path = tmp_path / "report.html"
@@ -122,7 +119,7 @@ def test_the_text_can_be_read(browser: Any, tmp_path: Path, scheme: str) -> None
         assert (high + 0.05) / (low + 0.05) >= 4.5, what
 
 
-def test_timeline_links_to_the_set(browser: Any, tmp_path: Path) -> None:
+def test_a_row_of_the_timeline_leads_to_its_set(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(html(batch()), encoding="utf-8")
     show(browser, path, width=1200, scheme="light")
