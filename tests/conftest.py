@@ -15,13 +15,13 @@ SLOW = (
     "sandbox/test_killed.py",
     "interop/test_dask.py",
     "interop/test_sharing.py",
-    "artifacts/test_killed.py",
+    "interop/test_artifacts_killed.py",
     "sandbox/test_load.py",
     "security/test_secrets.py",
     "sandbox/test_event_loops.py",
     "project/test_readme.py",
     "interop/test_proxy.py",
-    "project/test_benchmarks.py",
+    "interop/test_benchmarks.py",
 )
 
 

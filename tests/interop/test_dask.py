@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.needs import needs_modules
+
+needs_modules("distributed")
+
 import asyncio
 import logging
 import os

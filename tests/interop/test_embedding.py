@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.needs import needs_modules
+
+needs_modules("IPython", "fastapi", "httpx", "uvicorn", "uvloop")
+
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -24,8 +24,8 @@ from amigo_async.starting import starts
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.transport import environment_session
 from tests.support import tls_servers as tls
+from tests.support.processes import free_port
 from tests.support.proxies import HAProxy, Settings, Tunnels
-from tests.support.store_servers import free_port
 
 # Real processes take several times as long on a busy machine.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.needs import needs_modules
+
+needs_modules("cryptography", "redis")
+
 import asyncio
 import json
 import logging

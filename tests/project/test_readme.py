@@ -2,67 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import anyio
-import httpx
 import pytest
 import trustme
 import yaml
-from celery.contrib.testing.worker import start_worker
-from cryptography.fernet import Fernet
-from distributed import Client, LocalCluster
-from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
-from temporalio.testing import ActivityEnvironment
 
 import amigo_async
 from amigo_async import AmigoClient, AmigoError, BatchResult
 from amigo_async.events import Event
 from amigo_async.otel import Telemetry
 from amigo_async.testing import Sandbox, SetPlan
-from tests.support.redis_server import RedisServer
+from tests.support.blocks import (
+    AT_ONCE,
+    BLOCKS,
+    FOREIGN,
+    README,
+    ROOT,
+    Block,
+    Driver,
+    drive,
+    of,
+)
 
-ROOT: Final = Path(__file__).parents[2]
-TEXT: Final = (ROOT / "README.md").read_text(encoding="utf-8")
-AT_ONCE: Final = SetPlan(seconds=0.0, artifacts_after=0.0)
 SET_ID: Final = re.compile(r"\b[0-9a-f]{24}\b")
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"line {self.line}"
-
-
-BLOCKS: Final = [
-    Block(token.info, token.content, (token.map or [0])[0] + 1)
-    for token in MarkdownIt().parse(TEXT)
-    if token.type == "fence"
-]
-
-
-def of(language: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language == language]
-
-
-def run_block(block: Block) -> dict[str, Any]:
-    """The names that a block defines."""
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile("\n" * block.line + block.text, "README.md", "exec"), names)
-    return names
 
 
 # --- Python ---
@@ -99,36 +71,6 @@ async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
     assert "results/" in Path("report.html").read_text()
 
 
-async def drive_service(names: dict[str, Any], sandbox: Sandbox) -> None:
-    app, transport = names["app"], httpx.ASGITransport(names["app"])
-    passing, endless = sandbox.add_set(), sandbox.add_set(SetPlan(seconds=36_000.0))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service") as http,
-    ):
-
-        async def started(*set_ids: str) -> str:
-            answer = await http.post("/checks", json=set_ids)
-            assert answer.status_code == 202
-            return f"/checks/{answer.json()['id']}"
-
-        good, bad, endless_one = await started(passing), await started("x"), await started(endless)
-        assert (await http.get(good)).json() == {"done": False}
-        await anyio.sleep(60)
-        assert (await http.get(good)).json() == {
-            "done": True,
-            "passed": True,
-            "counts": {"passed": 1},
-        }
-        wrong = (await http.get(bad)).json()
-        assert (wrong["done"], wrong["passed"]) == (True, False)
-        assert "'x'" in wrong["error"]
-        assert (await http.get(endless_one)).json() == {"done": False}
-        assert (await http.get("/checks/none")).status_code == 404
-    assert all(check.done() for check in names["checks"].values())
-    assert [run.is_completed for run in sandbox.runs] == [True, False]
-
-
 async def drive_observed(names: dict[str, Any], sandbox: Sandbox) -> None:
     # There is no SDK behind the API here; what it would be given is tested elsewhere.
     heard: list[str] = []
@@ -145,101 +87,47 @@ async def drive_observed(names: dict[str, Any], sandbox: Sandbox) -> None:
     assert {"RunStarted", "RunFinished", "ArtifactSaved"} <= set(heard)
 
 
-async def drive_replica(names: dict[str, Any], sandbox: Sandbox) -> None:
-    set_ids = sandbox.add_sets(2, AT_ONCE)
-    with RedisServer(Path()) as redis, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REDIS_URL", redis.url)
-        patch.setenv("TOKEN_KEY", Fernet.generate_key().decode())
-        for set_id in set_ids:
-            assert await asyncio.to_thread(asyncio.run, names["replica"]([set_id])) is True
-    assert sandbox.count("sign_in") == 1
-
-
-async def drive_fleet(names: dict[str, Any], sandbox: Sandbox) -> None:
-    names["SHARED"] = "."
-    sets = {sandbox.organization_id: sandbox.add_sets(2, AT_ONCE)}
-
-    async def on_a_cluster() -> Any:
-        opened: Any = LocalCluster(
-            n_workers=1, processes=False, asynchronous=True, dashboard_address=":0"
-        )
-        async with opened, Client(opened, asynchronous=True) as dask:
-            return await names["fleet"](dask, sets)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in sandbox.environment().items():
-            patch.setenv(name.replace("AMIGO", sandbox.organization_id.upper()), value)
-        fleet = await asyncio.to_thread(asyncio.run, on_a_cluster())
-    assert fleet.counts == {"passed": 2}
-    assert len(list(Path(sandbox.organization_id).glob("*/*"))) == 2
-
-
-async def drive_celery(names: dict[str, Any], sandbox: Sandbox) -> None:
-    names["SHARED"] = Path()
-    names["app"].conf.update(broker_url="memory://", result_backend="cache+memory://")
-    set_ids = sandbox.add_sets(2, AT_ONCE)
-
-    def delivered_twice() -> list[dict[str, int]]:
-        task = names["run_sets"]
-        with start_worker(names["app"], pool="solo", perform_ping_check=False):
-            sent = (task.apply_async([set_ids], task_id="one") for _ in range(2))
-            return [one.get(timeout=20) for one in sent]
-
-    assert await asyncio.to_thread(delivered_twice) == [{"passed": 2}] * 2
-    assert len(sandbox.runs) == 2
-
-
-async def drive_temporal(names: dict[str, Any], sandbox: Sandbox) -> None:
-    names["SHARED"] = Path()
-    set_ids = sandbox.add_sets(2, SetPlan(seconds=60.0))
-    beats: list[Any] = []
-    for _ in range(2):  # the second time is a retry
-        environment = ActivityEnvironment()
-        environment.on_heartbeat = lambda *details: beats.append(details)
-        assert await environment.run(names["sets_activity"], set_ids) == {"passed": 2}
-    assert len(beats) >= 6
-    assert len(sandbox.runs) == 2
-
-
-DRIVERS: Final[dict[str, Callable[[dict[str, Any], Sandbox], Awaitable[None]]]] = {
+DRIVERS: Final[dict[str, Driver]] = {
     "check": drive_check,
     "one": drive_one,
     "from_inside": drive_from_inside,
     "judged": drive_judged,
-    "lifespan": drive_service,
     "observed": drive_observed,
-    "replica": drive_replica,
-    "fleet": drive_fleet,
-    "run_sets": drive_celery,
-    "sets_activity": drive_temporal,
 }
 
 
-def functions_of(block: Block) -> list[str]:
-    return re.findall(r"^(?:async )?def (\w+)\(", block.text, re.MULTILINE)
-
-
-def is_test(block: Block) -> bool:
-    return any(name.startswith("test_") for name in functions_of(block))
-
-
 @pytest.mark.anyio
+<<<<<<< 8286ee8
+@pytest.mark.parametrize("name", DRIVERS)
+async def test_python_blocks_work(
+    name: str,
+=======
 @pytest.mark.parametrize("block", [b for b in of("python") if not is_test(b)], ids=str)
 async def test_a_block_of_python_does_what_it_says(
     block: Block,
+>>>>>>> 222629a
     sandbox: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, value in sandbox.environment().items():
-        monkeypatch.setenv(name, value)
-    (driver,) = [DRIVERS[name] for name in functions_of(block) if name in DRIVERS]
-    await driver(run_block(block), sandbox)
+    for variable, value in sandbox.environment().items():
+        monkeypatch.setenv(variable, value)
+    await drive(name, DRIVERS, sandbox)
     assert "listener failed" not in caplog.text
 
 
+<<<<<<< 8286ee8
+def test_every_driver_has_a_block() -> None:
+    driven = {*DRIVERS, *FOREIGN}
+    for block in of("python"):
+        assert block.is_test or len(driven.intersection(block.functions)) == 1, block
+
+
+@pytest.mark.parametrize("block", [b for b in of("python") if b.is_test], ids=str)
+def test_pytest_blocks_pass(block: Block, tmp_path: Path) -> None:
+=======
 def test_every_driver_has_its_block() -> None:
     named = [name for block in of("python") for name in functions_of(block)]
     assert all(named.count(name) == 1 for name in DRIVERS)
@@ -247,6 +135,7 @@ def test_every_driver_has_its_block() -> None:
 
 @pytest.mark.parametrize("block", [b for b in of("python") if is_test(b)], ids=str)
 def test_a_block_that_is_a_test_passes(block: Block, tmp_path: Path) -> None:
+>>>>>>> 222629a
     (tmp_path / "test_mine.py").write_text(block.text)
     command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"]
     ended = subprocess.run(
@@ -258,7 +147,7 @@ def test_a_block_that_is_a_test_passes(block: Block, tmp_path: Path) -> None:
         timeout=50,
         check=False,
     )
-    tests = [name for name in functions_of(block) if name.startswith("test_")]
+    tests = [name for name in block.functions if name.startswith("test_")]
     assert ended.returncode == 0, ended.stdout
     assert f"{len(tests)} passed" in ended.stdout
 
@@ -312,10 +201,10 @@ def test_the_commands_to_try_it_are_a_line_each_and_ci_uses_the_second() -> None
         assert block.text.count("\n") == 1
         assert block.text.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
     assert demo.text.endswith('".[cli]" && .venv/bin/amigo-async demo\n')
-    ci = (ROOT / ".ci" / "run").read_text()
-    (pattern,) = re.findall(r"grep -m1 '(.+)' README\.md", ci)
-    found = [line for line in TEXT.splitlines(keepends=True) if re.search(pattern, line.rstrip())]
-    assert found == [tests.text]
+    for script in (".ci/run", ".github/workflows/tests.yml"):
+        (pattern,) = re.findall(r"grep -m1 '(.+)' README\.md", (ROOT / script).read_text())
+        lines = README.splitlines(keepends=True)
+        assert [line for line in lines if re.search(pattern, line.rstrip())] == [tests.text]
 
 
 def test_the_lines_for_the_shell_work(quick: Sandbox, tmp_path: Path) -> None:
@@ -364,8 +253,13 @@ def test_every_block_is_of_a_language_that_is_tested() -> None:
 # --- tables ---
 
 
+<<<<<<< 8286ee8
+def test_table_of_errors_is_complete() -> None:
+    rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
+=======
 def test_the_table_of_errors_has_every_error_once_and_no_other() -> None:
     rows = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
+>>>>>>> 222629a
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     public = {
         name

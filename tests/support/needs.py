@@ -11,35 +11,31 @@ import pytest
 
 
 def needs(program: str, package: str) -> str:
-    """The path of `program`; without it the test is skipped, or fails where ``CI`` is set.
-
-    Where ``TEST_WITHOUT_PROGRAMS`` is set it is always skipped: what it shows does not depend on
-    the version of Python, so that once is enough.
+    """The path of `program`; without it the test is skipped, or fails where all must be there.
 
     Args:
         program: Its name on the path.
         package: What to install to have it.
     """
-    if os.environ.get("TEST_WITHOUT_PROGRAMS"):
-        pytest.skip(f"{program} is left out")
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is None:
         _miss(f"{program} is not on the path: install {package}")
     return path
 
 
-def needs_module(module: str, package: str) -> None:
-    """The same for a module of Python.
+def needs_modules(*names: str) -> None:
+    """Skip a whole file where one of these modules is missing, or fail where all must be there.
 
     Args:
-        module: Its name.
-        package: What to install to have it.
+        names: The modules, which the dependency group ``interop`` brings.
     """
-    if importlib.util.find_spec(module) is None:
-        _miss(f"{module} cannot be imported: install {package}")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        _miss(f"{', '.join(missing)} cannot be imported: install the dependency group interop")
 
 
 def _miss(reason: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        pytest.fail(f"{reason}; in CI nothing is skipped")
-    pytest.skip(reason)
+    """Skip the test, or fail it where ``TEST_INTEROP`` is set, as in CI."""
+    if os.environ.get("TEST_INTEROP"):
+        pytest.fail(f"{reason}; with TEST_INTEROP nothing is skipped")
+    pytest.skip(reason, allow_module_level=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,10 @@ def in_a_process(code: str, *options: str, cwd: Path = ROOT) -> str:
     )
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     return ended.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

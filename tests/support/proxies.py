@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from amigo_async.testing import Sandbox
 from tests.support.needs import needs
-from tests.support.store_servers import free_port
+from tests.support.processes import free_port
 from tests.support.tls_servers import joined, listening
 
 CONFIG = """

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.needs import needs_modules
+
+needs_modules("botocore")
+
 import contextlib
 import os
 import signal
@@ -18,14 +22,8 @@ import botocore.session  # type: ignore[import-untyped] # it has no types
 
 from amigo_async.testing import ArtifactPlan, Sandbox, SetPlan
 from tests.support.needs import needs
+from tests.support.processes import free_port
 from tests.support.store_cases import CONDITIONS, DATA, EMPTY, EXACT, KEY, SIGNED, TOTAL
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -27,7 +27,9 @@ from benchmarks.figures import Aim, Curve, Plot, Result, Table
 from benchmarks.page import Measured
 from benchmarks.peers import NAIVE, OURS
 from benchmarks.stage import Taken
-from tests.support.needs import needs, needs_module
+from tests.support.needs import needs, needs_modules
+
+needs_modules("aiobotocore", "distributed", "matplotlib", "openai")
 
 # The flags with which each benchmark is soon done.
 _SHORT = ["--rounds", "1", "--shortest", "1", "--longest", "20"]
@@ -44,9 +46,6 @@ TINY = {
     "imports": ["--rounds", "1"],
     "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1"],
 }
-
-# Peers that the extra ``test`` does not bring.
-PEERS = {"download": ["aiobotocore"], "imports": ["openai"]}
 
 # Programs that Debian has.
 PROGRAMS = {"download": {"nginx": "nginx-light", "curl": "curl"}}
@@ -97,9 +96,13 @@ def test_every_benchmark_is_run_by_the_program_and_tried_here() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
+<<<<<<< 8286ee8:tests/interop/test_benchmarks.py
+def test_every_benchmark_measures(name: str) -> None:
+=======
 def test_every_benchmark_measures_and_its_result_is_whole(name: str) -> None:
     for peer in PEERS.get(name, []):
         needs_module(peer, "the extra bench")
+>>>>>>> 222629a:tests/project/test_benchmarks.py
     for found, package in PROGRAMS.get(name, {}).items():
         needs(found, f"{package}, with apt-get install")
     one = measured(name)
@@ -313,8 +316,12 @@ def test_the_page_has_all_that_was_measured_and_what_failed() -> None:
         assert wanted in text
 
 
+<<<<<<< 8286ee8:tests/interop/test_benchmarks.py
+def test_plots_are_reproducible(tmp_path: Path) -> None:
+=======
 def test_a_plot_is_the_same_file_for_the_same_figures(tmp_path: Path) -> None:
     needs_module("matplotlib", "the extra bench")
+>>>>>>> 222629a:tests/project/test_benchmarks.py
     from benchmarks import plots  # noqa: PLC0415  # needs matplotlib
 
     drawn = []
@@ -329,10 +336,14 @@ def test_a_plot_is_the_same_file_for_the_same_figures(tmp_path: Path) -> None:
     assert "fill: #ffffff" in text  # a ground of its own
 
 
+<<<<<<< 8286ee8:tests/interop/test_benchmarks.py
+def test_results_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+=======
 def test_results_are_rendered_again_and_merged_without_measuring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs_module("matplotlib", "the extra bench")
+>>>>>>> 222629a:tests/project/test_benchmarks.py
     ran: list[str] = []
 
     def run(name: str, passed: Sequence[str], *, quick: bool) -> Measured:
@@ -368,7 +379,6 @@ def test_results_are_rendered_again_and_merged_without_measuring(
 def test_a_benchmark_runs_in_a_process_of_its_own_and_one_that_fails_does_not_end_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    needs_module("matplotlib", "the extra bench")
     monkeypatch.setattr(program, "NAMES", ("none_such", "wait"))
     monkeypatch.setattr(program, "flags", lambda _: TINY["wait"])
     assert program.main(["--output", str(tmp_path)]) == 1

@@ -12,8 +12,12 @@ import pytest
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.report import html
-from tests.support.needs import needs
+from tests.support.needs import needs, needs_modules
 from tests.support.report_samples import BEGAN, GATE, batch, outcome, run
+
+needs_modules("selenium")
+
+from selenium import webdriver
 
 METRIC = "67aa00000000000000000002"
 
@@ -38,7 +42,6 @@ HORRORS = BatchResult(
 def browser() -> Iterator[Any]:
     needs("chromium", "chromium")
     needs("chromedriver", "chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
