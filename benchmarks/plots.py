@@ -29,8 +29,8 @@ def draw(plot: Plot, target: Path) -> None:
     style = mpl.rc_context(
         {
             "svg.hashsalt": "amigo_async",  # ids are random without it
-            "svg.fonttype": "path",
-            "font.family": "DejaVu Sans",
+            "svg.fonttype": "none",  # text stays text: a diff shows it
+            "font.family": ["DejaVu Sans", "sans-serif"],
             "font.size": 9.0,
             "axes.spines.top": False,
             "axes.spines.right": False,
