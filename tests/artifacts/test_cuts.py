@@ -33,7 +33,7 @@ UNAVAILABLE = Step(status=503)
         max_size=12,
     ),
 )
-def test_a_stream_is_the_same_wherever_it_is_cut(size: int, chunk: int, cuts: list[Step]) -> None:
+def test_stream_cut_anywhere(size: int, chunk: int, cuts: list[Step]) -> None:
     data = random.Random(size).randbytes(size)
     store = FakeStore(data, cuts, chunk=chunk)
 
@@ -64,7 +64,7 @@ def test_a_stream_is_the_same_wherever_it_is_cut(size: int, chunk: int, cuts: li
     attempts=st.integers(2, 6),
 )
 @pytest.mark.usefixtures("small")
-def test_a_file_is_the_same_wherever_it_is_cut(
+def test_file_cut_anywhere(
     tmp_path: Path, size: int, connections: int, steps: list[Step], attempts: int
 ) -> None:
     """Failures that end a call are followed by another call, as after a crash."""

@@ -39,7 +39,7 @@ from tests.support.fake_store import SECRET, FakeStore, Room, Step
 pytestmark = pytest.mark.anyio
 
 
-async def test_into_a_folder_by_the_name_of_the_key(tmp_path: Path) -> None:
+async def test_into_a_folder(tmp_path: Path) -> None:
     room = Room(store())
     path = await room.artifacts.download("r1", tmp_path)
     assert path == tmp_path / NAME
@@ -72,7 +72,7 @@ async def test_an_empty_artifact(tmp_path: Path, connections: int) -> None:
 @pytest.mark.parametrize(
     "destination", ["", "a\0b", b"bytes", 7, None, "\ud800", "x" * 256, "x/" * 2048]
 )
-async def test_a_destination_that_cannot_be_right(destination: Any) -> None:
+async def test_invalid_destination(destination: Any) -> None:
     room = Room(store())
     with pytest.raises(ArgumentError, match="destination"):
         await room.artifacts.download("r1", destination)
@@ -80,14 +80,12 @@ async def test_a_destination_that_cannot_be_right(destination: Any) -> None:
 
 
 @pytest.mark.parametrize("connections", [0, -1, 17])
-async def test_a_number_of_connections_that_cannot_be_right(
-    tmp_path: Path, connections: int
-) -> None:
+async def test_invalid_connections(tmp_path: Path, connections: int) -> None:
     with pytest.raises(ArgumentError, match="connections"):
         await Room(store()).artifacts.download("r1", tmp_path, connections=connections)
 
 
-async def test_no_artifacts_yet_leaves_no_trace(tmp_path: Path) -> None:
+async def test_no_artifacts_yet(tmp_path: Path) -> None:
     room = Room(store())
     room.errors = [ArtifactsNotReadyError(method="GET", path="/", status=400)]
     with pytest.raises(ArtifactsNotReadyError):
@@ -95,7 +93,7 @@ async def test_no_artifacts_yet_leaves_no_trace(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-async def test_a_store_that_gives_nothing_leaves_no_trace(tmp_path: Path) -> None:
+async def test_store_that_gives_nothing(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="404"):
         await Room(store(forever=Step(status=404))).artifacts.download("r1", tmp_path)
     assert names(tmp_path) == []
@@ -110,9 +108,7 @@ async def test_a_store_that_gives_nothing_leaves_no_trace(tmp_path: Path) -> Non
         ("x" * 255, "File name too long"),
     ],
 )
-async def test_a_target_that_cannot_be_written(
-    tmp_path: Path, destination: str, message: str
-) -> None:
+async def test_unwritable_target(tmp_path: Path, destination: str, message: str) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(ArtifactError, match=message) as caught:
         await Room(store()).artifacts.download("r1", f"{tmp_path}/{destination}")
@@ -146,9 +142,7 @@ async def test_a_read_only_folder(read_only: Path) -> None:
     assert names(read_only) == ["there"]
 
 
-async def test_no_room_on_the_disk_is_known_before_the_first_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_disk_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, offset: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -160,7 +154,7 @@ async def test_no_room_on_the_disk_is_known_before_the_first_byte(
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.usefixtures("small")
-async def test_room_is_taken_in_steps_while_the_first_bytes_come(
+async def test_preallocated_in_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connections: int
 ) -> None:
     taken: list[tuple[int, int]] = []
@@ -172,9 +166,7 @@ async def test_room_is_taken_in_steps_while_the_first_bytes_come(
 
 
 @pytest.mark.usefixtures("small")
-async def test_no_room_on_the_disk_ends_what_has_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_disk_ends_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, offset: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -186,9 +178,7 @@ async def test_no_room_on_the_disk_ends_what_has_begun(
     assert names(tmp_path) == []
 
 
-async def test_a_disk_that_has_no_room_for_the_record_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_room_for_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -210,7 +200,7 @@ async def test_a_disk_that_has_no_room_for_the_record_either(
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
-async def test_a_file_system_that_cannot_preallocate(
+async def test_no_preallocation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def unsupported(fd: int, offset: int, size: int) -> None:
@@ -222,9 +212,7 @@ async def test_a_file_system_that_cannot_preallocate(
 
 
 @pytest.mark.usefixtures("small")
-async def test_a_disk_that_fills_up_keeps_what_was_received(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_disk_keeps_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwritev = os.pwritev
 
     def full(fd: int, chunks: list[bytes], offset: int) -> int:
@@ -265,9 +253,7 @@ def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-async def test_writes_that_take_only_a_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_partial_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:11], offset))
     monkeypatch.setattr(os, "pwritev", lambda fd, data, offset: pwrite(fd, data[0][:7], offset))
@@ -276,7 +262,7 @@ async def test_writes_that_take_only_a_part(
 
 
 @pytest.mark.parametrize("there", [b"mine", DATA[::-1]])
-async def test_an_existing_file_is_an_error_and_left_alone(tmp_path: Path, there: bytes) -> None:
+async def test_existing_file_is_an_error(tmp_path: Path, there: bytes) -> None:
     target = tmp_path / NAME
     target.write_bytes(there)
     room = Room(store())
@@ -286,7 +272,7 @@ async def test_an_existing_file_is_an_error_and_left_alone(tmp_path: Path, there
     assert names(tmp_path) == [NAME]
 
 
-async def test_an_existing_folder_or_dangling_link_is_an_error(tmp_path: Path) -> None:
+async def test_existing_folder_or_link(tmp_path: Path) -> None:
     (tmp_path / NAME).symlink_to(tmp_path / "nowhere")
     with pytest.raises(ArtifactError, match="exists already"):
         await Room(store()).artifacts.download("r1", tmp_path)
@@ -297,7 +283,7 @@ async def test_an_existing_folder_or_dangling_link_is_an_error(tmp_path: Path) -
         await Room(store()).artifacts.download("r1", other)
 
 
-async def test_an_existing_file_of_the_same_bytes_is_kept(tmp_path: Path) -> None:
+async def test_same_file_is_kept(tmp_path: Path) -> None:
     target = tmp_path / NAME
     target.write_bytes(DATA)
     before = target.stat()
@@ -310,9 +296,7 @@ async def test_an_existing_file_of_the_same_bytes_is_kept(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("there", [DATA, DATA[::-1], DATA[:-1], DATA + b"!", b""])
-async def test_without_a_checksum_of_the_store_an_existing_file_is_compared_by_its_bytes(
-    tmp_path: Path, there: bytes
-) -> None:
+async def test_existing_file_compared_by_bytes(tmp_path: Path, there: bytes) -> None:
     target = tmp_path / NAME
     target.write_bytes(there)
     room = Room(store(headers=MULTIPART))
@@ -329,7 +313,7 @@ async def test_without_a_checksum_of_the_store_an_existing_file_is_compared_by_i
 
 
 @pytest.mark.parametrize("there", [DATA, DATA[::-1], DATA[:-1], b""])
-async def test_so_it_is_where_the_store_does_not_say_the_size(tmp_path: Path, there: bytes) -> None:
+async def test_compared_without_a_size(tmp_path: Path, there: bytes) -> None:
     (tmp_path / NAME).write_bytes(there)
     room = Room(store(forever=Step(whole=True, length="chunked"), headers=MULTIPART))
     if there == DATA:
@@ -340,7 +324,7 @@ async def test_so_it_is_where_the_store_does_not_say_the_size(tmp_path: Path, th
     assert (tmp_path / NAME).read_bytes() == there
 
 
-async def test_a_checksum_that_comes_with_the_whole_alone_is_enough(tmp_path: Path) -> None:
+async def test_checksum_of_the_whole_is_enough(tmp_path: Path) -> None:
     digest = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
     (tmp_path / NAME).write_bytes(DATA)
     room = Room(store(headers={**MULTIPART, "x-amz-checksum-sha256": digest}))
@@ -350,7 +334,7 @@ async def test_a_checksum_that_comes_with_the_whole_alone_is_enough(tmp_path: Pa
 
 
 @pytest.mark.parametrize("target", ["link", "FIFO", "link to a FIFO"])
-async def test_what_stands_in_the_place_of_the_file_is_no_trap(tmp_path: Path, target: str) -> None:
+async def test_no_trap_in_the_files_place(tmp_path: Path, target: str) -> None:
     path, room = tmp_path / NAME, Room(store())
     other = tmp_path / "other"
     match target:
@@ -372,9 +356,7 @@ async def test_what_stands_in_the_place_of_the_file_is_no_trap(tmp_path: Path, t
 
 @pytest.mark.parametrize("suffix", [".part", ".part.jsonl", ".part.jsonl~"])
 @pytest.mark.parametrize("kind", ["link", "dangling link", "FIFO", "folder"])
-async def test_what_is_planted_beside_the_file_is_neither_followed_nor_waited_for(
-    tmp_path: Path, suffix: str, kind: str
-) -> None:
+async def test_no_trap_beside_the_file(tmp_path: Path, suffix: str, kind: str) -> None:
     """In a folder that others may write to, while a download is interrupted."""
     room = Room(store())
     folder = tmp_path / "shared"
@@ -404,7 +386,7 @@ async def test_what_is_planted_beside_the_file_is_neither_followed_nor_waited_fo
     assert names(tmp_path) == ["shared", "victim"]
 
 
-async def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
+async def test_file_that_appears_meanwhile(tmp_path: Path) -> None:
     room = Room(store())
 
     def listen(event: object) -> None:
@@ -416,7 +398,7 @@ async def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> No
     assert (tmp_path / NAME).read_bytes() == b"mine"
 
 
-async def test_the_same_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+async def test_same_file_appears_meanwhile(tmp_path: Path) -> None:
     """As where another host downloads to a file system that has no locks."""
     room = Room(store(headers=MULTIPART))
 
@@ -429,9 +411,7 @@ async def test_the_same_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EIO])
-async def test_a_file_system_that_cannot_sync(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+async def test_no_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def unsupported(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -445,9 +425,7 @@ async def test_a_file_system_that_cannot_sync(
         assert (await room.artifacts.download("r1", tmp_path)).read_bytes() == DATA
 
 
-async def test_a_file_system_without_hard_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(source: object, target: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -467,9 +445,7 @@ async def test_a_file_system_without_hard_links(
     assert path.read_bytes() == b"mine"
 
 
-async def test_a_disk_that_fails_at_the_last_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_disk_fails_at_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(source: object, target: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -483,7 +459,7 @@ async def test_a_disk_that_fails_at_the_last_step(
     assert len(room.store.asked) == 1  # all of it was there
 
 
-async def test_killed_between_the_name_and_the_removal_of_the_partial_file(
+async def test_killed_after_publishing(
     tmp_path: Path,
 ) -> None:
     room = Room(store())

@@ -95,7 +95,7 @@ async def whole(store: Store, url: str) -> bytes:
         return body
 
 
-async def test_a_request_has_what_it_needs_and_nothing_of_ours() -> None:
+async def test_request_has_nothing_of_ours() -> None:
     server = Server(OK)
     async with opened(server) as store, store.open(server.url, {"Range": "bytes=3-"}) as response:
         assert response.status == 200
@@ -115,7 +115,7 @@ async def test_a_request_has_what_it_needs_and_nothing_of_ours() -> None:
     }
 
 
-async def test_a_connection_is_used_again_after_a_whole_body() -> None:
+async def test_connection_is_reused() -> None:
     server = Server(OK, OK)
     async with opened(server) as store:
         assert await whole(store, server.url) == b"hello"
@@ -123,7 +123,7 @@ async def test_a_connection_is_used_again_after_a_whole_body() -> None:
         assert server.closed == 0
 
 
-async def test_a_connection_is_closed_where_the_body_is_not_wanted() -> None:
+async def test_unwanted_body_closes() -> None:
     server = Server(OK.replace(b" 5", b" 50"))
     async with opened(server) as store:
         async with store.open(server.url, {}) as response:
@@ -132,7 +132,7 @@ async def test_a_connection_is_closed_where_the_body_is_not_wanted() -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_arrives_encoded_is_kept_as_it_is() -> None:
+async def test_encoded_body_is_kept() -> None:
     server = Server(OK.replace(b"ETag", b"Content-Encoding: gzip\r\nETag"))
     async with opened(server) as store:
         assert await whole(store, server.url) == b"hello"
@@ -163,7 +163,7 @@ BROKEN: list[tuple[str, bytes | None, type[TransportError]]] = [
 @pytest.mark.parametrize(
     ("answer", "kind"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
 )
-async def test_what_breaks_is_a_transport_error_without_secrets(
+async def test_breaks_are_transport_errors(
     answer: bytes | None, kind: type[TransportError]
 ) -> None:
     server = Server(answer, answer)  # aiohttp itself asks once more where it got nothing at all
@@ -177,7 +177,7 @@ async def test_what_breaks_is_a_transport_error_without_secrets(
     check_bare(caught.value)
 
 
-async def test_what_came_before_the_break_is_given_first() -> None:
+async def test_bytes_before_a_break_are_given() -> None:
     server = Server(CUT)
     async with opened(server) as store, store.open(server.url, {}) as response:
         while not server.closed:  # by now aiohttp knows of the break
@@ -211,7 +211,7 @@ async def test_a_store_that_is_not_there() -> None:
     check_bare(caught.value)
 
 
-async def test_there_is_no_limit_on_the_whole() -> None:
+async def test_no_limit_on_the_whole() -> None:
     """Ten bytes, one a minute: far beyond the timeout of a single read, never without a byte."""
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -246,7 +246,7 @@ def redirect(location: str, status: int = 307) -> bytes:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_followed_as_it_is_given(status: int) -> None:
+async def test_redirect_is_not_requoted(status: int) -> None:
     other = Server(OK)
     async with other.running():
         server = Server(redirect(f"http://localhost:{other.port}/new%2Fkey?x=%20y", status))
@@ -257,7 +257,7 @@ async def test_a_redirect_is_followed_as_it_is_given(status: int) -> None:
     assert "referer" not in other.heads[0].lower()
 
 
-async def test_a_redirect_within_the_store_carries_nothing_over() -> None:
+async def test_redirect_carries_nothing_over() -> None:
     server = Server(redirect("/elsewhere"), OK)
     async with opened(server) as store:
         assert await whole(store, server.url) == b"hello"
@@ -281,7 +281,7 @@ async def test_redirects_that_are_not_followed(answers: list[bytes], message: st
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_redirect_that_leads_nowhere_is_the_answer() -> None:
+async def test_redirect_to_nowhere() -> None:
     body = b"<Error><Code>PermanentRedirect</Code></Error>"
     head = f"HTTP/1.1 301 Go\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     server = Server(head + body)
@@ -290,7 +290,7 @@ async def test_a_redirect_that_leads_nowhere_is_the_answer() -> None:
         assert await response.read() == body
 
 
-async def test_cancelled_while_it_waits_it_closes_the_connection() -> None:
+async def test_cancel_closes_the_connection() -> None:
     server = Server(None)
     async with opened(server) as store:
         task = asyncio.ensure_future(whole(store, server.url))
@@ -303,7 +303,7 @@ async def test_cancelled_while_it_waits_it_closes_the_connection() -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_consumer_that_does_not_read_holds_the_store_back() -> None:
+async def test_slow_reader_holds_the_store() -> None:
     """What is not read stays in the buffers of the system, and the store has to wait."""
     size = 64 * 1024 * 1024
     sent = 0

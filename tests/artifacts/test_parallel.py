@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.usefixtures("small")
-async def test_several_connections_share_the_ranges(tmp_path: Path) -> None:
+async def test_connections_share_the_ranges(tmp_path: Path) -> None:
     room = Room(store(headers=MULTIPART))
     path = await room.artifacts.download("r1", tmp_path, connections=3)
     assert path.read_bytes() == DATA
@@ -51,7 +51,7 @@ async def test_several_connections_share_the_ranges(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-async def test_half_of_what_a_slow_connection_has_left_is_taken_by_another(tmp_path: Path) -> None:
+async def test_slow_connection_gives_half_away(tmp_path: Path) -> None:
     gate = asyncio.Event()
     room = Room(store(Step(), Step(gate=gate, hold=64), headers=MULTIPART))
     # The slow one goes on when all but its half of the 1750 - 64 bytes is there.
@@ -63,9 +63,7 @@ async def test_half_of_what_a_slow_connection_has_left_is_taken_by_another(tmp_p
 
 
 @pytest.mark.usefixtures("small")
-async def test_a_checksum_over_ranges_is_read_in_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_checksum_over_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
     step = partfile.Digest.step
 
@@ -84,14 +82,14 @@ async def test_a_checksum_over_ranges_is_read_in_steps(
 
 
 @pytest.mark.usefixtures("small")
-async def test_there_are_no_more_connections_than_pieces(tmp_path: Path) -> None:
+async def test_few_pieces_few_connections(tmp_path: Path) -> None:
     room = Room(FakeStore(DATA[:700], chunk=64))
     await room.artifacts.download("r1", tmp_path, connections=8)
     assert len(room.store.asked) == 2
 
 
 @pytest.mark.usefixtures("small")
-async def test_a_store_without_ranges_is_read_by_one_connection(tmp_path: Path) -> None:
+async def test_no_ranges_one_connection(tmp_path: Path) -> None:
     room = Room(store(Step(whole=True)))
     path = await room.artifacts.download("r1", tmp_path, connections=3)
     assert path.read_bytes() == DATA
@@ -99,7 +97,7 @@ async def test_a_store_without_ranges_is_read_by_one_connection(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("small")
-async def test_ranges_without_a_total_are_read_by_one_connection(tmp_path: Path) -> None:
+async def test_no_total_one_connection(tmp_path: Path) -> None:
     room = Room(store(Step(headers={"content-range": "bytes 0-499/*"})))
     path = await room.artifacts.download("r1", tmp_path, connections=3)
     assert path.read_bytes() == DATA
@@ -107,7 +105,7 @@ async def test_ranges_without_a_total_are_read_by_one_connection(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("small")
-async def test_what_cannot_be_recognized_is_not_put_together_from_ranges(tmp_path: Path) -> None:
+async def test_unrecognizable_object_is_not_split(tmp_path: Path) -> None:
     room = Room(store(headers={"etag": None, "last-modified": None}))
     path = await room.artifacts.download("r1", tmp_path, connections=3)
     assert path.read_bytes() == DATA
@@ -115,7 +113,7 @@ async def test_what_cannot_be_recognized_is_not_put_together_from_ranges(tmp_pat
 
 
 @pytest.mark.usefixtures("small")
-async def test_one_connection_that_fails_for_good_ends_the_others(tmp_path: Path) -> None:
+async def test_one_failure_ends_the_others(tmp_path: Path) -> None:
     gate = asyncio.Event()
     script = [Step(), Step(gate=gate), Step(gate=gate), Step(status=410)]
     room = Room(store(*script))
@@ -126,7 +124,7 @@ async def test_one_connection_that_fails_for_good_ends_the_others(tmp_path: Path
 
 
 @pytest.mark.usefixtures("small")
-async def test_several_connections_that_break_and_links_that_expire(tmp_path: Path) -> None:
+async def test_breaks_and_expired_links(tmp_path: Path) -> None:
     steps = [Step(cut=90), Step(status=403), Step(), Step(end=3), Step(status=503), Step(cut=0)]
     room = Room(store(*steps, *steps, *steps))
     path = await room.artifacts.download("r1", tmp_path, connections=4)
@@ -150,7 +148,7 @@ async def under_way(room: Room, folder: Path, **options: Any) -> AsyncIterator[N
 
 @pytest.mark.parametrize("connections", [1, 2])
 @pytest.mark.parametrize("headers", [{}, MULTIPART])
-async def test_a_second_download_to_the_same_target_waits_for_the_first(
+async def test_second_download_waits(
     tmp_path: Path, connections: int, headers: dict[str, str]
 ) -> None:
     other = Room(store(headers=headers))
@@ -174,7 +172,7 @@ async def test_a_second_download_to_the_same_target_waits_for_the_first(
     assert other.store.total == (0 if not headers else len(DATA))
 
 
-async def test_a_second_download_takes_over_where_the_first_gives_up(tmp_path: Path) -> None:
+async def test_second_download_takes_over(tmp_path: Path) -> None:
     other = Room(store())
     async with anyio.create_task_group() as group:
         with anyio.CancelScope() as scope:
@@ -187,7 +185,7 @@ async def test_a_second_download_takes_over_where_the_first_gives_up(tmp_path: P
     assert other.store.total == len(DATA)
 
 
-async def test_one_that_gets_no_further_is_not_waited_for_without_end(tmp_path: Path) -> None:
+async def test_stuck_download_is_not_awaited(tmp_path: Path) -> None:
     other = Room(store())
     async with under_way(Room(store()), tmp_path):
         began = anyio.current_time()
@@ -199,7 +197,7 @@ async def test_one_that_gets_no_further_is_not_waited_for_without_end(tmp_path: 
     assert (tmp_path / NAME).read_bytes() == DATA
 
 
-async def test_one_that_does_get_further_is_waited_for(tmp_path: Path) -> None:
+async def test_advancing_download_is_awaited(tmp_path: Path) -> None:
     other = Room(store())
     async with anyio.create_task_group() as group, under_way(Room(store()), tmp_path):
         group.start_soon(lambda: other.artifacts.download("r1", tmp_path))
@@ -209,9 +207,7 @@ async def test_one_that_does_get_further_is_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / NAME).read_bytes() == DATA
 
 
-def test_a_lock_is_on_the_file_that_has_the_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_is_on_the_named_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process finishes between the second one's opening and locking the file."""
     flock, calls = fcntl.flock, 0
     path = tmp_path / "x.part"
@@ -250,9 +246,7 @@ async def test_a_file_system_without_locks(
     assert (tmp_path / NAME).read_bytes() == DATA
 
 
-def test_a_file_system_that_says_of_one_file_what_it_says_of_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unstable_inode_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some make up the numbers of files anew each time they are asked."""
     monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
     file = part.PartialFile(tmp_path / "x", "r1")
@@ -261,7 +255,7 @@ def test_a_file_system_that_says_of_one_file_what_it_says_of_two(
     file.close()
 
 
-def test_a_target_that_appears_before_the_lock_is_left_alone(tmp_path: Path) -> None:
+def test_target_before_the_lock(tmp_path: Path) -> None:
     target = tmp_path / "x"
     target.write_bytes(b"mine")
     file = part.PartialFile(target, "r1")
@@ -279,9 +273,7 @@ def test_a_target_that_appears_before_the_lock_is_left_alone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.usefixtures("small")
-async def test_cancelled_at_any_moment_it_leaves_nothing_open_and_resumes(
-    tmp_path: Path, connections: int
-) -> None:
+async def test_cancelled_at_any_moment(tmp_path: Path, connections: int) -> None:
     """A plain cancel after every n-th step of the loop, then a download that goes through."""
     for steps in range(1, 60, 2):
         room = Room(store(chunk=16))
@@ -303,7 +295,7 @@ async def test_cancelled_at_any_moment_it_leaves_nothing_open_and_resumes(
         assert path.read_bytes() == DATA
 
 
-async def test_a_slow_line_is_written_every_second(tmp_path: Path) -> None:
+async def test_slow_line_is_flushed(tmp_path: Path) -> None:
     gate = asyncio.Event()
     room = Room(store(Step(gate=gate, hold=128), headers=MULTIPART))
     record = tmp_path / f"{NAME}.part.jsonl"

@@ -35,9 +35,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("connections", [1, 3])
-async def test_a_cancelled_download_is_resumed_where_it_stopped(
-    tmp_path: Path, connections: int
-) -> None:
+async def test_cancelled_download_is_resumed(tmp_path: Path, connections: int) -> None:
     room = Room(store())
     cut = Step(cut=700)
     room.store.script = [cut]
@@ -52,7 +50,7 @@ async def test_a_cancelled_download_is_resumed_where_it_stopped(
     assert names(tmp_path) == [NAME]
 
 
-async def test_a_failed_download_is_resumed_by_another_client(tmp_path: Path) -> None:
+async def test_another_client_resumes(tmp_path: Path) -> None:
     failing = Room(store(Step(cut=1000), forever=Step(refuse=True)))
     with pytest.raises(ArtifactTruncatedError):
         await failing.artifacts.download("r1", tmp_path)
@@ -64,7 +62,7 @@ async def test_a_failed_download_is_resumed_by_another_client(tmp_path: Path) ->
     assert room.progress[0][0] >= 1000
 
 
-async def test_a_download_of_unknown_size_is_resumed(tmp_path: Path) -> None:
+async def test_unknown_size_is_resumed(tmp_path: Path) -> None:
     failing = Room(store(Step(cut=1000, length="chunked"), forever=Step(refuse=True)))
     with pytest.raises(ArtifactTruncatedError):
         await failing.artifacts.download("r1", tmp_path)
@@ -84,9 +82,7 @@ async def test_an_unknown_size(tmp_path: Path, length: str, connections: int) ->
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-async def test_what_is_left_of_an_object_that_changed_since_is_dropped(
-    tmp_path: Path, connections: int
-) -> None:
+async def test_changed_object_starts_over(tmp_path: Path, connections: int) -> None:
     failing = Room(store(Step(cut=1000), forever=Step(refuse=True)))
     with pytest.raises(ArtifactTruncatedError):
         await failing.artifacts.download("r1", tmp_path)
@@ -98,9 +94,7 @@ async def test_what_is_left_of_an_object_that_changed_since_is_dropped(
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.usefixtures("small")
-async def test_an_object_that_changes_meanwhile_is_an_error(
-    tmp_path: Path, connections: int
-) -> None:
+async def test_change_meanwhile_is_an_error(tmp_path: Path, connections: int) -> None:
     room = Room(store(Step(cut=200)))
     changed = False
 
@@ -131,7 +125,7 @@ async def test_an_object_that_changes_meanwhile_is_an_error(
         "nothing",
     ],
 )
-async def test_what_is_left_is_used_only_where_it_can_be_believed(
+async def test_doubtful_leftovers_are_dropped(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = Room(store(Step(cut=1000), forever=Step(refuse=True)))
@@ -161,9 +155,7 @@ async def test_what_is_left_is_used_only_where_it_can_be_believed(
 @pytest.mark.parametrize(
     "tail", ["[1000,12", "[1000,1200][", "[1500,1400]\n", "[3900,4001]\n", "x"]
 )
-async def test_a_record_that_was_cut_short_is_believed_up_to_there(
-    tmp_path: Path, tail: str
-) -> None:
+async def test_torn_record_is_used_in_part(tmp_path: Path, tail: str) -> None:
     failing = Room(store(Step(cut=1000), forever=Step(refuse=True)))
     with pytest.raises(ArtifactTruncatedError):
         await failing.artifacts.download("r1", tmp_path / "x")
@@ -175,7 +167,7 @@ async def test_a_record_that_was_cut_short_is_believed_up_to_there(
     assert room.store.ranges == ["bytes=1000-"]
 
 
-async def test_a_link_that_expires_ten_times_during_a_download(tmp_path: Path) -> None:
+async def test_ten_expired_links(tmp_path: Path) -> None:
     room = Room(store(forever=Step(cut=364)))
     room.store.expiring = True
     path = await room.artifacts.download("r1", tmp_path)
@@ -198,9 +190,7 @@ CHECKSUMS = {
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("name", CHECKSUMS)
-async def test_the_checksum_of_the_store_is_verified(
-    tmp_path: Path, name: str, connections: int
-) -> None:
+async def test_checksum_is_verified(tmp_path: Path, name: str, connections: int) -> None:
     right = {**MULTIPART, name: CHECKSUMS[name]}
     path = await Room(store(headers=right)).artifacts.download(
         "r1", tmp_path / "right", connections=connections
@@ -215,7 +205,7 @@ async def test_the_checksum_of_the_store_is_verified(
 
 
 @pytest.mark.usefixtures("small")
-async def test_the_checksum_is_verified_after_a_resume(tmp_path: Path) -> None:
+async def test_checksum_after_a_resume(tmp_path: Path) -> None:
     headers = {**MULTIPART, "x-amz-checksum-sha256": CHECKSUMS["x-amz-checksum-sha256"]}
     failing = Room(store(Step(cut=1000), forever=Step(refuse=True), headers=headers))
     with pytest.raises(ArtifactTruncatedError):
@@ -227,7 +217,7 @@ async def test_the_checksum_is_verified_after_a_resume(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_digest_reads_what_did_not_come_in_order(tmp_path: Path) -> None:
+def test_digest_of_unordered_parts(tmp_path: Path) -> None:
     digest = Digest("crc32")
     digest.feed(0, [DATA[:50], DATA[50:100]])
     digest.feed(2000, [DATA[2000:]])

@@ -100,7 +100,7 @@ async def test_a_size_that_is_not_said_is_none() -> None:
         assert (stream.size, stream.etag, stream.content_type) == (None, None, None)
 
 
-async def test_the_same_object_is_asked_for_again() -> None:
+async def test_asks_for_the_same_object() -> None:
     room = Room(FakeStore(DATA, [Step(cut=10)]))
     await room.bytes()
     assert [asked.if_match for asked in room.store.asked] == [None, room.store.etag]
@@ -131,7 +131,7 @@ async def test_a_changed_object_is_an_error(step: Step) -> None:
 NOT_THERE = Step(status=404, body=b"<Code>NoSuchKey</Code>")
 
 
-async def test_an_object_that_comes_later_than_its_link_is_waited_for() -> None:
+async def test_late_object_is_awaited() -> None:
     room = Room(FakeStore(DATA, [NOT_THERE] * 6))
     assert await room.bytes() == DATA
     assert room.links == 1  # the link is right, it is the object that is late
@@ -139,7 +139,7 @@ async def test_an_object_that_comes_later_than_its_link_is_waited_for() -> None:
     assert await room.bytes() == DATA
 
 
-async def test_an_object_that_does_not_come_is_told_within_a_while() -> None:
+async def test_missing_object_is_told() -> None:
     room = Room(FakeStore(DATA, forever=NOT_THERE))
     began = anyio.current_time()
     with pytest.raises(ArtifactError, match=r"answered 404 NoSuchKey$"):
@@ -148,13 +148,13 @@ async def test_an_object_that_does_not_come_is_told_within_a_while() -> None:
     assert 10 <= len(room.store.asked) <= 32
 
 
-async def test_a_deadline_is_told_of_an_object_that_is_not_there_before_it_passes() -> None:
+async def test_missing_object_and_a_deadline() -> None:
     room = Room(FakeStore(DATA, forever=NOT_THERE))
     with anyio.fail_after(4), pytest.raises(ArtifactError, match=r"answered 404 NoSuchKey$"):
         await room.bytes()
 
 
-async def test_each_time_it_is_missing_it_is_waited_for_anew() -> None:
+async def test_missing_again_is_awaited_anew() -> None:
     steps = [step for _ in range(4) for step in (*[NOT_THERE] * 8, Step(cut=1))]
     room = Room(FakeStore(DATA, steps))
     assert await room.bytes() == DATA
@@ -164,7 +164,7 @@ WEAK = {"etag": 'W/"e"'}
 STRONG = {"etag": '"e"'}
 
 
-async def test_an_etag_that_becomes_weak_is_of_the_same_object() -> None:
+async def test_weakened_etag_is_the_same() -> None:
     """As an edge of a CDN weakens it, one that looks at conditions and one that does not."""
     careless = [Step(cut=10, headers=STRONG), Step(offset=10, cut=10, headers=WEAK)]
     room = Room(FakeStore(DATA, careless, forever=Step(headers=STRONG), headers=STRONG))
@@ -246,18 +246,18 @@ async def test_what_cannot_be_mended_is_an_error(
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_before_the_first_byte_nothing_need_be_recognized() -> None:
+async def test_nothing_to_recognize_at_first() -> None:
     room = Room(FakeStore(DATA, [Step(cut=0)], headers=BARE))
     assert await room.bytes() == DATA
 
 
-async def test_every_new_byte_resets_the_count_of_failures() -> None:
+async def test_progress_resets_the_failures() -> None:
     room = Room(FakeStore(DATA, [Step(cut=1)] * 39), attempts=2)
     assert await room.bytes() == DATA
     assert len(room.store.asked) == 40
 
 
-async def test_pauses_grow_up_to_a_ceiling_and_obey_the_store(
+async def test_pauses_grow_and_obey(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
@@ -274,7 +274,7 @@ async def test_pauses_grow_up_to_a_ceiling_and_obey_the_store(
     assert loop.time() - started == pytest.approx(3 + 15, abs=0.5)
 
 
-async def test_a_pause_that_passes_the_deadline_is_not_begun() -> None:
+async def test_no_pause_past_the_deadline() -> None:
     store = FakeStore(DATA, forever=Step(status=503, headers={"retry-after": "10"}))
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -284,7 +284,7 @@ async def test_a_pause_that_passes_the_deadline_is_not_begun() -> None:
     assert len(store.asked) == 1
 
 
-async def test_a_link_is_replaced_before_it_expires() -> None:
+async def test_link_replaced_before_it_expires() -> None:
     room = Room(FakeStore(DATA, [Step(cut=8)] * 3), lifetime=60)
     async with room.artifacts.stream("r1") as stream:
         async for _ in stream:
@@ -294,13 +294,13 @@ async def test_a_link_is_replaced_before_it_expires() -> None:
     assert [asked.link for asked in room.store.asked] == [1, 1, 2, 2]
 
 
-async def test_a_link_that_is_always_about_to_expire_is_used_once_each() -> None:
+async def test_short_lived_links() -> None:
     room = Room(FakeStore(DATA, [Step(cut=8)] * 2), lifetime=3)
     assert await room.bytes() == DATA
     assert [asked.link for asked in room.store.asked] == [1, 2, 3]
 
 
-async def test_a_link_that_expires_after_every_few_bytes() -> None:
+async def test_link_expires_every_few_bytes() -> None:
     store = FakeStore(DATA, chunk=4, forever=Step(cut=4))
     store.expiring = True
     room = Room(store)
@@ -309,14 +309,14 @@ async def test_a_link_that_expires_after_every_few_bytes() -> None:
     assert len(store.asked) == 10 + 9  # nine of them were refused
 
 
-async def test_a_refusal_right_after_another_failure_still_gets_a_fresh_link() -> None:
+async def test_refusal_after_a_failure() -> None:
     script = [Step(status=403), UNAVAILABLE, Step(status=403), UNAVAILABLE]
     room = Room(FakeStore(DATA, script))
     assert await room.bytes() == DATA
     assert room.links == 3
 
 
-async def test_errors_of_the_api_come_through_as_they_are() -> None:
+async def test_api_errors_come_through() -> None:
     room = Room(FakeStore(DATA))
     room.errors = [ArtifactsNotReadyError(method="GET", path="/", status=400)]
     with pytest.raises(ArtifactsNotReadyError):
@@ -334,7 +334,7 @@ async def test_errors_of_the_api_come_through_as_they_are() -> None:
     assert caught.value is lost
 
 
-async def test_a_url_that_must_not_be_asked_is_an_error() -> None:
+async def test_unsafe_url_is_an_error() -> None:
     def opened(url: str, headers: object) -> None:
         raise UnsafeLinkError("the store's URL is plain http")
 
@@ -344,7 +344,7 @@ async def test_a_url_that_must_not_be_asked_is_an_error() -> None:
         await Room(store).bytes()
 
 
-async def test_leaving_early_lets_go_of_the_connection() -> None:
+async def test_leaving_frees_the_connection() -> None:
     room = Room(FakeStore(DATA))
     async with room.artifacts.stream("r1") as stream:
         assert await anext(stream) == DATA[:7]
@@ -354,7 +354,7 @@ async def test_leaving_early_lets_go_of_the_connection() -> None:
         await anext(stream)
 
 
-async def test_a_slow_consumer_is_not_run_away_from() -> None:
+async def test_slow_consumer_holds_back() -> None:
     room = Room(FakeStore(DATA))
     async with room.artifacts.stream("r1") as stream:
         await anext(stream)
@@ -365,7 +365,7 @@ async def test_a_slow_consumer_is_not_run_away_from() -> None:
 
 
 @pytest.mark.parametrize("how", ["task", "scope"])
-async def test_a_cancelled_stream_leaves_nothing_open(how: str) -> None:
+async def test_cancelled_stream(how: str) -> None:
     gate = asyncio.Event()
     room = Room(FakeStore(DATA, [Step(gate=gate)]))
 
@@ -386,7 +386,7 @@ async def test_a_cancelled_stream_leaves_nothing_open(how: str) -> None:
     assert room.store.open_now == 0
 
 
-async def test_progress_comes_at_most_ten_times_a_second() -> None:
+async def test_progress_is_throttled() -> None:
     data = bytes(500)
     room = Room(FakeStore(data, chunk=1))
     async with room.artifacts.stream("r1") as stream:

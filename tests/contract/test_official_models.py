@@ -165,9 +165,7 @@ def ours_without_extras(value: Any) -> Any:
 
 @given(st.data())
 @pytest.mark.parametrize("theirs", RESPONSES, ids=lambda cls: cls.__name__)
-def test_what_their_models_write_ours_read_with_equal_values(
-    theirs: type[BaseModel], data: st.DataObject
-) -> None:
+def test_ours_read_what_theirs_write(theirs: type[BaseModel], data: st.DataObject) -> None:
     ours, decode, documents = RESPONSES[theirs]
     sent = theirs.model_validate(data.draw(documents))
     received = decode(sent.model_dump_json().encode())
@@ -177,9 +175,7 @@ def test_what_their_models_write_ours_read_with_equal_values(
 
 @given(st.data())
 @pytest.mark.parametrize("theirs", RESPONSES, ids=lambda cls: cls.__name__)
-def test_what_ours_write_their_models_read_with_equal_values(
-    theirs: type[BaseModel], data: st.DataObject
-) -> None:
+def test_theirs_read_what_ours_write(theirs: type[BaseModel], data: st.DataObject) -> None:
     ours, decode, documents = RESPONSES[theirs]
     sent = decode(msgspec.json.encode(data.draw(documents)))
     received = theirs.model_validate_json(msgspec.json.encode(sent, enc_hook=str))
@@ -254,7 +250,7 @@ def test_the_walk_meets_every_model() -> None:
 
 
 @pytest.mark.parametrize(("theirs", "ours"), ALL_PAIRS)
-def test_every_field_of_theirs_is_in_ours(theirs: type[BaseModel], ours: type[Struct]) -> None:
+def test_every_field_is_in_ours(theirs: type[BaseModel], ours: type[Struct]) -> None:
     tag = ours.__struct_config__.tag_field
     known = {*ours.__struct_fields__, *([tag] if tag else [])}
     assert set(their_fields(theirs)) <= known
@@ -263,9 +259,7 @@ def test_every_field_of_theirs_is_in_ours(theirs: type[BaseModel], ours: type[St
 
 
 @pytest.mark.parametrize(("theirs", "ours"), ALL_PAIRS)
-def test_what_can_be_null_or_left_out_in_theirs_can_be_in_ours(
-    theirs: type[BaseModel], ours: type[Struct]
-) -> None:
+def test_optional_fields_are_the_same(theirs: type[BaseModel], ours: type[Struct]) -> None:
     hints = typing.get_type_hints(ours)
     required = set(ours.__struct_fields__) - set(
         ours.__struct_fields__[len(ours.__struct_fields__) - len(ours.__struct_defaults__) :]
@@ -313,7 +307,7 @@ HIDDEN_SPEC = {
 HIDDEN_RESULT = {"unit_test_id": "t", "metric_evaluation_results": [], "run_errors": [None, "x"]}
 
 
-def test_a_run_as_the_permissions_leave_it() -> None:
+def test_run_with_few_permissions() -> None:
     """Without one permission the lists are empty, without the other some of their fields."""
     [bare] = decoding.decode_run_page(page_of()).simulation_unit_test_set_runs
     assert (bare.progress, bare.metrics_that_failed, bare.runs_that_errored) == (None, None, None)

@@ -32,7 +32,7 @@ PLAYED: Final = frozenset(cells()) if os.environ.get("AMIGO_FAULTS") == "all" el
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_the_page_says_what_comes_of_a_fault(
+async def test_outcome_of_a_fault(
     kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     version = tuple(map(int, aiohttp.__version__.split(".")[:2]))

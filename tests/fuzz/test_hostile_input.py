@@ -147,7 +147,7 @@ BIG = page_body(padding=2 * MIB)
         ),
     ],
 )
-async def test_a_body_beyond_the_limit_is_refused_at_once(sent: bytes) -> None:
+async def test_body_beyond_the_limit(sent: bytes) -> None:
     server = Server(sent)
     async with client_of(server) as client:
         with pytest.raises(DecodeError, match=r"1048576 bytes; .*max_response_bytes") as caught:
@@ -161,7 +161,7 @@ async def test_a_body_beyond_the_limit_is_refused_at_once(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_length_that_the_body_does_not_keep_to_is_no_way_around_the_limit(
+async def test_false_length_does_not_lift_limit(
     order: int,
 ) -> None:
     fields = ["Content-Length: 5", "Transfer-Encoding: chunked"][::order]
@@ -189,14 +189,14 @@ HEADS = {
 
 
 @pytest.mark.parametrize("sent", HEADS.values(), ids=HEADS)
-async def test_whatever_comes_for_http_is_an_error_of_ours(sent: bytes) -> None:
+async def test_broken_http(sent: bytes) -> None:
     async with client_of(Server(sent + Server.CLOSE), max_attempts=1) as client:
         with peak(32 * MIB), pytest.raises((TransportError, DecodeError)):
             await client.runs.list()
 
 
 @pytest.mark.parametrize("pack", [None, *PACKED])
-async def test_a_body_up_to_the_limit_is_read(pack: str | None) -> None:
+async def test_body_up_to_the_limit(pack: str | None) -> None:
     body = page_body(padding=300 * KIB)
     sent = answer(PACKED[pack](body), 200, f"Content-Encoding: {pack}") if pack else answer(body)
     server = Server(sent, sent)
@@ -207,7 +207,7 @@ async def test_a_body_up_to_the_limit_is_read(pack: str | None) -> None:
     assert "accept-encoding: gzip\r\n" in server.heads[0].lower()
 
 
-async def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
+async def test_bomb_is_bounded() -> None:
     bomb = gzip.compress(b" " * (64 * MIB), 9)
     server = Server(answer(bomb, 200, "Content-Encoding: gzip"))
     async with client_of(server) as client:
@@ -224,7 +224,7 @@ async def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
     ],
     ids=["none", "cut", "more"],
 )
-async def test_a_success_that_cannot_be_unpacked_is_tried_again(body: bytes, said: str) -> None:
+async def test_broken_gzip_is_tried_again(body: bytes, said: str) -> None:
     broken = answer(body, 200, "Content-Encoding: gzip")
     server = Server(broken + Server.CLOSE, broken + Server.CLOSE)
     async with client_of(server, max_attempts=2) as client:
@@ -243,9 +243,7 @@ async def test_a_success_that_cannot_be_unpacked_is_tried_again(body: bytes, sai
     ],
     ids=["long", "chunked", "not packed", "bomb"],
 )
-async def test_the_body_of_an_error_is_cut_off_and_the_error_kept(
-    sent: bytes, kind: type[APIError]
-) -> None:
+async def test_error_body_is_cut(sent: bytes, kind: type[APIError]) -> None:
     server = Server(sent)
     async with client_of(server, max_attempts=1) as client:
         with pytest.raises(kind) as caught:
@@ -253,7 +251,7 @@ async def test_the_body_of_an_error_is_cut_off_and_the_error_kept(
     assert len(caught.value.body) <= 16_384
 
 
-async def test_a_start_whose_answer_is_too_large_is_looked_for_and_found() -> None:
+async def test_start_with_too_large_an_answer() -> None:
     started = some_run(run_id(1), creator={"org_id": "acme", "user_id": "user-1"})
     started = msgspec.structs.replace(started, created_at=datetime(9000, 1, 1, tzinfo=UTC))
     server = Server(answer(b" " * (2 * MIB), 201), answer(page_body(started)))
@@ -267,7 +265,7 @@ TOKENS = ["a\r\nX-Evil: 1", "a\0", "", " ", "t\u00f6ken"]
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+def test_unsendable_token(token: str) -> None:
     body = json.dumps({"id_token": token, "expires_at": "2026-01-02T03:04:05Z"}).encode()
     with pytest.raises(msgspec.ValidationError, match="cannot be sent") as caught:
         decode_sign_in(body)
@@ -278,13 +276,13 @@ HOSTS = ["a..b", "." * 3, "a" * 64, "\u00e4\u202e", "a\x01", "a\\b", "h h", "[::
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_that_cannot_be_one_is_refused_before_it_is_asked(host: str) -> None:
+def test_impossible_host(host: str) -> None:
     with pytest.raises(links.UnsafeLinkError, match="cannot be read"):
         links.check_link(f"https://{host}/a.zip", allow_http=False)
 
 
 @pytest.mark.parametrize("host", ["a..b", "." * 3, "a" * 64, "a_\x01"])
-def test_a_base_url_with_such_a_host_is_refused(host: str) -> None:
+def test_impossible_host_of_base_url(host: str) -> None:
     with pytest.raises(ConfigurationError, match="base_url"):
         AmigoClient(
             auth=BearerAuth("t"), organization_id="acme", base_url=f"https://api.example.{host}"
@@ -292,13 +290,13 @@ def test_a_base_url_with_such_a_host_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://h/a b", "https://h/a\r\nX: 1", "https://h/\0", "\ud800"])
-def test_a_url_that_would_ask_for_something_else_is_refused(url: str) -> None:
+def test_url_that_asks_for_another(url: str) -> None:
     with pytest.raises(links.UnsafeLinkError):
         links.check_link(url, allow_http=True)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "https://a..b/x.zip", "https://h\\@x/"])
-async def test_a_download_from_no_url_is_an_error_of_the_artifact(url: str, tmp_path: Path) -> None:
+async def test_download_from_no_url(url: str, tmp_path: Path) -> None:
     link = {"presigned_url": url, "url_expires_at": "9999-01-01T00:00:00Z"}
     async with client_of(Server(answer(json.dumps(link).encode()))) as client:
         with pytest.raises(ArtifactError, match="URL"):
@@ -336,18 +334,14 @@ HEAD = {"run_id": run_id(1), "boot_id": "b", "info": {"size": 9, "etag": '"e"'}}
         {"etag": None, "last_modified": "\0"},
     ],
 )
-def test_a_record_that_no_store_can_have_caused_is_not_gone_by(
-    info: dict[str, Any], tmp_path: Path
-) -> None:
+def test_impossible_record_is_dropped(info: dict[str, Any], tmp_path: Path) -> None:
     told = {**HEAD, "info": {**HEAD["info"], **info}}  # type: ignore[dict-item]
     assert load(tmp_path, json.dumps(told).encode() + b"\n[0,5]\n") is None
     assert load(tmp_path, json.dumps(HEAD).encode() + b"\n[0,5]\n") is not None
 
 
 @pytest.mark.parametrize("line", [b'"\xff"', b"[" * 5000, b'["a",1]', b"[5,1]", b"[0,1e99]"])
-def test_a_record_is_gone_by_up_to_the_line_that_cannot_be_right(
-    line: bytes, tmp_path: Path
-) -> None:
+def test_record_used_up_to_a_bad_line(line: bytes, tmp_path: Path) -> None:
     whole = json.dumps(HEAD).encode() + b"\n[3,5]\n[0,3]\n" + line + b"\n[7,9]\n"
     received = load(tmp_path, whole)
     assert received is not None
@@ -365,14 +359,14 @@ def load(folder: Path, content: bytes) -> Any:
     return record.load(9)
 
 
-def test_many_ranges_apart_are_joined_in_one_go() -> None:
+def test_many_ranges_are_joined_quickly() -> None:
     apart = [(at, at + 1) for at in range(0, 200_000, 2)]
     assert ranges.join_spans(reversed(apart)) == apart
     assert ranges.join_spans([*apart, (0, 200_000), (5, 5)]) == [(0, 200_000)]
 
 
 @pytest.mark.parametrize("content", [b"one line", b'{"outcomes": []}', b"a\nb", b"\0" * 99])
-async def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+async def test_foreign_file_is_no_journal(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "results.json"
     path.write_bytes(content)
     with pytest.raises(JournalError, match="line 1 is not one"):
@@ -382,7 +376,7 @@ async def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path, conten
 
 
 @pytest.mark.parametrize("text", [b'{"outcomes":["\xff"]}', b"[" * 99_999, '"\ud800"', b"", b"{}"])
-def test_a_report_that_cannot_be_read_is_the_error_that_is_promised(text: str | bytes) -> None:
+def test_unreadable_report(text: str | bytes) -> None:
     deep = b'{"outcomes":[],"x":' + b"[" * 99_999 + b"]" * 99_999 + b"}"
     for each in (text, deep):
         with pytest.raises(msgspec.DecodeError):
@@ -390,7 +384,7 @@ def test_a_report_that_cannot_be_read_is_the_error_that_is_promised(text: str | 
 
 
 @pytest.mark.parametrize("year", [1, 9999])
-async def test_a_run_of_a_time_that_is_none_here_is_listed(year: int) -> None:
+async def test_edge_years_are_listed(year: int) -> None:
     zone = "+23:59" if year == 1 else "-23:59"
     edge = "-01-01T00:00:00" if year == 1 else "-12-31T23:59:59"
     run = some_run(run_id(1), created_at=datetime.fromisoformat(f"{year:04}{edge}{zone}"))
@@ -406,7 +400,7 @@ def hostile_page(seed: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("count", [10**9, 2**63, 10**30, -5])
-def test_a_count_of_repeats_beyond_reason_takes_no_memory(count: int) -> None:
+def test_huge_run_count(count: int) -> None:
     spec = {**targets.SPEC, "run_count": count}
     body = hostile_page({"unit_test_run_specs": [spec]})
     (run,) = decode_run_page(body).simulation_unit_test_set_runs
@@ -415,7 +409,7 @@ def test_a_count_of_repeats_beyond_reason_takes_no_memory(count: int) -> None:
     assert tests[0].counts.missing > 0, "what was not seen must not pass"
 
 
-def test_results_in_another_order_than_the_specs_are_found() -> None:
+def test_results_in_another_order() -> None:
     spec = targets.SPEC
     specs = [{**spec, "unit_test_id": f"t-{n}"} for n in range(2000)]
     results = [
@@ -435,7 +429,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-def test_a_criterion_that_is_too_deep_to_be_written_again_is_refused() -> None:
+def test_too_deep_criterion() -> None:
     spec = copy.deepcopy(targets.SPEC)
     spec["metrics_to_evaluate"][0]["success_criterion"] = {"type": "new", "of": nested(150)}
     page = decode_run_page(hostile_page({"unit_test_run_specs": [spec]}))
@@ -444,7 +438,7 @@ def test_a_criterion_that_is_too_deep_to_be_written_again_is_refused() -> None:
     assert "too deeply" in page.unreadable[run.id]
 
 
-async def test_a_run_that_is_too_deep_for_the_journal_leaves_it_as_it_is(tmp_path: Path) -> None:
+async def test_too_deep_for_the_journal(tmp_path: Path) -> None:
     deep = LLMConfig("m", {"x": nested(50_000)})  # more than any Python bears
     (run,) = decode_run_page(hostile_page({})).simulation_unit_test_set_runs
     (spec,) = run.unit_test_run_specs
@@ -470,7 +464,7 @@ async def test_a_run_that_is_too_deep_for_the_journal_leaves_it_as_it_is(tmp_pat
     ],
     ids=["lists", "objects", "depth", "digits", "escapes", "keys"],
 )
-def test_what_is_made_of_a_body_is_in_proportion_to_it(body: bytes) -> None:
+def test_memory_in_proportion_to_a_body(body: bytes) -> None:
     response = responses.Response(400, {}, body)
     with peak(30 * len(body) + 512 * KIB):
         assert targets.decoded(b"", decode_run_page, b"\0" + body) is None
@@ -479,7 +473,7 @@ def test_what_is_made_of_a_body_is_in_proportion_to_it(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("token", ["9223372036854775808", "9" * 4000, "0", "-1", "null"])
-async def test_a_cursor_that_leads_nowhere_ends_the_iteration(token: str) -> None:
+async def test_bad_cursor_ends_the_iteration(token: str) -> None:
     body = page_body(some_run(run_id(1))).replace(b'"has_more":false', b'"has_more":true')
     body = body.replace(b'_token":null', b'_token":' + token.encode())
     async with client_of(Server(answer(body))) as client:
@@ -488,30 +482,30 @@ async def test_a_cursor_that_leads_nowhere_ends_the_iteration(token: str) -> Non
     assert len(str(caught.value)) < 300
 
 
-def test_a_number_too_long_to_be_written_is_an_argument_error() -> None:
+def test_too_long_number() -> None:
     for number in (10**5000, -(10**5000), 2**63):
         with pytest.raises(ArgumentError, match="continuation_token must be"):
             requests.list_runs("acme", continuation_token=number)
 
 
-def test_a_secret_in_the_name_of_a_header_is_not_shown() -> None:
+def test_secret_in_a_header_name() -> None:
     response = responses.Response(400, {"X-hunter2hunter2": "a"}, b"")
     error = responses.api_error(requests.sign_in("acme"), response, ("hunter2hunter2",))
     assert "hunter2" not in str(error.headers)
 
 
-def test_an_etag_that_cannot_be_sent_back_is_not_kept() -> None:
+def test_unsendable_etag() -> None:
     info = objects.read_object({"etag": '"\udcff"', "last-modified": "a\0"}, partial=False)
     assert (info.etag, info.last_modified) == (None, None)
 
 
-def test_titles_without_end_hide_no_title() -> None:
+def test_endless_titles() -> None:
     body = b"<title>" * 2000 + b"Bad Gateway</title>"
     error = responses.api_error(requests.sign_in("acme"), responses.Response(502, {}, body))
     assert error.detail == "Bad Gateway"
 
 
-def test_of_problems_without_end_the_first_are_told() -> None:
+def test_endless_field_errors() -> None:
     body = json.dumps({"detail": [{"loc": [n], "msg": "m"} for n in range(50_000)]}).encode()
     error = responses.api_error(requests.sign_in("acme"), responses.Response(422, {}, body))
     assert isinstance(error, ValidationError)

@@ -183,7 +183,7 @@ async def test_a_cancelled_download_goes_on(served: Served, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("served", THAT_CHECK_SIGNATURES, indirect=True)
-async def test_a_link_that_has_expired_is_replaced(served: Served, tmp_path: Path) -> None:
+async def test_expired_link_is_replaced(served: Served, tmp_path: Path) -> None:
     links = Links(served, expired=1)
     async with room(links) as artifacts:
         path = await artifacts.download("r1", tmp_path)
@@ -192,7 +192,7 @@ async def test_a_link_that_has_expired_is_replaced(served: Served, tmp_path: Pat
 
 
 @pytest.mark.parametrize("served", THAT_CHECK_SIGNATURES, indirect=True)
-async def test_links_that_have_all_expired_are_an_error(served: Served, tmp_path: Path) -> None:
+async def test_only_expired_links(served: Served, tmp_path: Path) -> None:
     async with room(Links(served, expired=99)) as artifacts:
         with pytest.raises(ArtifactError, match="403 AccessDenied, and the same to a fresh link"):
             await artifacts.download("r1", tmp_path)
@@ -202,7 +202,7 @@ async def test_links_that_have_all_expired_are_an_error(served: Served, tmp_path
 # --- nginx on bad days
 
 
-async def test_a_body_that_nginx_cuts_short_is_completed(nginx: Nginx, tmp_path: Path) -> None:
+async def test_cut_body_is_completed(nginx: Nginx, tmp_path: Path) -> None:
     """The file shrinks while it is served, so that nginx closes in the middle; then it is back."""
     data = random.Random(3).randbytes(3_000_000)
     file = nginx.put("cut.zip", data)
@@ -228,7 +228,7 @@ async def test_a_body_that_nginx_cuts_short_is_completed(nginx: Nginx, tmp_path:
     assert [status for status, _, _ in rest].count(206) == 1
 
 
-async def test_a_body_that_stalls_is_asked_for_again(nginx: Nginx, tmp_path: Path) -> None:
+async def test_stalled_body_is_asked_again(nginx: Nginx, tmp_path: Path) -> None:
     data = random.Random(3).randbytes(1_000_000)
     nginx.put("stall.zip", data)
     links = Links(nginx, "stall.zip", query="&after=300000&rate=1")
@@ -248,7 +248,7 @@ async def test_a_slow_body_is_waited_for(nginx: Nginx, tmp_path: Path) -> None:
     assert nginx.asked() == [(200, len(data), "-")]
 
 
-async def test_an_object_that_nginx_replaces_is_noticed(nginx: Nginx, tmp_path: Path) -> None:
+async def test_replaced_object_is_noticed(nginx: Nginx, tmp_path: Path) -> None:
     data = random.Random(3).randbytes(2_000_000)
     file = nginx.put("new.zip", data)
     links = Links(nginx, "new.zip", query="&after=100000&rate=1")

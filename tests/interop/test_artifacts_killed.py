@@ -98,9 +98,7 @@ class Watcher(threading.Thread):
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-async def test_killed_at_random_moments_and_resumed(
-    nginx: Nginx, tmp_path: Path, connections: int
-) -> None:
+async def test_killed_and_resumed(nginx: Nginx, tmp_path: Path, connections: int) -> None:
     """Twenty times in all: no byte is fetched twice beyond what was in memory."""
     kills, size = 10, 6_000_000
     data = random.Random(4).randbytes(size)

@@ -88,7 +88,7 @@ def rows_of(name: str, who: str) -> list[dict[str, str]]:
     return [dict(zip(table.head, row, strict=True)) for row in table.rows if who in row]
 
 
-def test_every_benchmark_is_run_by_the_program_and_tried_here() -> None:
+def test_every_benchmark_is_tried() -> None:
     files = program.HERE.glob("*.py")
     found = {file.stem for file in files if "    command.run(" in file.read_text(encoding="utf-8")}
     assert found == set(program.NAMES)
@@ -96,13 +96,7 @@ def test_every_benchmark_is_run_by_the_program_and_tried_here() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-<<<<<<< 8286ee8:tests/interop/test_benchmarks.py
 def test_every_benchmark_measures(name: str) -> None:
-=======
-def test_every_benchmark_measures_and_its_result_is_whole(name: str) -> None:
-    for peer in PEERS.get(name, []):
-        needs_module(peer, "the extra bench")
->>>>>>> 222629a:tests/project/test_benchmarks.py
     for found, package in PROGRAMS.get(name, {}).items():
         needs(found, f"{package}, with apt-get install")
     one = measured(name)
@@ -124,7 +118,7 @@ def test_every_benchmark_measures_and_its_result_is_whole(name: str) -> None:
             assert all(map(math.isfinite, curve.ys))
 
 
-def test_a_batch_shows_who_keeps_the_limits_and_who_does_not() -> None:
+def test_who_keeps_the_limits() -> None:
     _, ours = rows_of("batch", OURS)
     _, naive = rows_of("batch", NAIVE)
     assert (ours["sets lost"], ours["refused (429)"]) == ("0", "0")
@@ -132,7 +126,7 @@ def test_a_batch_shows_who_keeps_the_limits_and_who_does_not() -> None:
     assert int(naive["refused (429)"]) > 0
 
 
-def test_with_faults_the_naive_loop_loses_what_the_package_does_not() -> None:
+def test_naive_loop_loses_runs() -> None:
     _, ours = rows_of("fault", OURS)
     _, naive = rows_of("fault", NAIVE)
     assert ours["sets lost, all rounds"] == "0 of 12"
@@ -170,9 +164,7 @@ def taken(sets: int = 60, *, over: float = 1.01, **other: Any) -> Taken:
         ([taken(who="another", lost=9, refused=9, over=9.0), taken()], [True, True, True]),
     ],
 )
-def test_the_aims_of_a_batch_are_of_all_sizes_and_rounds_of_the_package(
-    rounds: list[Taken], met: list[bool]
-) -> None:
+def test_aims_of_a_batch(rounds: list[Taken], met: list[bool]) -> None:
     assert [aim.met for aim in batch.aims(rounds)] == met
 
 
@@ -184,19 +176,17 @@ def test_the_aims_of_a_batch_are_of_all_sizes_and_rounds_of_the_package(
         ([(taken(), taken()), (taken(), taken(lost=1))], [True, False]),
     ],
 )
-def test_the_aims_with_faults_are_against_the_same_batch_without(
-    pairs: list[fault.Pair], met: list[bool]
-) -> None:
+def test_aims_with_faults(pairs: list[fault.Pair], met: list[bool]) -> None:
     assert [aim.met for aim in fault.aims(pairs)] == met
 
 
 @pytest.mark.parametrize(("waited", "met"), [(1.012, True), (1.03, False), (0.99, False)])
-def test_simulated_and_waited_for_have_to_agree(waited: float, met: bool) -> None:
+def test_simulated_and_real_agree(waited: float, met: bool) -> None:
     found = full.aims([(taken(), taken(over=waited))], judged=True)
     assert found[0].met is met
 
 
-def test_waiters_that_cost_more_the_more_they_are_are_noticed() -> None:
+def test_costly_waiters_are_noticed() -> None:
     def some(waiters: int, tick: float, requests: float) -> wait.Taken:
         return wait.Taken(
             kind=wait.OURS, waiters=waiters, requests=requests, tick=tick, whole=tick, memory=1.0
@@ -217,7 +207,7 @@ def test_waiters_that_cost_more_the_more_they_are_are_noticed() -> None:
         (0.02, 1.0, {"curl": 1.2, "aria2": 0.9}, False),
     ],
 )
-def test_downloads_are_judged_by_curl_and_far_away_by_all(
+def test_downloads_against_curl(
     delay: float, ours: float, theirs: dict[str, float], met: bool
 ) -> None:
     case = download.Case(("large.zip",), 10, "disk", delay, 1)
@@ -232,9 +222,7 @@ def test_downloads_are_judged_by_curl_and_far_away_by_all(
     ("lengths", "bound"),
     [([10.0], 10), ([10.0] * 20, 10), ([10.0] * 21, 70), ([200.0, *[10.0] * 20], 200)],
 )
-def test_the_bound_is_what_the_limits_and_the_lengths_allow(
-    lengths: list[float], bound: float
-) -> None:
+def test_bound_of_a_batch(lengths: list[float], bound: float) -> None:
     assert stage.bound(lengths) == bound + stage.ARTIFACTS_AFTER
 
 
@@ -251,7 +239,7 @@ def test_growth_is_an_exponent(points: list[tuple[float, float]], exponent: floa
     assert figures.exponent(points) == (None if exponent is None else pytest.approx(exponent))
 
 
-def test_a_curve_has_the_median_of_each_size_and_its_spread() -> None:
+def test_curve_of_medians() -> None:
     found = figures.curve("x", [(20, 8.0), (10, 1.0), (10, 3.0), (10, 2.0)], grown=15)
     assert found == Curve("x", [10, 20], [2.0, 8.0], [1.0, 8.0], [3.0, 8.0], None)
 
@@ -295,7 +283,7 @@ FAILED = Measured(
 )
 
 
-def test_the_page_has_all_that_was_measured_and_what_failed() -> None:
+def test_page_of_results() -> None:
     text = page.whole([ONE, FAILED, OTHER])
     assert "- processor: abacus" in text
     assert "- load" not in text  # differs, and is told of each
@@ -316,12 +304,7 @@ def test_the_page_has_all_that_was_measured_and_what_failed() -> None:
         assert wanted in text
 
 
-<<<<<<< 8286ee8:tests/interop/test_benchmarks.py
 def test_plots_are_reproducible(tmp_path: Path) -> None:
-=======
-def test_a_plot_is_the_same_file_for_the_same_figures(tmp_path: Path) -> None:
-    needs_module("matplotlib", "the extra bench")
->>>>>>> 222629a:tests/project/test_benchmarks.py
     from benchmarks import plots  # noqa: PLC0415  # needs matplotlib
 
     drawn = []
@@ -336,14 +319,7 @@ def test_a_plot_is_the_same_file_for_the_same_figures(tmp_path: Path) -> None:
     assert "fill: #ffffff" in text  # a ground of its own
 
 
-<<<<<<< 8286ee8:tests/interop/test_benchmarks.py
 def test_results_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-=======
-def test_results_are_rendered_again_and_merged_without_measuring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs_module("matplotlib", "the extra bench")
->>>>>>> 222629a:tests/project/test_benchmarks.py
     ran: list[str] = []
 
     def run(name: str, passed: Sequence[str], *, quick: bool) -> Measured:
@@ -376,7 +352,7 @@ def test_results_are_rendered_again_and_merged_without_measuring(
     ]
 
 
-def test_a_benchmark_runs_in_a_process_of_its_own_and_one_that_fails_does_not_end_the_rest(
+def test_failing_benchmark_ends_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(program, "NAMES", ("none_such", "wait"))

@@ -67,7 +67,7 @@ def show(browser: Any, path: Path, *, width: int, scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("result", [batch(), HORRORS], ids=["batch", "horrors"])
-def test_a_browser_shows_it_without_complaint_or_scrolling(
+def test_shown_without_complaint(
     browser: Any, tmp_path: Path, result: BatchResult, width: int, scheme: str
 ) -> None:
     path = tmp_path / "report.html"
@@ -122,7 +122,7 @@ def test_the_text_can_be_read(browser: Any, tmp_path: Path, scheme: str) -> None
         assert (high + 0.05) / (low + 0.05) >= 4.5, what
 
 
-def test_a_row_of_the_timeline_leads_to_its_set(browser: Any, tmp_path: Path) -> None:
+def test_timeline_links_to_the_set(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(html(batch()), encoding="utf-8")
     show(browser, path, width=1200, scheme="light")

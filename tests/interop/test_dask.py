@@ -99,7 +99,7 @@ def jobs_of(
     ]
 
 
-async def test_two_workers_are_killed_and_every_set_has_one_run_and_its_artifacts(
+async def test_two_killed_workers(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = jobs_of(quick, ORGANIZATIONS, SETS, monkeypatch)
@@ -147,7 +147,7 @@ def tell(outcome: RunOutcome, path: Path) -> tuple[str | None, int]:
     return outcome.run_id, path.stat().st_size
 
 
-async def test_artifacts_are_put_where_the_worker_is_told(
+async def test_artifacts_go_where_told(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = jobs_of(quick, 2, 3, monkeypatch)
@@ -185,7 +185,7 @@ async def nothing_at_work() -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_who_leaves_leaves_the_runs_and_the_same_call_carries_on(
+async def test_leaving_and_carrying_on(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = jobs_of(quick, 2, 3, monkeypatch)
@@ -198,7 +198,7 @@ async def test_who_leaves_leaves_the_runs_and_the_same_call_carries_on(
     assert quick.count("cancel") == 0
 
 
-async def test_who_leaves_may_have_the_runs_cancelled(
+async def test_leaving_cancels_if_asked(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = jobs_of(quick, 1, 3, monkeypatch, on_exit="cancel")
@@ -208,7 +208,7 @@ async def test_who_leaves_may_have_the_runs_cancelled(
     assert quick.count("cancel") == 3
 
 
-def test_a_client_that_blocks_does_too(
+def test_blocking_client(
     quick_in_thread: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = jobs_of(quick_in_thread, 1, 2, monkeypatch)
@@ -235,7 +235,7 @@ def explodes(_: str) -> AmigoClient:
     raise RuntimeError("no store of secrets here")
 
 
-async def test_what_goes_wrong_with_one_job_does_not_concern_the_others(
+async def test_one_job_fails_alone(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = jobs_of(quick, 1, 1, monkeypatch)
@@ -250,7 +250,7 @@ async def test_what_goes_wrong_with_one_job_does_not_concern_the_others(
     assert isinstance(result.jobs[2].error, ConfigurationError)
 
 
-async def test_a_cluster_without_workers_is_not_waited_for_beyond_the_time(
+async def test_no_workers_in_time(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(amigo_async.dask, "_REPORTING", 0.0)
@@ -275,7 +275,7 @@ async def test_a_secret_does_not_travel(tmp_path: Path) -> None:
             await run_fleet(client, [job], tmp_path)
 
 
-async def test_what_cannot_travel_is_said_before_anything_is_sent(tmp_path: Path) -> None:
+async def test_unpicklable_is_told_early(tmp_path: Path) -> None:
     lock = asyncio.Lock(), os.scandir(tmp_path)
     job = FleetJob(
         organization_id="acme", unit_test_set_ids=[SET], connect=lambda _: cast(Any, lock)

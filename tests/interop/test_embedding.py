@@ -140,9 +140,7 @@ async def hang_up_on(url: str, sandbox: Sandbox, ids: list[str]) -> None:
 
 
 @pytest.mark.anyio
-async def test_in_fastapi_who_hangs_up_cancels_what_they_asked_for(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_fastapi_hang_up_cancels(client: AmigoClient, sandbox: Sandbox) -> None:
     app = FastAPI()
 
     @app.post("/checks")
@@ -167,7 +165,7 @@ async def test_in_fastapi_who_hangs_up_cancels_what_they_asked_for(
 
 
 @pytest.mark.anyio
-async def test_in_aiohttp_web_it_lives_as_long_as_the_application(sandbox: Sandbox) -> None:
+async def test_aiohttp_web_application(sandbox: Sandbox) -> None:
     key = web.AppKey("client", AmigoClient)
 
     async def connected(app: web.Application) -> AsyncIterator[None]:
@@ -204,7 +202,7 @@ CELLS = [
 
 
 @pytest.mark.anyio
-async def test_in_a_notebook_a_client_goes_from_cell_to_cell(
+async def test_notebook_keeps_a_client(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a kernel does: each cell is a coroutine of one shell, in a loop that runs on."""
@@ -232,9 +230,7 @@ async def test_in_a_notebook_a_client_goes_from_cell_to_cell(
 
 
 @pytest.mark.anyio
-async def test_in_a_task_group_of_asyncio_one_that_fails_cancels_the_others(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_task_group_cancels_the_others(client: AmigoClient, sandbox: Sandbox) -> None:
     ids = sandbox.add_sets(4, ENDLESS)
 
     async def fail() -> None:
@@ -254,7 +250,7 @@ async def test_in_a_task_group_of_asyncio_one_that_fails_cancels_the_others(
 @pytest.mark.anyio
 @pytest.mark.parametrize("inner", [anyio.move_on_after, asyncio.timeout])
 @pytest.mark.parametrize("outer", [anyio.move_on_after, asyncio.timeout])
-async def test_scopes_in_scopes_end_what_is_theirs_and_nothing_else(
+async def test_nested_cancel_scopes(
     client: AmigoClient, sandbox: Sandbox, outer: Any, inner: Any
 ) -> None:
     """The inner one ends a batch; another goes on, until the outer one ends it in turn."""

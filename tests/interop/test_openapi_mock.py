@@ -25,7 +25,7 @@ def test_every_filter_is_asked_for() -> None:
     }
 
 
-def test_the_mock_leaves_out_only_what_no_client_can_send() -> None:
+def test_what_the_mock_leaves_out() -> None:
     parameter = {"name": "Sec-WebSocket-Protocol", "in": "header"}
     kept = {"name": "limit", "in": "query"}
     given = {

@@ -76,7 +76,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(tmp_path_factory.mktemp("packaging"))
 
 
-def test_the_wheel_has_the_package_and_nothing_else(built: Built) -> None:
+def test_wheel_has_only_the_package(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as wheel:
         names = set(wheel.namelist())
     tops = {name.split("/")[0] for name in names}
@@ -91,7 +91,7 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Built) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_the_source_distribution_has_what_it_takes_to_test(built: Built) -> None:
+def test_sdist_has_the_tests(built: Built) -> None:
     with tarfile.open(built.sdist) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert {
@@ -100,7 +100,7 @@ def test_the_source_distribution_has_what_it_takes_to_test(built: Built) -> None
     } <= names
 
 
-def test_it_needs_four_packages_and_no_other(built: Built) -> None:
+def test_four_dependencies(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as wheel:
         name = f"amigo_async-{amigo_async.__version__}.dist-info/METADATA"
         metadata = email.message_from_bytes(wheel.read(name))
@@ -109,7 +109,7 @@ def test_it_needs_four_packages_and_no_other(built: Built) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {"cli", "dask", "otel", "redis", "report"}
 
 
-def test_it_works_in_an_empty_environment(built: Built) -> None:
+def test_works_in_an_empty_environment(built: Built) -> None:
     code = """
 import importlib.metadata, sys
 import amigo_async
@@ -127,16 +127,14 @@ print(*sorted({"rich", "click", "jinja2", "pytest"} & set(sys.modules)))
 
 
 @pytest.mark.parametrize("module", ["errors", "events", "models", "testing"])
-def test_what_is_public_can_be_imported_without_extras(built: Built, module: str) -> None:
+def test_imports_without_extras(built: Built, module: str) -> None:
     built.run("python", "-W", "error", "-c", f"import amigo_async.{module}")
 
 
 @pytest.mark.parametrize(
     "command", [["amigo-async"], ["amigo-async", "demo"], ["python", "-m", "amigo_async.cli"]]
 )
-def test_the_command_without_its_extra_says_what_to_install(
-    built: Built, command: list[str]
-) -> None:
+def test_command_without_its_extra(built: Built, command: list[str]) -> None:
     result = run(built.bin / command[0], *command[1:], folder=built.folder)
     assert result.returncode == 3
     assert result.stdout == ""

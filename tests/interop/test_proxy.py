@@ -103,7 +103,7 @@ class Batch:
 # --- HAProxy before the service ---
 
 
-async def test_a_batch_comes_through_a_proxy_that_queues_and_refuses(tmp_path: Path) -> None:
+async def test_queueing_proxy(tmp_path: Path) -> None:
     """Its 503 says that no connection to the service was free in time: nothing was done."""
     crowded = Settings(maxconn=2, queue="50ms")
     async with sandbox_behind(tmp_path, crowded) as (sandbox, proxy):
@@ -117,7 +117,7 @@ async def test_a_batch_comes_through_a_proxy_that_queues_and_refuses(tmp_path: P
         assert not [r for r in sandbox.requests if (r.status or 0) >= 500]
 
 
-async def test_a_batch_comes_through_a_proxy_with_no_patience(tmp_path: Path) -> None:
+async def test_impatient_proxy(tmp_path: Path) -> None:
     """Its 504 comes while the service is at work: what was started must be found."""
     hasty = Settings(server="100ms", client="150ms", keep_alive="10ms")
     async with sandbox_behind(tmp_path, hasty) as (sandbox, proxy):
@@ -133,7 +133,7 @@ async def test_a_batch_comes_through_a_proxy_with_no_patience(tmp_path: Path) ->
         assert (await proxy.statuses("store"))["5xx"] > 0
 
 
-async def test_a_batch_comes_through_a_proxy_that_says_no_now_and_then(tmp_path: Path) -> None:
+async def test_proxy_that_refuses_some(tmp_path: Path) -> None:
     """In HTML, with the statuses that it has for its own troubles."""
     rules = [
         f"http-request deny deny_status {status} if {{ rand(40) eq {number} }}"
@@ -147,7 +147,7 @@ async def test_a_batch_comes_through_a_proxy_that_says_no_now_and_then(tmp_path:
         assert (await proxy.statuses("api"))["5xx"] > 0
 
 
-async def test_a_batch_outlives_restarts_of_the_proxy(tmp_path: Path) -> None:
+async def test_proxy_restarts(tmp_path: Path) -> None:
     async with sandbox_behind(tmp_path) as (sandbox, proxy):
         batch = Batch(sandbox, proxy, tmp_path, 30)
         sandbox.faults_at_random("store", Fault.drip(0.01, 30_000), rate=0.5)
@@ -188,9 +188,7 @@ async def collected(client: AmigoClient, sandbox: Sandbox, folder: Path) -> Batc
     return await client.run_many(sets, artifacts_dir=folder, poll_interval=0.1)
 
 
-async def test_a_proxy_of_the_environment_serves_for_the_api_and_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_environment_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sandbox_behind(tmp_path) as (sandbox, proxy):
         sandbox.store_url = proxy.upstream_store
         monkeypatch.setenv("HTTP_PROXY", proxy.url("forward"))
@@ -233,7 +231,7 @@ OWN_PROXY = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("how", ["environment", pytest.param("session", marks=OWN_PROXY)])
-async def test_tls_to_the_api_and_the_store_goes_through_the_proxy(
+async def test_tls_through_the_proxy(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with behind_tls() as sandbox, Tunnels().open() as proxy:
@@ -251,9 +249,7 @@ async def test_tls_to_the_api_and_the_store_goes_through_the_proxy(
         assert not any(line.startswith(("authorization", "x-api-key")) for line in named)
 
 
-async def test_hosts_that_the_environment_excepts_are_asked_without_the_proxy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_proxy_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with behind_tls() as sandbox, Tunnels().open() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -266,7 +262,7 @@ async def test_hosts_that_the_environment_excepts_are_asked_without_the_proxy(
     ("refusal", "attempts", "lasting"),
     [("407 Proxy Authentication Required", 1, True), ("503 Service Unavailable", 4, False)],
 )
-async def test_a_proxy_that_refuses_is_named_and_its_password_is_not(
+async def test_refusing_proxy_is_named(
     refusal: str, attempts: int, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password that is refused once is not tried again: some lock the user out for that."""
@@ -282,7 +278,7 @@ async def test_a_proxy_that_refuses_is_named_and_its_password_is_not(
         assert base64.b64encode(b"user:hunter2").decode() not in shown
 
 
-async def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_absent_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Sandbox() as sandbox:
         nowhere = f"127.0.0.1:{free_port()}"
         monkeypatch.setenv("HTTP_PROXY", f"http://user:hunter2@{nowhere}")
@@ -296,9 +292,7 @@ async def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("value", ["127.0.0.1:3128", "proxy.example:3128", "http://:3128"])
-async def test_a_proxy_of_the_environment_that_cannot_be_one_is_named(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_invalid_environment_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
     async with session(trust_env=True) as http, Sandbox() as sandbox:
         with pytest.raises(ConfigurationError, match="HTTPS_PROXY cannot be read: it must be like"):
@@ -311,9 +305,7 @@ async def test_a_proxy_of_the_environment_that_cannot_be_one_is_named(
 
 
 @pytest.mark.parametrize("entry", ["machine 127.0.0.1", "default"])
-async def test_credentials_of_netrc_for_the_api_are_refused_rather_than_sent(
-    entry: str, tmp_path: Path
-) -> None:
+async def test_netrc_for_the_api_is_refused(entry: str, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text(f"{entry} login user password hunter2\n")
     async with session(trust_env=True) as http, Sandbox() as sandbox:
         with pytest.raises(ConfigurationError, match=r"\.netrc has an authorization") as caught:
@@ -321,7 +313,7 @@ async def test_credentials_of_netrc_for_the_api_are_refused_rather_than_sent(
         assert "hunter2" not in str(caught.value)
 
 
-async def test_credentials_of_netrc_for_the_store_do_not_go_there(tmp_path: Path) -> None:
+async def test_netrc_for_the_store_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password hunter2\n")
     async with Sandbox() as sandbox:
         elsewhere = sandbox.base_url.replace("127.0.0.1", "localhost")
@@ -336,9 +328,7 @@ async def test_credentials_of_netrc_for_the_store_do_not_go_there(tmp_path: Path
 
 
 @pytest.mark.parametrize("text", [None, "machine", "machine other.example login u password p\n"])
-async def test_a_netrc_without_credentials_for_the_api_does_no_harm(
-    text: str | None, tmp_path: Path
-) -> None:
+async def test_harmless_netrc(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "netrc").write_text(text)
     async with (
@@ -354,7 +344,7 @@ async def test_a_netrc_without_credentials_for_the_api_does_no_harm(
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy"])
 @pytest.mark.parametrize("url", ["socks5://user:hunter2@h:1", "https://user:hunter2@h:1"])
-async def test_a_proxy_of_another_kind_is_refused_and_not_passed_by(
+async def test_other_kind_of_proxy(
     monkeypatch: pytest.MonkeyPatch, variable: str, url: str
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY"):
@@ -367,7 +357,7 @@ async def test_a_proxy_of_another_kind_is_refused_and_not_passed_by(
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_session_that_obeys_the_proxies_of_the_environment(
+async def test_session_with_trust_env(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "HTTP://proxy.example:3128")

@@ -135,7 +135,7 @@ class Replicas:
 
 
 @pytest.mark.timeout(300)
-def test_four_processes_fill_every_window_and_nothing_is_refused(tmp_path: Path) -> None:
+def test_four_processes_fill_windows(tmp_path: Path) -> None:
     plan = SetPlan(seconds=0.2)
     with (
         RedisServer(tmp_path) as server,
@@ -152,7 +152,7 @@ def test_four_processes_fill_every_window_and_nothing_is_refused(tmp_path: Path)
 
 
 @pytest.mark.timeout(300)
-def test_redis_killed_in_the_middle_loses_no_set_and_is_told_once(tmp_path: Path) -> None:
+def test_redis_killed_meanwhile(tmp_path: Path) -> None:
     plan = SetPlan(seconds=0.2)
     with (
         RedisServer(tmp_path) as server,
@@ -174,7 +174,7 @@ def test_redis_killed_in_the_middle_loses_no_set_and_is_told_once(tmp_path: Path
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_without_redis_replicas_cooperate_by_the_headers(seed: int) -> None:
+def test_replicas_without_redis(seed: int) -> None:
     """The documented limits, on a loop that skips waits; replicas have no gate in common."""
 
     async def main() -> tuple[Counter[str], Sandbox]:
@@ -213,9 +213,7 @@ async def place_of(
     return RedisSharing(server.url, **more).connect(emit)
 
 
-async def test_eight_connections_never_take_more_than_there_is(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_eight_connections_never_overspend(server: RedisServer, redis: Any) -> None:
     lost: list[Event] = []
     places = [await place_of(server, lost.append) for _ in range(8)]
     all_of = [LeaseQueue(place, "create", "create", 100, 30.0) for place in places]
@@ -244,9 +242,7 @@ async def test_eight_connections_never_take_more_than_there_is(
     assert lost == []
 
 
-async def test_what_a_process_that_is_gone_had_taken_is_free_again(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_quota_of_a_dead_process(server: RedisServer, redis: Any) -> None:
     gone, alive = await place_of(server), await place_of(server)
     first = LeaseQueue(gone, "sign_in", "sign_in", 5, 0.4)
     await first.take(lambda _: None)
@@ -260,9 +256,7 @@ async def test_what_a_process_that_is_gone_had_taken_is_free_again(
     await alive.aclose()
 
 
-async def test_records_expire_by_themselves_and_name_no_user(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_records_expire_and_name_no_user(server: RedisServer, redis: Any) -> None:
     async with Sandbox() as sandbox:
         key = Fernet.generate_key()
         async with sandbox.client(shared=RedisSharing(server.url, token_key=key)) as client:
@@ -276,9 +270,7 @@ async def test_records_expire_by_themselves_and_name_no_user(
             assert sandbox.api_key_id not in name
 
 
-async def test_a_client_that_was_given_is_used_and_left_open(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_given_redis_client_stays_open(server: RedisServer, redis: Any) -> None:
     async with (
         Redis.from_url(server.url, decode_responses=True) as given,
         Sandbox(limits={"create": 3}, window=1.0) as sandbox,
@@ -291,9 +283,7 @@ async def test_a_client_that_was_given_is_used_and_left_open(
         assert await given.ping()
 
 
-async def test_records_that_are_evicted_or_spoiled_are_begun_again(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_evicted_records_begin_anew(server: RedisServer, redis: Any) -> None:
     heard: list[Event] = []
     sharing = RedisSharing(server.url, token_key=Fernet.generate_key())
     async with (
@@ -355,7 +345,7 @@ async def hang(_: Any, server: RedisServer) -> None:
         (hang, "no answer in time"),
     ],
 )
-async def test_whatever_is_wrong_with_redis_is_told_once_and_fails_nothing(
+async def test_redis_errors_fail_nothing(
     tmp_path: Path, breakage: Callable[..., Any], word: str
 ) -> None:
     heard: list[Event] = []
@@ -382,7 +372,7 @@ async def test_whatever_is_wrong_with_redis_is_told_once_and_fails_nothing(
     assert took < 2
 
 
-async def test_a_redis_that_was_never_there_fails_nothing(
+async def test_absent_redis_fails_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, "amigo_async")
@@ -417,7 +407,7 @@ async def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
     assert "wrong-word" not in repr(heard)
 
 
-async def test_a_redis_that_comes_back_is_used_again(tmp_path: Path) -> None:
+async def test_redis_that_comes_back(tmp_path: Path) -> None:
     heard: list[Event] = []
     server = RedisServer(tmp_path)
     with server:
@@ -462,7 +452,7 @@ async def looks(sandbox: Sandbox, count: int, sharing: Callable[[], RedisSharing
 
 
 @pytest.mark.parametrize(("shared", "sign_ins"), [(True, 1), (False, 4)])
-async def test_one_sign_in_serves_all_replicas_if_the_token_is_shared(
+async def test_shared_token_one_sign_in(
     server: RedisServer, redis: Any, shared: bool, sign_ins: int
 ) -> None:
     key = Fernet.generate_key().decode() if shared else None
@@ -491,9 +481,7 @@ async def test_a_token_in_redis_is_encrypted(server: RedisServer, redis: Any) ->
         assert token.encode() in Fernet(key).decrypt(await redis.get(name))
 
 
-async def test_a_token_of_another_key_or_another_place_is_ignored(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_foreign_tokens_are_ignored(server: RedisServer, redis: Any) -> None:
     first, second = Fernet.generate_key(), Fernet.generate_key()
 
     async with serving() as sandbox:
@@ -518,9 +506,7 @@ async def test_a_token_of_another_key_or_another_place_is_ignored(
         assert sandbox.count("sign_in") == 4
 
 
-async def test_a_refused_token_is_dropped_once_and_renewed_for_all(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_refused_token_is_renewed_for_all(server: RedisServer, redis: Any) -> None:
     key = Fernet.generate_key()
     async with serving() as sandbox, anyio.create_task_group() as group:
         clients = [sandbox.client(shared=RedisSharing(server.url, token_key=key)) for _ in range(4)]
@@ -536,7 +522,7 @@ async def test_a_refused_token_is_dropped_once_and_renewed_for_all(
             await client.aclose()
 
 
-async def test_a_token_that_is_left_just_before_the_claim_is_taken() -> None:
+async def test_token_left_before_the_claim() -> None:
     class Tokens:
         """Where somebody leaves a token between the look for it and the claim."""
 
@@ -569,9 +555,7 @@ async def test_a_token_that_is_left_just_before_the_claim_is_taken() -> None:
     assert tokens.claimed == 0
 
 
-async def test_a_process_that_dies_while_signing_in_keeps_the_others_for_a_while_only(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_death_during_a_sign_in(server: RedisServer, redis: Any) -> None:
     key = Fernet.generate_key()
     async with serving() as sandbox:
         await looks(sandbox, 1, lambda: RedisSharing(server.url, token_key=key))
@@ -584,9 +568,7 @@ async def test_a_process_that_dies_while_signing_in_keeps_the_others_for_a_while
         assert sandbox.count("sign_in") == 2
 
 
-async def test_a_key_that_is_refused_is_told_and_others_may_sign_in(
-    server: RedisServer, redis: Any
-) -> None:
+async def test_refused_key_blocks_nobody(server: RedisServer, redis: Any) -> None:
     sharing = RedisSharing(server.url, token_key=Fernet.generate_key())
     async with serving() as sandbox:
         async with sandbox.client(api_key="wrong", shared=sharing) as client:
@@ -619,7 +601,7 @@ async def test_a_key_that_is_refused_is_told_and_others_may_sign_in(
     ],
     ids=str,
 )
-def test_what_cannot_be_right_is_named_and_not_shown(arguments: Any, word: str) -> None:
+def test_invalid_settings_are_named(arguments: Any, word: str) -> None:
     names = ("redis", "token_key", "prefix", "timeout", "cooldown")
     given = dict(zip(names, arguments, strict=False))
     with pytest.raises(ConfigurationError) as refused:
@@ -633,7 +615,7 @@ def test_what_cannot_be_right_is_named_and_not_shown(arguments: Any, word: str) 
 
 
 @pytest.mark.parametrize("shared", ["redis://host", RedisSharing, 5], ids=repr)
-def test_what_is_no_place_to_share_is_refused(shared: Any) -> None:
+def test_not_a_sharing_store(shared: Any) -> None:
     with pytest.raises(ConfigurationError, match="shared must be"):
         AmigoClient(api_key="k", api_key_id="i", user_id="u", organization_id="o", shared=shared)
 
@@ -651,7 +633,7 @@ def test_the_password_is_not_shown() -> None:
     assert repr(RedisSharing(Redis())) == "<RedisSharing with a Redis that was given>"
 
 
-def test_without_its_extra_the_message_says_how_to_get_it() -> None:
+def test_missing_extra() -> None:
     code = """
 import sys
 sys.modules["redis"] = None

@@ -57,7 +57,7 @@ print(*found, sep="\\n")
 """
 
 
-def test_importing_any_of_it_touches_no_network_file_thread_signal_or_logger() -> None:
+def test_importing_touches_nothing() -> None:
     assert in_a_process(IMPORTED).strip() == ""
 
 
@@ -93,7 +93,7 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def test_a_batch_talks_to_the_api_and_the_store_and_nobody_else() -> None:
+def test_batch_talks_to_two_hosts() -> None:
     in_a_process(USED)
 
 
@@ -102,14 +102,9 @@ def lowest(requirement: Requirement) -> str:
     return f"{requirement.name}=={version}"
 
 
-<<<<<<< 8286ee8
 def test_minimum_versions_are_tested() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, envs = settings["project"], settings["tool"]["hatch"]["envs"]
-=======
-def test_the_versions_tested_as_lowest_are_those_that_the_package_asks_for() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
->>>>>>> 222629a
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(r for e in CONSTRAINED for r in extras[e])]
     named = [Requirement(text) for text in wanted]

@@ -128,7 +128,7 @@ def test_signatures_are_pinned(name: str) -> None:
 @pytest.mark.parametrize(
     ("cls", "prefix"), [(AmigoClient, ""), (Runs, "runs."), (Artifacts, "art")]
 )
-def test_no_public_method_is_left_unpinned(cls: type, prefix: str) -> None:
+def test_every_public_method_is_pinned(cls: type, prefix: str) -> None:
     pinned = {function for function, _ in SIGNATURES.values() if inspect.isfunction(function)}
     methods = {n: f for n, f in vars(cls).items() if not n.startswith("_") and callable(f)}
     assert methods
@@ -175,7 +175,7 @@ FIELDS: dict[type[msgspec.Struct], list[str]] = {
 
 
 @pytest.mark.parametrize("cls", FIELDS)
-def test_the_fields_of_structs_are_pinned(cls: type[msgspec.Struct]) -> None:
+def test_fields_of_structs(cls: type[msgspec.Struct]) -> None:
     assert list(cls.__struct_fields__) == FIELDS[cls]
 
 
@@ -200,7 +200,7 @@ def documented(module: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("module", [errors, models, events], ids=lambda m: m.__name__)
-def test_every_public_class_says_what_it_is(module: Any) -> None:
+def test_public_classes_have_docstrings(module: Any) -> None:
     names = documented(module)
     assert len(names) > 5
     for name in names:
@@ -241,7 +241,7 @@ def in_a_fresh_process(code: str) -> str:
     return done.stdout
 
 
-def test_importing_opens_nothing_and_configures_nothing() -> None:
+def test_importing_has_no_effect() -> None:
     """No network, no file but modules, no thread, no child, no logging, no loop, no output."""
     code = """
 import sys
@@ -277,7 +277,7 @@ print(filters == list(warnings.filters))
     ]
 
 
-def test_importing_loads_no_more_than_it_needs() -> None:
+def test_importing_loads_little() -> None:
     """Beyond its own modules, next to nothing that the four dependencies do not load already."""
     code = """
 import sys

@@ -97,15 +97,9 @@ DRIVERS: Final[dict[str, Driver]] = {
 
 
 @pytest.mark.anyio
-<<<<<<< 8286ee8
 @pytest.mark.parametrize("name", DRIVERS)
 async def test_python_blocks_work(
     name: str,
-=======
-@pytest.mark.parametrize("block", [b for b in of("python") if not is_test(b)], ids=str)
-async def test_a_block_of_python_does_what_it_says(
-    block: Block,
->>>>>>> 222629a
     sandbox: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -118,7 +112,6 @@ async def test_a_block_of_python_does_what_it_says(
     assert "listener failed" not in caplog.text
 
 
-<<<<<<< 8286ee8
 def test_every_driver_has_a_block() -> None:
     driven = {*DRIVERS, *FOREIGN}
     for block in of("python"):
@@ -127,15 +120,6 @@ def test_every_driver_has_a_block() -> None:
 
 @pytest.mark.parametrize("block", [b for b in of("python") if b.is_test], ids=str)
 def test_pytest_blocks_pass(block: Block, tmp_path: Path) -> None:
-=======
-def test_every_driver_has_its_block() -> None:
-    named = [name for block in of("python") for name in functions_of(block)]
-    assert all(named.count(name) == 1 for name in DRIVERS)
-
-
-@pytest.mark.parametrize("block", [b for b in of("python") if is_test(b)], ids=str)
-def test_a_block_that_is_a_test_passes(block: Block, tmp_path: Path) -> None:
->>>>>>> 222629a
     (tmp_path / "test_mine.py").write_text(block.text)
     command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"]
     ended = subprocess.run(
@@ -195,7 +179,7 @@ def check_install(command: str) -> None:
     assert requirement.extras <= set(project["optional-dependencies"])
 
 
-def test_the_commands_to_try_it_are_a_line_each_and_ci_uses_the_second() -> None:
+def test_test_commands_are_one_line() -> None:
     demo, tests, _ = of("sh")
     for block in (demo, tests):
         assert block.text.count("\n") == 1
@@ -207,7 +191,7 @@ def test_the_commands_to_try_it_are_a_line_each_and_ci_uses_the_second() -> None
         assert [line for line in lines if re.search(pattern, line.rstrip())] == [tests.text]
 
 
-def test_the_lines_for_the_shell_work(quick: Sandbox, tmp_path: Path) -> None:
+def test_shell_lines_work(quick: Sandbox, tmp_path: Path) -> None:
     _, _, use = of("sh")
     lines = use.text.splitlines()
     ids = SET_ID.findall(use.text)
@@ -223,7 +207,7 @@ def test_the_lines_for_the_shell_work(quick: Sandbox, tmp_path: Path) -> None:
     assert len(list((tmp_path / "results").glob("*/*"))) == len(ids)
 
 
-def test_the_job_for_ci_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
+def test_ci_job_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
     (block,) = of("yaml")
     # YAML 1.1 takes the key "on" for a truth; GitHub does not.
     workflow = yaml.safe_load(re.sub("^on:", '"on":', block.text, flags=re.MULTILINE))
@@ -245,7 +229,7 @@ def test_the_job_for_ci_runs_the_command(quick: Sandbox, tmp_path: Path) -> None
     assert in_shell(run["run"], quick, tmp_path).returncode == 1
 
 
-def test_every_block_is_of_a_language_that_is_tested() -> None:
+def test_every_block_is_tested() -> None:
     assert {block.language for block in BLOCKS} == {"python", "sh", "yaml"}
     assert (len(of("sh")), len(of("yaml"))) == (3, 1)
 
@@ -253,13 +237,8 @@ def test_every_block_is_of_a_language_that_is_tested() -> None:
 # --- tables ---
 
 
-<<<<<<< 8286ee8
 def test_table_of_errors_is_complete() -> None:
     rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
-=======
-def test_the_table_of_errors_has_every_error_once_and_no_other() -> None:
-    rows = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
->>>>>>> 222629a
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     public = {
         name

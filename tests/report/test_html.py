@@ -65,7 +65,7 @@ def one(*tests: Any, **fields: Any) -> BatchResult:
 SHAKY = ("ut", {METRIC: "++-+-"}, [None] * 5)
 
 
-def test_the_page_has_the_verdict_each_run_and_each_unit_test() -> None:
+def test_page_of_a_batch() -> None:
     result = batch()
     page = Page(html(result, title="Nightly"))
     verdict = next(a for t, a in page.elements if t == "header")
@@ -91,7 +91,7 @@ def test_the_page_needs_nothing_else() -> None:
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_a_small_matrix_shows_rates_by_metric() -> None:
+def test_matrix_of_rates() -> None:
     result = one(
         ("ut1", {"67aa00000000000000000001": "++", METRIC: "+-"}, [None, None]),
         ("ut2", {METRIC: "+"}, [None, "no answer"]),
@@ -106,7 +106,7 @@ def test_a_small_matrix_shows_rates_by_metric() -> None:
     assert page.count("td", "none") == 1
 
 
-def test_criteria_that_differ_are_not_shown_for_the_column() -> None:
+def test_differing_criteria_in_a_column() -> None:
     both = run(("a", {METRIC: "+"}, [None]), ("b", {METRIC: "+"}, [None]))
     metric = both.unit_test_run_specs[1].metrics_to_evaluate[0]
     other = msgspec.structs.replace(metric, success_criterion=BooleanMetricSuccessCriterion(True))
@@ -121,7 +121,7 @@ def test_criteria_that_differ_are_not_shown_for_the_column() -> None:
     assert "expected true" in text
 
 
-def test_the_gate_tells_its_reasons_and_what_it_allows() -> None:
+def test_gate_tells_its_reasons() -> None:
     result = one(SHAKY, verdict="passed")
     text = " ".join(Page(html(result, gate=Gate(min_pass_rate=0.6))).text.split())
     assert "Gate: every unit test reached 60%; the lowest pass rate was 60%." in text
@@ -139,7 +139,7 @@ def test_the_gate_tells_its_reasons_and_what_it_allows() -> None:
         ({"verdict": "passed", "run": hidden_run()}, "The permission hides the unit tests"),
     ],
 )
-def test_a_set_without_unit_tests_says_what_became_of_it(fields: dict[str, Any], told: str) -> None:
+def test_set_without_unit_tests(fields: dict[str, Any], told: str) -> None:
     assert told in " ".join(Page(html(BatchResult([outcome(**fields)]))).text.split())
 
 
@@ -166,7 +166,7 @@ def test_artifacts_are_linked(artifacts: Path, folder: str | None, link: str) ->
     assert link in Page(text).links()
 
 
-def test_markup_in_values_is_shown_as_it_is() -> None:
+def test_markup_in_values_is_text() -> None:
     strange = run((EVIL, {EVIL: "-"}, [None]), ("ut", {EVIL: ""}, [EVIL]), set_id=EVIL, run_id=EVIL)
     result = BatchResult(
         [
@@ -191,7 +191,7 @@ def test_any_text_leaves_the_page_whole(text: str) -> None:
     html(result).encode()
 
 
-def test_unit_tests_with_few_metrics_in_common_have_tables_of_their_own() -> None:
+def test_unlike_tests_have_own_tables() -> None:
     page = Page(html(one(*[(f"ut{n}", {f"m{n}": "+"}, [None]) for n in range(50)])))
     assert (page.count("table", "matrix"), page.count("td", "cell")) == (50, 50)
     assert page.count("td", "none") == 0
@@ -200,7 +200,7 @@ def test_unit_tests_with_few_metrics_in_common_have_tables_of_their_own() -> Non
     assert (page.count("table", "matrix"), page.count("td", "none")) == (1, 50)
 
 
-def test_a_secret_in_a_text_that_is_capitalized_is_hidden() -> None:
+def test_capitalized_secret_is_hidden() -> None:
     hidden = run(("https://h/k?hunter2", {METRIC: ""}, []))
     text = html(BatchResult([outcome(hidden, "errored")]), gate=Gate())
     assert "hunter2" not in text

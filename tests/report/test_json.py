@@ -37,7 +37,7 @@ def test_the_verdict_comes_first() -> None:
     assert document["counts"]["passed"] == 54
 
 
-def test_an_error_keeps_its_type_and_message() -> None:
+def test_error_keeps_type_and_message() -> None:
     error = NotFoundError(method="GET", path="/v1/o", status=404)
     text = to_json(BatchResult([outcome(verdict="not_started", error=error)]))
     assert json.loads(text)["outcomes"][0]["error"] == {
@@ -59,7 +59,7 @@ def test_a_path_is_a_string() -> None:
     assert from_json(text).outcomes[0].artifacts == artifacts
 
 
-def test_a_secret_in_a_foreign_error_stays_out() -> None:
+def test_secret_in_a_foreign_error() -> None:
     error = OSError("cannot read https://store.test/a.zip?X-Amz-Signature=abcdef")
     text = to_json(BatchResult([outcome(verdict="errored", error=error)]))
     assert "abcdef" not in text
@@ -86,7 +86,7 @@ def test_a_later_version_may_add_fields() -> None:
     assert from_json(text) == batch(2)
 
 
-def test_what_has_no_form_in_json_is_refused() -> None:
+def test_unencodable_is_refused() -> None:
     strange: Any = 1j
     with pytest.raises(NotImplementedError, match="complex has no form in JSON"):
         to_json(BatchResult([outcome(verdict="passed", artifacts=strange)]))
@@ -104,7 +104,7 @@ def test_any_text_makes_the_round_trip(error: str, name: str) -> None:
     assert to_json(from_json(text)) == text
 
 
-def test_a_number_that_json_does_not_have_can_be_read_back() -> None:
+def test_number_outside_json() -> None:
     criterion = NumericalMetricSuccessCriterion(">=", float("nan"))
     of = run(("ut", {"m": "+"}, [None]))
     spec = of.unit_test_run_specs[0]
@@ -117,7 +117,7 @@ def test_a_number_that_json_does_not_have_can_be_read_back() -> None:
     assert shown == UnknownSuccessCriterion({"type": "numerical", "verb": ">=", "threshold": None})
 
 
-def test_a_secret_in_an_error_of_a_repeat_stays_out_and_its_ids_stay() -> None:
+def test_secret_in_a_repeats_error() -> None:
     of = run(("ut", {"m": "+"}, ["GET https://h/k?X-Amz-Signature=abcdef"]), run_id="https://r?id")
     text = to_json(BatchResult([outcome(of)]))
     assert "abcdef" not in text

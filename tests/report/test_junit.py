@@ -39,7 +39,7 @@ def the(root: ET.Element, path: str) -> ET.Element:
     return found
 
 
-def test_a_large_batch_is_valid_and_its_numbers_add_up() -> None:
+def test_large_batch_is_valid() -> None:
     text = junit(batch(), name="nightly")
     SCHEMA.validate(text)
     root = ET.fromstring(text)
@@ -54,11 +54,11 @@ def test_a_large_batch_is_valid_and_its_numbers_add_up() -> None:
     assert (root.get("failures"), root.get("errors")) == ("12", "7")
 
 
-def test_the_schema_refuses_what_is_not_junit() -> None:
+def test_schema_refuses_other_xml() -> None:
     assert not SCHEMA.is_valid(junit(batch(2)).replace("<testcase ", "<test ", 1))
 
 
-def test_a_failure_says_what_was_expected_and_what_was_seen() -> None:
+def test_failure_says_what_was_seen() -> None:
     suite = the(parsed(outcome(SHAKY)), "testsuite")
     assert suite.get("name") == "s1"
     case = the(suite, "testcase")
@@ -75,14 +75,14 @@ def test_a_failure_says_what_was_expected_and_what_was_seen() -> None:
     )
 
 
-def test_an_error_of_repeats_is_an_error() -> None:
+def test_errored_repeats_are_errors() -> None:
     error = the(parsed(outcome(ERRED)), "testsuite/testcase/error")
     assert error.get("message") == "no answer"
     assert "seen: 1 of 3 repeats passed, 2 errored" in (error.text or "")
     assert "error in repeat 2-3: no answer" in (error.text or "")
 
 
-def test_what_the_gate_allows_is_told_and_no_failure() -> None:
+def test_allowed_failures_pass() -> None:
     gate = Gate(min_pass_rate=0.6)
     root = parsed(outcome(SHAKY, "passed"), gate=gate)
     assert (root.get("failures"), root.get("errors")) == ("0", "0")
@@ -92,7 +92,7 @@ def test_what_the_gate_allows_is_told_and_no_failure() -> None:
 
 
 @pytest.mark.parametrize("per", ["unit_test", "metric"])
-def test_only_what_missed_the_rate_of_the_gate_fails(per: Per) -> None:
+def test_only_missed_rates_fail(per: Per) -> None:
     mixed = run(
         ("good", {METRIC: "++++-"}, [None] * 5), ("bad", {METRIC: "+----"}, [None] * 5), set_id="s1"
     )
@@ -131,7 +131,7 @@ def test_only_what_missed_the_rate_of_the_gate_fails(per: Per) -> None:
         ),
     ],
 )
-def test_a_set_without_unit_tests_has_one_case(
+def test_set_without_unit_tests(
     of: RunOutcome, tag: str | None, kind: str | None, message: str | None
 ) -> None:
     case = the(parsed(of), "testsuite/testcase")
@@ -142,14 +142,14 @@ def test_a_set_without_unit_tests_has_one_case(
         assert (case[0].get("message") or "").startswith(message or "?")
 
 
-def test_artifacts_that_are_missing_are_an_error_of_a_set_that_passed() -> None:
+def test_missing_artifacts_are_an_error() -> None:
     fine = run(("ut", {METRIC: "++"}, [None, None]))
     root = parsed(outcome(fine, error=OSError("disk full")))
     assert the(root, "testsuite/testcase[@name='run']/error").get("message") == "disk full"
     assert "verdict" not in (the(root, "testsuite/testcase/error").text or "")
 
 
-def test_a_run_that_goes_on_shows_what_is_done() -> None:
+def test_unfinished_run() -> None:
     going = run(
         is_completed=False,
         unit_test_run_specs=[
@@ -173,26 +173,26 @@ def test_a_run_that_goes_on_shows_what_is_done() -> None:
     assert message == "0 of 2 repeats passed, 2 without a result"
 
 
-def test_a_completed_run_without_results_is_an_error_unless_cancelled() -> None:
+def test_completed_without_results() -> None:
     empty = run(unit_test_run_specs=[spec("ut", 2, ["m"])], unit_test_run_results=[None])
     assert the(parsed(outcome(empty, "errored")), "testsuite/testcase/error") is not None
     cancelled = parsed(outcome(empty, "cancelled"))
     assert {e.tag for e in cancelled.findall("testsuite/testcase/*")} == {"skipped"}
 
 
-def test_a_verdict_of_the_gate_that_no_case_tells_is_told_by_its_reasons() -> None:
+def test_verdict_no_case_shows() -> None:
     nothing = run(("ut", {"m": ""}, []))
     root = parsed(outcome(nothing, "errored"), gate=Gate())
     error = the(root, "testsuite/testcase[@name='run']/error")
     assert error.get("message") == "unit test ut: there is no repeat to judge by"
 
 
-def test_a_unit_test_without_metrics_is_one_case() -> None:
+def test_unit_test_without_metrics() -> None:
     case = the(parsed(outcome(run(("ut", {}, [None, None])))), "testsuite/testcase")
     assert (case.get("name"), len(case)) == ("repeats", 0)
 
 
-def test_metrics_of_one_name_are_told_apart() -> None:
+def test_metrics_of_one_name() -> None:
     of_one_name = [
         MetricToEvaluate(metric_id, "Tone", BooleanMetricSuccessCriterion(True))
         for metric_id in ("a", "b")
@@ -223,7 +223,7 @@ def test_times_and_links_are_there() -> None:
     }
 
 
-def test_the_time_of_a_run_that_goes_on_is_not_known() -> None:
+def test_unfinished_run_has_no_time() -> None:
     suite = the(parsed(outcome(verdict="timed_out", started_at=BEGAN)), "testsuite")
     assert (suite.get("timestamp") is not None, suite.get("time")) == (True, "0.000")
 
@@ -241,7 +241,7 @@ def names(root: ET.Element) -> list[tuple[str | None, str | None]]:
     return [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
 
 
-def test_cases_that_have_the_same_name_are_numbered() -> None:
+def test_equal_names_are_numbered() -> None:
     """A unit test is in a set twice, in two versions, and the set is named twice."""
     twice = run(("ut", {METRIC: "+"}, [None]), ("ut", {METRIC: "-"}, [None]), set_id="s")
     lost = outcome(verdict="errored", error=OSError("x"), unit_test_set_id="s")
@@ -256,7 +256,7 @@ def test_cases_that_have_the_same_name_are_numbered() -> None:
     ]
 
 
-def test_a_number_that_is_taken_by_another_name_is_left_out() -> None:
+def test_taken_numbers_are_left_out() -> None:
     def named(name: str) -> MetricToEvaluate:
         return MetricToEvaluate(METRIC, name, BooleanMetricSuccessCriterion(True))
 
@@ -276,14 +276,14 @@ def test_a_number_that_is_taken_by_another_name_is_left_out() -> None:
         max_size=8,
     )
 )
-def test_all_cases_can_be_told_apart(sets: list[tuple[str, str]]) -> None:
+def test_cases_can_be_told_apart(sets: list[tuple[str, str]]) -> None:
     """Names that are another's with a number too, and those that XML cannot carry."""
     runs = [run((test, {"m1": "-", "m2": "-"}, [None]), set_id=set_id) for set_id, test in sets]
     found = names(parsed(*map(outcome, runs)))
     assert len(set(found)) == len(found) == 2 * len(sets)
 
 
-def test_every_suite_and_case_has_a_time() -> None:
+def test_suites_and_cases_have_a_time() -> None:
     fields: dict[str, Any] = {"started_at": BEGAN, "finished_at": BEGAN + timedelta(seconds=61.5)}
     root = parsed(outcome(SHAKY, **fields), outcome(SHAKY, **fields), outcome(verdict="cancelled"))
     assert root.get("time") == "123.000"
@@ -291,14 +291,14 @@ def test_every_suite_and_case_has_a_time() -> None:
     assert {case.get("time") for case in root.iter("testcase")} == {"0"}
 
 
-def test_of_a_unit_test_that_is_there_twice_only_the_one_that_missed_the_rate_fails() -> None:
+def test_duplicate_test_fails_once() -> None:
     twice = run(("ut", {METRIC: "+++"}, [None] * 3), ("ut", {METRIC: "---"}, [None] * 3))
     for per in ("unit_test", "metric"):
         root = parsed(outcome(twice), gate=Gate(min_pass_rate=0.5, per=per))
         assert [[e.tag for e in case] for case in root.iter("testcase")] == [[], ["failure"]], per
 
 
-def test_a_rate_of_the_whole_run_counts_for_each_case() -> None:
+def test_rate_of_the_whole_run() -> None:
     mixed = run(("a", {METRIC: "+++"}, [None] * 3), ("b", {METRIC: "---"}, [None] * 3))
     for rate, failures in ((0.9, 1), (0.5, 0)):
         verdict = "failed" if failures else "passed"
@@ -310,7 +310,7 @@ def test_a_rate_of_the_whole_run_counts_for_each_case() -> None:
     assert [c.get("name") for c in root.iter("testcase") if len(c)] == ["run", "Empathy"]
 
 
-def test_a_unit_test_without_metrics_counts_in_a_gate_per_metric() -> None:
+def test_no_metrics_in_a_metric_gate() -> None:
     mixed = run(
         ("a", {}, [None]), ("b", {METRIC: "---", "m": "+++"}, [None] * 3), ("c", {"m": "-"}, [None])
     )
@@ -319,7 +319,7 @@ def test_a_unit_test_without_metrics_counts_in_a_gate_per_metric() -> None:
     assert failing == ["set.b", "set.c"]
 
 
-def test_many_errors_of_a_unit_test_are_not_repeated_in_each_of_its_cases() -> None:
+def test_errors_are_not_repeated() -> None:
     errors = [f"error number {n}" for n in range(12)]
     root = parsed(outcome(run(("ut", {METRIC: "+", "m": "+"}, [*errors, None]))))
     for error in root.iter("error"):
@@ -328,7 +328,7 @@ def test_many_errors_of_a_unit_test_are_not_repeated_in_each_of_its_cases() -> N
 
 @pytest.mark.parametrize("per", ["run", "unit_test", "metric"])
 @pytest.mark.parametrize("report", [junit, markdown, html])
-def test_a_report_takes_twice_as_long_for_twice_as_many_cases(report: Any, per: Per) -> None:
+def test_time_grows_linearly(report: Any, per: Per) -> None:
     def steps(tests: int) -> int:
         many = run(*[(f"ut{n}", {f"m{n}": "-", "m": "+"}, [f"e{n}"]) for n in range(tests)])
         return calls(lambda: report(BatchResult([outcome(many)]), gate=Gate(per=per)))

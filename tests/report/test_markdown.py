@@ -39,7 +39,7 @@ def read(result: BatchResult, gate: Gate | None = None) -> Reader:
     return Reader(RENDER.render(markdown(result, gate=gate)))
 
 
-def test_the_summary_has_the_verdict_the_failures_and_every_set() -> None:
+def test_summary_of_a_batch() -> None:
     text = markdown(batch(), title="Nightly")
     assert text.startswith("# ❌ Nightly: Failed\n\n60 sets\\: 54 passed, 2 failed, ")
     assert "expected less than 12; 4 of 5 repeats passed, 1 failed (failed in repeat 3)" in text
@@ -97,7 +97,7 @@ def test_the_heading_names_the_worst(result: BatchResult, heading: str, sentence
     assert sentence in page.text
 
 
-def test_a_batch_that_went_all_wrong_stays_short_enough() -> None:
+def test_all_wrong_stays_short() -> None:
     many = [
         outcome(verdict="errored", error=OSError("x" * 100_000), unit_test_set_id=f"set{n}")
         for n in range(120)
@@ -112,7 +112,7 @@ EVIL = (
 )
 
 
-def test_markup_in_values_is_shown_as_it_is() -> None:
+def test_markup_in_values_is_text() -> None:
     evil = run((EVIL, {EVIL: "-"}, [None]), (EVIL, {"m": ""}, [EVIL]), set_id=EVIL, run_id=EVIL)
     plain = run(("u", {"n": "-"}, [None]), ("u", {"m": ""}, ["e"]), set_id="s", run_id="r")
     other = outcome(verdict="errored", error=OSError(EVIL))
@@ -138,9 +138,7 @@ def text_of(size: int) -> str:
         (60, 3, "e", 5_000),  # without room for most of the headings
     ],
 )
-def test_a_summary_is_never_larger_than_allowed_and_says_what_it_leaves_out(
-    sets: int, tests: int, text: str, max_bytes: int
-) -> None:
+def test_summary_is_bounded(sets: int, tests: int, text: str, max_bytes: int) -> None:
     found = [(f"ut{n}", {"m": "+"}, [text]) for n in range(tests)]
     of = run(*found, set_id="s") if tests else None
     shown = markdown(
@@ -170,7 +168,7 @@ def left_out(text: str, noun: str) -> int:
     return sum(int(count.replace(",", "")) for count in counts)
 
 
-def test_sets_share_the_room_for_findings_and_leave_the_table_its_own() -> None:
+def test_sets_share_the_space() -> None:
     large = outcome(
         run(*[(f"ut{n}", {"m": "-"}, ["e" * 900]) for n in range(1000)], set_id="large")
     )
@@ -184,7 +182,7 @@ def test_sets_share_the_room_for_findings_and_leave_the_table_its_own() -> None:
     assert text.partition("## Sets")[2].count("\n| ") == 5003 + 2
 
 
-def test_the_sets_that_did_not_pass_are_in_the_table_first() -> None:
+def test_failed_sets_come_first() -> None:
     passed = [outcome(verdict="passed", unit_test_set_id=f"passed{n}") for n in range(500)]
     failed = outcome(verdict="timed_out", unit_test_set_id="late")
     text = markdown(BatchResult([*passed, failed]), max_bytes=10_000)
@@ -200,7 +198,7 @@ def test_a_text_is_redacted_before_it_is_cut() -> None:
 
 
 @pytest.mark.parametrize("report", [markdown, html])
-def test_without_the_extra_it_says_what_to_install(
+def test_missing_extra(
     report: Callable[[BatchResult], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)

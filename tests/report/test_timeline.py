@@ -35,7 +35,7 @@ def bars(result: BatchResult) -> list[list[tuple[str, float, float, bool]]]:
     return [[(b.phase, b.left, b.width, b.open) for b in row.bars] for row in shown.rows]
 
 
-def test_each_run_is_queued_at_work_and_fetched() -> None:
+def test_phases_of_a_run() -> None:
     result = BatchResult([timed(10, 60, 80), timed(20, 100)], began_at=BEGAN)
     assert bars(result) == [
         [("queued", 0, 10, False), ("running", 10, 50, False), ("fetching", 60, 20, False)],
@@ -43,7 +43,7 @@ def test_each_run_is_queued_at_work_and_fetched() -> None:
     ]
 
 
-def test_without_more_times_the_first_start_is_where_queueing_begins() -> None:
+def test_queueing_begins_with_first_start() -> None:
     result = BatchResult([timed(0, 50), timed(50, 100), timed(None, None)])
     assert bars(result) == [
         [("running", 0, 50, False)],
@@ -52,13 +52,13 @@ def test_without_more_times_the_first_start_is_where_queueing_begins() -> None:
     ]
 
 
-def test_a_run_that_goes_on_is_open_and_a_short_one_is_seen() -> None:
+def test_unfinished_and_short_runs() -> None:
     result = BatchResult([timed(0, 1000), timed(500, None), timed(1000, 1000)])
     assert bars(result)[1] == [("queued", 0, 50, False), ("running", 50, 50, True)]
     assert bars(result)[2] == [("queued", 0, 100, False), ("running", 99.6, 0.4, False)]
 
 
-def test_a_run_from_before_the_batch_was_not_queued() -> None:
+def test_run_from_before_the_batch() -> None:
     result = BatchResult([timed(-50, 50)], began_at=BEGAN)
     assert bars(result) == [[("running", 0, 100, False)]]
 
@@ -90,7 +90,7 @@ def test_ticks_are_at_round_times(seconds: float, labels: list[str]) -> None:
     ("share", "words"),
     [(0, "0%"), (1, "100%"), (0.999, "99%"), (0.001, "1%"), (0.905, "90%"), (2 / 3, "67%")],
 )
-def test_percents_are_all_or_nothing_only_where_they_are(share: float, words: str) -> None:
+def test_percents_round_inward(share: float, words: str) -> None:
     assert percent(share) == words
 
 
@@ -109,7 +109,7 @@ def test_durations(seconds: float, words: str) -> None:
     assert duration(timedelta(seconds=seconds)) == words
 
 
-def test_repeats_are_counted_from_one_and_drawn_together() -> None:
+def test_repeats_in_words() -> None:
     assert numbers((0, 1, 2, 6, 8, 9)) == "1-3, 7, 9-10"
     assert numbers(()) == ""
 

@@ -83,7 +83,7 @@ def whole(result: BatchResult, sandbox: Sandbox) -> bool:
     )
 
 
-async def test_sixty_sets_take_no_longer_than_the_service_needs(tmp_path: Path) -> None:
+async def test_sixty_sets_take_minimal_time(tmp_path: Path) -> None:
     async with Sandbox() as sandbox, sandbox.client() as client:
         set_ids = mixed(sandbox, 60)
         began = anyio.current_time()
@@ -105,7 +105,7 @@ async def test_sixty_sets_take_no_longer_than_the_service_needs(tmp_path: Path) 
         assert sandbox.count("list") <= 25 * took / 60 * 1.1 + 4  # half of the budget
 
 
-async def test_sixty_sets_finish_though_polls_fail_tokens_expire_and_creates_are_dropped(
+async def test_sixty_sets_despite_faults(
     tmp_path: Path,
 ) -> None:
     async with Sandbox(token_lifetime=1.0, limits={"sign_in": None}) as sandbox:
@@ -121,7 +121,7 @@ async def test_sixty_sets_finish_though_polls_fail_tokens_expire_and_creates_are
         assert whole(result, sandbox)
 
 
-async def test_every_set_has_an_outcome_whatever_becomes_of_it(
+async def test_every_set_has_an_outcome(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     busy = sandbox.add_set(LONG)
@@ -144,7 +144,7 @@ async def test_every_set_has_an_outcome_whatever_becomes_of_it(
     assert not result.passed
 
 
-async def test_an_artifact_that_cannot_be_had_does_not_hide_the_verdict(
+async def test_lost_artifact_keeps_the_verdict(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     sandbox.fault("store", Fault.status(404), times=20)
@@ -156,7 +156,7 @@ async def test_an_artifact_that_cannot_be_had_does_not_hide_the_verdict(
     assert not result.passed
 
 
-async def test_a_store_that_is_down_for_minutes_costs_no_artifact(
+async def test_store_down_for_minutes(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
@@ -166,7 +166,7 @@ async def test_a_store_that_is_down_for_minutes_costs_no_artifact(
     assert len(list(tmp_path.glob("*/*"))) == 2
 
 
-async def test_a_store_that_stays_down_is_borne_for_one_patience_by_all(
+async def test_store_that_stays_down(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "_DOWNLOAD_PATIENCE", 20.0)
@@ -179,9 +179,7 @@ async def test_a_store_that_stays_down_is_borne_for_one_patience_by_all(
     assert all("gave up" in str(outcome.error) for outcome in result.outcomes)
 
 
-async def test_a_set_named_twice_is_run_once_and_reported_twice(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_set_named_twice(client: AmigoClient, sandbox: Sandbox) -> None:
     one, other = sandbox.add_sets(2, SHORT)
     result = await client.run_many([one, other, one])
     assert [o.unit_test_set_id for o in result.outcomes] == [one, other, one]
@@ -220,9 +218,7 @@ async def test_outcomes_come_as_they_are_there(client: AmigoClient, sandbox: San
     assert batch.result().passed
 
 
-async def test_what_is_raised_in_the_body_comes_out_as_it_is(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_error_in_the_body(client: AmigoClient, sandbox: Sandbox) -> None:
     with pytest.raises(ZeroDivisionError):
         async with client.open_batch(sandbox.add_sets(3, LONG)):
             await anyio.sleep(5)
@@ -247,7 +243,7 @@ async def test_what_is_raised_in_the_body_comes_out_as_it_is(
         ({"artifacts_dir": "/dev/null/x"}, "artifacts_dir"),
     ],
 )
-async def test_what_cannot_be_right_is_said_before_anything_is_sent(
+async def test_invalid_arguments(
     client: AmigoClient, sandbox: Sandbox, arguments: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ArgumentError, match=named):
@@ -258,27 +254,21 @@ async def test_what_cannot_be_right_is_said_before_anything_is_sent(
 # --- failures ---
 
 
-async def test_stop_starts_no_more_and_lets_run_what_runs(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_on_failure_stop(client: AmigoClient, sandbox: Sandbox) -> None:
     set_ids = [sandbox.add_set(FAILING), *sandbox.add_sets(29, SetPlan(seconds=40.0))]
     result = await client.run_many(set_ids, on_failure="stop")
     assert result.counts == {"failed": 1, "passed": 19, "not_started": 10}
     assert len(sandbox.runs) == 20
 
 
-async def test_an_early_failure_is_seen_while_the_run_goes_on(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_early_failure_is_seen(client: AmigoClient, sandbox: Sandbox) -> None:
     failing = SetPlan(seconds=600.0, outcome="failed", trouble_at=0.05, repeats=10)
     set_ids = [sandbox.add_set(failing), *sandbox.add_sets(39, SetPlan(seconds=100.0))]
     result = await client.run_many(set_ids, on_failure="stop")
     assert result.counts == {"failed": 1, "passed": 19, "not_started": 20}
 
 
-async def test_cancel_rest_cancels_what_runs_within_the_limit(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_on_failure_cancel_rest(client: AmigoClient, sandbox: Sandbox) -> None:
     set_ids = [sandbox.add_set(FAILING), *sandbox.add_sets(24, LONG)]
     began = anyio.current_time()
     result = await client.run_many(set_ids, on_failure="cancel_rest")
@@ -289,9 +279,7 @@ async def test_cancel_rest_cancels_what_runs_within_the_limit(
     assert sandbox.count("cancel", status=429) == 0
 
 
-async def test_a_run_that_will_not_be_cancelled_is_told_as_running(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_run_that_will_not_be_cancelled(client: AmigoClient, sandbox: Sandbox) -> None:
     stubborn = SetPlan(seconds=36000.0, cancel_after=30000.0)
     set_ids = [sandbox.add_set(FAILING), sandbox.add_set(stubborn)]
     result = await client.run_many(set_ids, on_failure="cancel_rest")
@@ -299,7 +287,7 @@ async def test_a_run_that_will_not_be_cancelled_is_told_as_running(
     assert isinstance(result.outcomes[1].error, WaitTimeoutError)
 
 
-async def test_a_gate_decides_what_passes_and_what_is_a_failure(
+async def test_gate_decides_what_fails(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     flaky = SetPlan(seconds=20.0, outcome="failed", trouble_at=0.9, repeats=10, unit_tests=1)
@@ -320,9 +308,7 @@ async def test_a_gate_decides_what_passes_and_what_is_a_failure(
 # --- ends ---
 
 
-async def test_a_deadline_gives_an_outcome_to_every_set(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_deadline_of_a_batch(client: AmigoClient, sandbox: Sandbox) -> None:
     set_ids = [sandbox.add_set(SHORT), *sandbox.add_sets(29, LONG)]
     began = anyio.current_time()
     result = await client.run_many(set_ids, timeout=100.0)
@@ -335,15 +321,13 @@ async def test_a_deadline_gives_an_outcome_to_every_set(
     assert last.error.run_id == last.run_id
 
 
-async def test_sets_that_cannot_be_started_in_time_are_told_at_once(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_too_late_to_start(client: AmigoClient, sandbox: Sandbox) -> None:
     result = await client.run_many(sandbox.add_sets(25, SetPlan(seconds=1.0)), timeout=30.0)
     assert result.counts == {"passed": 20, "not_started": 5}
     assert all(isinstance(o.error, DeadlineError) for o in result.outcomes[20:])
 
 
-async def test_a_deadline_that_keeps_artifacts_from_being_fetched_is_told(
+async def test_deadline_before_artifacts(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     late = SetPlan(seconds=5.0, artifacts_after=100.0)
@@ -357,7 +341,7 @@ async def test_a_deadline_that_keeps_artifacts_from_being_fetched_is_told(
 
 @pytest.mark.parametrize("on_exit", ["leave", "cancel"])
 @pytest.mark.parametrize("how", ["scope", "task", "timeout", "body"])
-async def test_what_becomes_of_runs_when_the_batch_is_left(
+async def test_leaving_a_batch(
     client: AmigoClient, sandbox: Sandbox, on_exit: Any, how: str
 ) -> None:
     set_ids = sandbox.add_sets(15, LONG)
@@ -416,9 +400,7 @@ async def test_events_of_another_batch_are_not(client: AmigoClient, sandbox: San
     assert of_sets == {mine}
 
 
-async def test_a_coroutine_function_hears_in_order_and_may_be_slow(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_slow_async_listener(client: AmigoClient, sandbox: Sandbox) -> None:
     heard: list[Event] = []
 
     async def listener(event: Event) -> None:
@@ -432,7 +414,7 @@ async def test_a_coroutine_function_hears_in_order_and_may_be_slow(
     assert isinstance(heard[-1], RunFinished)
 
 
-async def test_a_listener_that_raises_or_never_ends_harms_nobody(
+async def test_bad_listeners_harm_nobody(
     client: AmigoClient, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     def raising(_: Event) -> None:
@@ -486,9 +468,7 @@ async def test_a_listener_that_raises_or_never_ends_harms_nobody(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("later", [False, True])
-def test_a_listener_can_end_the_program(
-    error: type[BaseException], later: bool, tmp_path: Path
-) -> None:
+def test_listener_ends_the_program(error: type[BaseException], later: bool, tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     started: list[str] = []
 
@@ -514,7 +494,7 @@ def test_a_listener_can_end_the_program(
 # --- journals ---
 
 
-async def test_the_same_call_with_a_journal_does_nothing_twice(
+async def test_journal_repeats_nothing(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     set_ids = [*sandbox.add_sets(3, SHORT), sandbox.add_set(FAILING)]
@@ -530,7 +510,7 @@ async def test_the_same_call_with_a_journal_does_nothing_twice(
     assert len(sandbox.runs) == 5
 
 
-async def test_runs_that_were_started_are_waited_for_again(
+async def test_journal_resumes_waiting(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     set_ids = sandbox.add_sets(30, SetPlan(seconds=100.0))
@@ -543,7 +523,7 @@ async def test_runs_that_were_started_are_waited_for_again(
     assert whole(second, sandbox)
 
 
-async def test_an_artifact_that_is_gone_is_fetched_again(
+async def test_lost_artifact_is_fetched_again(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     set_ids = sandbox.add_sets(1, SHORT)
@@ -587,9 +567,7 @@ def without_saved(journal: Path) -> None:
 
 
 @ETAGS
-async def test_an_artifact_that_was_published_and_not_noted_is_kept(
-    tmp_path: Path, etag: Literal["md5", "multipart"]
-) -> None:
+async def test_unnoted_artifact_is_kept(tmp_path: Path, etag: Literal["md5", "multipart"]) -> None:
     async with saved(tmp_path, etag) as (sandbox, client, again, path):
         without_saved(again["journal"])
         before = path.stat()
@@ -604,7 +582,7 @@ async def test_an_artifact_that_was_published_and_not_noted_is_kept(
 
 @ETAGS
 @pytest.mark.parametrize("left", [0, 1, 29_999])
-async def test_an_artifact_that_was_cut_short_is_whole_again(
+async def test_truncated_artifact_is_renewed(
     tmp_path: Path, etag: Literal["md5", "multipart"], left: int
 ) -> None:
     async with saved(tmp_path, etag) as (sandbox, client, again, path):
@@ -617,7 +595,7 @@ async def test_an_artifact_that_was_cut_short_is_whole_again(
         assert [other.stat().st_size for other in aside] == ([left] if left else [])
 
 
-async def test_what_somebody_has_made_of_an_artifact_is_set_aside(tmp_path: Path) -> None:
+async def test_edited_artifact_is_set_aside(tmp_path: Path) -> None:
     async with saved(tmp_path, "multipart") as (sandbox, client, again, path):
         for text in ("mine", "mine too"):
             path.write_bytes(text.encode().ljust(30_000))
@@ -629,7 +607,7 @@ async def test_what_somebody_has_made_of_an_artifact_is_set_aside(tmp_path: Path
 
 
 @ETAGS
-async def test_artifacts_are_where_they_are_asked_for(
+async def test_artifacts_in_another_folder(
     tmp_path: Path, etag: Literal["md5", "multipart"]
 ) -> None:
     async with saved(tmp_path, etag) as (sandbox, client, again, path):
@@ -645,7 +623,7 @@ async def test_artifacts_are_where_they_are_asked_for(
         assert sandbox.requests == []
 
 
-async def test_artifacts_that_were_moved_are_not_fetched_again(tmp_path: Path) -> None:
+async def test_moved_artifacts_are_kept(tmp_path: Path) -> None:
     async with saved(tmp_path, "multipart") as (sandbox, client, again, path):
         (tmp_path / "one").rename(tmp_path / "two")
         result = await client.run_many(**{**again, "artifacts_dir": tmp_path / "two"})
@@ -654,7 +632,7 @@ async def test_artifacts_that_were_moved_are_not_fetched_again(tmp_path: Path) -
         assert sandbox.requests == []
 
 
-async def test_without_artifacts_asked_for_they_are_named_where_they_are(tmp_path: Path) -> None:
+async def test_known_artifacts_are_named(tmp_path: Path) -> None:
     async with saved(tmp_path, "multipart") as (_, client, again, path):
         del again["artifacts_dir"]
         assert (await client.run_many(**again)).outcomes[0].artifacts == path
@@ -678,7 +656,7 @@ async def test_a_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
         assert sandbox.requests == []
 
 
-async def test_a_folder_that_nothing_can_be_made_in_is_told_before_a_run_is_started(
+async def test_read_only_folder(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root may write where the mode forbids it, so the system's answer is made up."""
@@ -715,7 +693,7 @@ async def test_unknown_option_sends_nothing(client: AmigoClient, sandbox: Sandbo
 
 
 @ETAGS
-async def test_two_batches_of_the_same_sets_share_a_folder(
+async def test_two_batches_share_a_folder(
     tmp_path: Path, etag: Literal["md5", "multipart"]
 ) -> None:
     """As a task that is delivered twice."""
@@ -740,7 +718,7 @@ async def test_two_batches_of_the_same_sets_share_a_folder(
 
 @pytest.mark.parametrize("argument", ["artifacts_dir", "journal"])
 @pytest.mark.parametrize("path", ["", "a\0b", b"bytes", 3, "\ud800", "x" * 256, "x/" * 2048])
-async def test_a_path_that_cannot_be_one_is_told_before_anything_is_done(
+async def test_invalid_paths(
     client: AmigoClient, sandbox: Sandbox, argument: str, path: Any
 ) -> None:
     with pytest.raises(ArgumentError, match=f"^{argument} "):
@@ -757,7 +735,7 @@ async def test_two_batches_cannot_use_one_journal(
             await client.run_many(sandbox.add_sets(1, SHORT), journal=path)
 
 
-async def test_a_journal_that_cannot_be_written_loses_no_run(
+async def test_full_disk_loses_no_run(
     client: AmigoClient,
     sandbox: Sandbox,
     tmp_path: Path,
@@ -797,9 +775,7 @@ async def test_no_secret_is_in_the_journal(
         assert str(secret) not in text
 
 
-async def test_a_batch_leaves_no_task_and_no_connection(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_batch_leaves_nothing_behind(client: AmigoClient, sandbox: Sandbox) -> None:
     running = asyncio.create_task(client.run_many(sandbox.add_sets(5, SHORT)))
     await anyio.sleep(1)
     assert our_tasks()
@@ -815,9 +791,7 @@ async def test_a_batch_leaves_no_task_and_no_connection(
 
 @pytest.mark.parametrize("gate", [None, Gate(min_pass_rate=0.0, errored="ignore")])
 @pytest.mark.parametrize("results", [[], [None], [{**RESULT, "metric_evaluation_results": []}]])
-async def test_a_run_that_somebody_else_cancels_is_cancelled_and_says_so(
-    gate: Gate | None, results: list[Any]
-) -> None:
+async def test_cancelled_by_somebody_else(gate: Gate | None, results: list[Any]) -> None:
     def shape(record: dict[str, Any], age: float) -> None:
         if age >= 5.0:
             record |= {"is_completed": True, "unit_test_run_results": results}
@@ -833,7 +807,7 @@ async def test_a_run_that_somebody_else_cancels_is_cancelled_and_says_so(
     assert not result.passed
 
 
-async def test_results_that_come_late_do_not_make_a_run_one_that_was_cut_short() -> None:
+async def test_late_results_are_awaited() -> None:
     def shape(record: dict[str, Any], age: float) -> None:
         if age < 13.0:
             record["unit_test_run_results"] = [None]
@@ -845,7 +819,7 @@ async def test_results_that_come_late_do_not_make_a_run_one_that_was_cut_short()
     assert (outcome.verdict, outcome.reason) == ("passed", None)
 
 
-async def test_where_nothing_but_the_flags_is_shown_the_outcome_says_so() -> None:
+async def test_verdict_by_flags_alone() -> None:
     hidden: dict[str, Any] = {"unit_test_run_specs": [], "unit_test_run_results": []}
     async with SmallApi().serving() as api, api.client() as client:
         api.shape = lambda record, age: record.update(hidden)
@@ -858,9 +832,7 @@ async def test_where_nothing_but_the_flags_is_shown_the_outcome_says_so() -> Non
 @pytest.mark.parametrize(
     ("flag", "verdict"), [("failed_metrics", "failed"), ("errored", "errored")]
 )
-async def test_the_verdict_is_that_of_the_last_state_seen(
-    flag: str, verdict: str, tmp_path: Path
-) -> None:
+async def test_last_state_gives_the_verdict(flag: str, verdict: str, tmp_path: Path) -> None:
     finished: list[RunFinished] = []
 
     def shape(record: dict[str, Any], age: float) -> None:
@@ -890,7 +862,7 @@ async def test_the_verdict_is_that_of_the_last_state_seen(
     assert [event.verdict for event in finished] == ["passed", verdict]
 
 
-async def test_a_deadline_while_artifacts_are_awaited_keeps_the_last_verdict(
+async def test_deadline_keeps_the_verdict(
     tmp_path: Path,
 ) -> None:
     def shape(record: dict[str, Any], age: float) -> None:
@@ -902,7 +874,7 @@ async def test_a_deadline_while_artifacts_are_awaited_keeps_the_last_verdict(
     assert result.outcomes[0].verdict == "failed"
 
 
-async def test_a_run_whose_details_cannot_be_read_is_judged_by_its_flags_and_says_why(
+async def test_unreadable_details(
     tmp_path: Path,
 ) -> None:
     spec = {**SPEC, "max_interactions": None}
@@ -933,7 +905,7 @@ async def test_a_run_whose_details_cannot_be_read_is_judged_by_its_flags_and_say
         assert len(api.started) == 2
 
 
-async def test_a_deadline_of_a_batch_names_why_nothing_was_seen() -> None:
+async def test_deadline_names_the_reason() -> None:
     async with SmallApi(1.0).serving() as api, api.client() as client:
         api.shape = lambda record, age: record.update(created_at=None)
         result = await client.run_many(["a" * 24], timeout=8.0)
@@ -942,7 +914,7 @@ async def test_a_deadline_of_a_batch_names_why_nothing_was_seen() -> None:
     assert "`$.created_at`" in str(outcome.error)
 
 
-async def test_a_list_that_lags_loses_no_run_that_was_created() -> None:
+async def test_lagging_list_loses_no_run() -> None:
     def lists(page: dict[str, Any]) -> object:
         now = asyncio.get_running_loop().time()
         runs = page["simulation_unit_test_set_runs"]
@@ -958,7 +930,7 @@ async def test_a_list_that_lags_loses_no_run_that_was_created() -> None:
         assert run.passed
 
 
-async def test_a_run_whose_id_lists_do_not_take_is_waited_for() -> None:
+async def test_odd_run_ids_are_awaited() -> None:
     async with SmallApi().serving() as api, api.client() as client:
         api.new_id = lambda: f"{len(api.started):022x}9h"
         result = await client.run_many([f"{n:024x}" for n in range(3)])

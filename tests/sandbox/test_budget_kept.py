@@ -52,7 +52,7 @@ def seconds_of(sandbox: Sandbox) -> list[float]:
     ],
     ids=str,
 )
-async def test_sixty_creates_leave_in_three_windows_and_none_is_refused(
+async def test_sixty_creates_in_three_windows(
     settings: dict[str, Any],
 ) -> None:
     async with Sandbox(plan=LONG, **settings) as sandbox, sandbox.client() as client:
@@ -67,7 +67,7 @@ async def test_sixty_creates_leave_in_three_windows_and_none_is_refused(
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_with_another_process_spending_half_at_random_few_are_refused(seed: int) -> None:
+async def test_few_refusals_beside_another(seed: int) -> None:
     async with Sandbox(plan=LONG) as sandbox, sandbox.client() as client:
         chance = random.Random(seed)
 
@@ -85,7 +85,7 @@ async def test_with_another_process_spending_half_at_random_few_are_refused(seed
         assert sandbox.count("create", status=429) <= 0.05 * 60
 
 
-async def test_a_refusal_without_a_word_of_when_is_waited_out() -> None:
+async def test_refusal_without_retry_after() -> None:
     async with Sandbox(plan=LONG, rate_limit_headers=None, retry_after=None) as sandbox:
         sandbox.spend("create", 15)
         async with sandbox.client() as client:
@@ -94,7 +94,7 @@ async def test_a_refusal_without_a_word_of_when_is_waited_out() -> None:
 
 
 @pytest.mark.parametrize("limit", [5, 40])
-async def test_where_less_or_more_is_allowed_that_is_used(limit: int) -> None:
+async def test_other_limits_are_used(limit: int) -> None:
     async with Sandbox(plan=LONG, limits={"create": limit}) as sandbox, sandbox.client() as client:
         began = anyio.current_time()
         await create_all(client, sandbox.add_sets(40))
@@ -103,9 +103,7 @@ async def test_where_less_or_more_is_allowed_that_is_used(limit: int) -> None:
         assert sandbox.count("create", status=429) == 0
 
 
-async def test_cancels_and_links_do_not_queue_behind_creates_and_polls(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_endpoints_do_not_share_queues(client: AmigoClient, sandbox: Sandbox) -> None:
     run_id = (await client.runs.create(sandbox.add_set(LONG))).simulation_unit_test_set_run_id
     done = await client.runs.create(sandbox.add_set(SetPlan(seconds=1.0)))
     await client.wait_for_completion(done.simulation_unit_test_set_run_id, require_artifacts=True)
@@ -122,7 +120,7 @@ async def test_cancels_and_links_do_not_queue_behind_creates_and_polls(
         group.cancel_scope.cancel()
 
 
-async def test_two_clients_of_a_process_share_the_budget(sandbox: Sandbox) -> None:
+async def test_two_clients_share_the_budget(sandbox: Sandbox) -> None:
     async with sandbox.client() as one, sandbox.client() as other:
         ids = sandbox.add_sets(40, LONG)
         await asyncio.gather(create_all(one, ids[:20]), create_all(other, ids[20:]))
@@ -144,7 +142,7 @@ LOSSES = [
 ]
 
 
-async def test_two_hundred_creates_each_dropped_somewhere_start_two_hundred_runs() -> None:
+async def test_two_hundred_dropped_creates() -> None:
     wide = Sandbox(plan=LONG, limits={"create": 50, "list": None})
     async with wide as sandbox, sandbox.client() as client:
         ids = sandbox.add_sets(200)
@@ -161,16 +159,14 @@ async def test_two_hundred_creates_each_dropped_somewhere_start_two_hundred_runs
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda fault: f"{fault.kind} {fault.after_work}")
-async def test_a_create_whose_answer_is_lost_is_found_or_made_again(
-    client: AmigoClient, sandbox: Sandbox, loss: Fault
-) -> None:
+async def test_lost_create_is_resolved(client: AmigoClient, sandbox: Sandbox, loss: Fault) -> None:
     set_id = sandbox.add_set(LONG)
     sandbox.fault("create", loss)
     created = await client.runs.create(set_id)
     assert [run.id for run in sandbox.runs] == [created.simulation_unit_test_set_run_id]
 
 
-async def test_a_create_cancelled_on_the_wire_tells_its_id(sandbox: Sandbox) -> None:
+async def test_cancelled_create_tells_its_id(sandbox: Sandbox) -> None:
     heard: list[Any] = []
     async with sandbox.client(on_event=heard.append) as client:
         await client.runs.list()
@@ -184,7 +180,7 @@ async def test_a_create_cancelled_on_the_wire_tells_its_id(sandbox: Sandbox) -> 
     assert len(sandbox.runs) == 2
 
 
-async def test_the_error_of_a_proxy_does_not_tell_that_there_are_no_headers() -> None:
+async def test_proxy_error_teaches_nothing() -> None:
     """Nor is the budget then the documented one, for which a set would be without room in time."""
     async with Sandbox(limits={"create": 100}) as sandbox, sandbox.client() as client:
         sandbox.fault("create", Fault.status(503, body=b"<html>No server is available</html>"))
@@ -199,7 +195,7 @@ def most_in_a_window(sandbox: Sandbox, route: str, window: float = 60.0) -> int:
     return max(sum(begin <= at < begin + window for at in times) for begin in times)
 
 
-async def test_calls_that_were_sent_and_left_are_counted(sandbox: Sandbox) -> None:
+async def test_abandoned_calls_are_counted(sandbox: Sandbox) -> None:
     """Each caller leaves before it is answered, so nothing is ever told of the window."""
     sandbox.faults_at_random("list", Fault.delay(1.5, after_work=True), rate=1.0)
     async with sandbox.client(auth=BearerAuth(sandbox.issue_token())) as client:
@@ -216,7 +212,7 @@ async def test_calls_that_were_sent_and_left_are_counted(sandbox: Sandbox) -> No
     assert sandbox.count("list", status=429) == 0
 
 
-async def test_calls_whose_answer_is_lost_are_counted_where_nothing_is_told() -> None:
+async def test_lost_calls_are_counted() -> None:
     async with (
         Sandbox(rate_limit_headers=None) as sandbox,
         sandbox.client(max_attempts=1) as client,
@@ -230,7 +226,7 @@ async def test_calls_whose_answer_is_lost_are_counted_where_nothing_is_told() ->
         assert sandbox.count("list", status=429) == 0
 
 
-async def test_callers_with_little_time_share_a_slow_sign_in_and_spend_no_other(
+async def test_slow_sign_in_is_shared(
     sandbox: Sandbox,
 ) -> None:
     sandbox.faults_at_random("sign_in", Fault.delay(1.5), rate=1.0)
@@ -256,7 +252,7 @@ async def test_callers_with_little_time_share_a_slow_sign_in_and_spend_no_other(
     assert sandbox.count("sign_in") == 1
 
 
-async def test_refused_calls_finish_in_the_order_in_which_they_came() -> None:
+async def test_refused_calls_keep_their_order() -> None:
     async with Sandbox(plan=LONG, limits={"create": 6}) as sandbox, sandbox.client() as client:
         first, *ids = sandbox.add_sets(8)
         await client.runs.create(first)
@@ -276,7 +272,7 @@ async def test_refused_calls_finish_in_the_order_in_which_they_came() -> None:
 
 
 @pytest.mark.parametrize("retry_after", ["86400", "4000", "1767355200"])
-async def test_a_pause_longer_than_anybody_waits_is_told_to_everybody_at_once(
+async def test_very_long_pause_is_told(
     client: AmigoClient, sandbox: Sandbox, retry_after: str
 ) -> None:
     await client.runs.list()
@@ -303,16 +299,14 @@ async def test_a_pause_longer_than_anybody_waits_is_told_to_everybody_at_once(
     await client.runs.list()
 
 
-async def test_a_pause_that_can_be_waited_for_is_waited_for(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_long_pause_is_waited_out(client: AmigoClient, sandbox: Sandbox) -> None:
     sandbox.fault("list", Fault.status(429, headers={"Retry-After": "3600"}))
     began = anyio.current_time()
     await client.runs.list()
     assert anyio.current_time() - began == pytest.approx(3600.0, abs=2.0)
 
 
-async def test_a_request_that_never_left_spends_nothing(
+async def test_unsent_request_spends_nothing(
     sandbox: Sandbox,
 ) -> None:
     resolver = Unreliable()
@@ -357,7 +351,7 @@ class Unreliable(AbstractResolver):
         pass
 
 
-async def test_a_call_whose_client_is_closed_while_it_waits_gives_its_room_back() -> None:
+async def test_closed_client_frees_its_quota() -> None:
     async with Sandbox(limits={"list": 1}) as sandbox, sandbox.client() as other:
         await other.runs.list()
         closing = sandbox.client()
@@ -372,7 +366,7 @@ async def test_a_call_whose_client_is_closed_while_it_waits_gives_its_room_back(
         assert anyio.current_time() - began < 1.0
 
 
-async def test_a_call_cancelled_while_its_token_is_renewed_gives_its_room_back() -> None:
+async def test_cancelled_renewal_frees_quota() -> None:
     settings: dict[str, Any] = {"limits": {"list": 1}, "token_lifetime": 60.0}
     async with Sandbox(**settings) as sandbox, sandbox.client() as client:
         await client.runs.list()
@@ -389,7 +383,7 @@ async def test_a_call_cancelled_while_its_token_is_renewed_gives_its_room_back()
 
 
 @pytest.mark.parametrize("loss", LOSSES[1:3] + LOSSES[5:7] + [Fault.status(408, after_work=True)])
-async def test_a_cancel_whose_answer_is_lost_is_not_in_conflict_with_itself(
+async def test_lost_cancel_is_no_conflict(
     client: AmigoClient, sandbox: Sandbox, loss: Fault
 ) -> None:
     created = await client.runs.create(sandbox.add_set(SetPlan(seconds=3600.0, cancel_after=0.0)))

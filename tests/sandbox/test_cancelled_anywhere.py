@@ -87,7 +87,7 @@ class Stepped:
 
 
 @pytest.mark.timeout(120)
-def test_cancelled_at_every_turn_of_the_loop_in_turn(tmp_path: Path) -> None:
+def test_cancelled_at_every_step(tmp_path: Path) -> None:
     unlimited: Any = dict.fromkeys(["sign_in", "create", "list", "cancel", "artifacts"])
 
     async def main() -> int:

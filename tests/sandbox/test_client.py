@@ -69,7 +69,7 @@ async def test_a_run_from_start_to_artifacts(client: AmigoClient, sandbox: Sandb
         await client.runs.cancel(run_id)
 
 
-async def test_every_filter_is_sent_and_understood(client: AmigoClient, sandbox: Sandbox) -> None:
+async def test_every_filter(client: AmigoClient, sandbox: Sandbox) -> None:
     passed = await start(client, sandbox, SetPlan(seconds=1.0))
     failed = await start(client, sandbox, SetPlan(seconds=1.0, outcome="failed"))
     errored = await start(client, sandbox, SetPlan(seconds=1.0, outcome="errored"))
@@ -107,16 +107,14 @@ async def test_every_filter_is_sent_and_understood(client: AmigoClient, sandbox:
     assert sandbox.count("list", status=422) == 0
 
 
-async def test_get_finds_a_run_or_says_that_there_is_none(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_get(client: AmigoClient, sandbox: Sandbox) -> None:
     run_id = await start(client, sandbox)
     assert (await client.runs.get(run_id)).id == run_id
     with pytest.raises(NotFoundError, match="0" * 24):
         await client.runs.get("0" * 24)
 
 
-async def test_cancel_and_wait_says_what_came_of_it(client: AmigoClient, sandbox: Sandbox) -> None:
+async def test_cancel_and_wait(client: AmigoClient, sandbox: Sandbox) -> None:
     long = SetPlan(seconds=600.0, cancel_after=20.0)
     cancelled = await client.cancel_and_wait(await start(client, sandbox, long))
     assert cancelled.state == "cancelled"
@@ -143,9 +141,7 @@ async def test_iterate_gives_each_run_once(client: AmigoClient, sandbox: Sandbox
     assert found == everything[4:]
 
 
-async def test_iterate_gives_each_run_once_where_new_ones_shift_the_pages(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_iterate_while_runs_are_added(client: AmigoClient, sandbox: Sandbox) -> None:
     for _ in range(8):
         await start(client, sandbox)
     everything = {run.id for run in sandbox.runs}
@@ -158,9 +154,7 @@ async def test_iterate_gives_each_run_once_where_new_ones_shift_the_pages(
     assert everything <= set(found)
 
 
-async def test_iterate_misses_none_where_runs_drop_out_and_shift_the_pages(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_iterate_while_runs_drop_out(client: AmigoClient, sandbox: Sandbox) -> None:
     ids = [
         await start(client, sandbox, SetPlan(seconds=20.0 if number < 4 else 1e6))
         for number in range(12)
@@ -205,9 +199,7 @@ async def test_what_a_permission_hides_is_none(
     assert (run.metrics_that_failed is None) is bool(missing)
 
 
-async def test_the_sandbox_says_what_the_official_models_take(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_official_models_read_the_sandbox(client: AmigoClient, sandbox: Sandbox) -> None:
     for outcome in ("passed", "failed", "errored"):
         await start(client, sandbox, SetPlan(seconds=10.0, outcome=outcome))
     headers = {"Authorization": f"Bearer {sandbox.issue_token()}"}
@@ -224,7 +216,7 @@ async def test_the_sandbox_says_what_the_official_models_take(
 # --- headers ---
 
 
-async def test_the_headers_of_the_description_are_sent_and_the_users_own(sandbox: Sandbox) -> None:
+async def test_documented_and_own_headers(sandbox: Sandbox) -> None:
     own = {"Sec-WebSocket-Protocol": "a, b", "X-Trace": "7"}
     async with sandbox.client(mongo_cluster_name="cluster-1", headers=own) as client:
         await client.runs.list()
@@ -238,7 +230,7 @@ async def test_the_headers_of_the_description_are_sent_and_the_users_own(sandbox
     assert "x-org-id" not in listing.headers
 
 
-async def test_a_token_of_another_organization_names_its_issuer(sandbox: Sandbox) -> None:
+async def test_token_of_another_organization(sandbox: Sandbox) -> None:
     sandbox.add_user("guest", organization_id="elsewhere", guest_of=[sandbox.organization_id])
     token = sandbox.issue_token("guest", organization_id="elsewhere")
     for auth in (
@@ -251,7 +243,7 @@ async def test_a_token_of_another_organization_names_its_issuer(sandbox: Sandbox
     assert all(r.headers["x-org-id"] == "elsewhere" for r in sandbox.requests)
 
 
-async def test_an_organization_stays_within_its_segment(sandbox: Sandbox) -> None:
+async def test_organization_is_one_segment(sandbox: Sandbox) -> None:
     sandbox.add_organization("b ü?c#d")
     async with sandbox.client(
         organization_id="b ü?c#d", auth=BearerAuth(sandbox.issue_token())
@@ -268,7 +260,7 @@ async def test_an_organization_stays_within_its_segment(sandbox: Sandbox) -> Non
 
 
 @pytest.mark.parametrize("kind", [BearerAuth, BasicAuth])
-async def test_a_token_from_elsewhere_works_and_is_not_renewed(
+async def test_given_token_is_not_renewed(
     sandbox: Sandbox, kind: type[BearerAuth | BasicAuth]
 ) -> None:
     async with sandbox.client(auth=kind(sandbox.issue_token(), sandbox.user_id)) as client:
@@ -280,7 +272,7 @@ async def test_a_token_from_elsewhere_works_and_is_not_renewed(
     assert sandbox.count("list", status=401) == 1
 
 
-async def test_a_hundred_calls_against_an_expired_token_sign_in_once() -> None:
+async def test_expired_token_is_renewed_once() -> None:
     async with Sandbox(limits={"list": None}) as sandbox, sandbox.client() as client:
         await client.runs.list()
         sandbox.expire_tokens()
@@ -289,9 +281,7 @@ async def test_a_hundred_calls_against_an_expired_token_sign_in_once() -> None:
         assert sandbox.count("list", status=200) == 101
 
 
-async def test_a_token_that_expires_again_and_again_is_renewed_three_times(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_token_renewed_three_times_at_most(client: AmigoClient, sandbox: Sandbox) -> None:
     sandbox.fault("list", Fault.expired_token(), times=3)
     await client.runs.list()
     assert sandbox.count("sign_in") == 4
@@ -301,7 +291,7 @@ async def test_a_token_that_expires_again_and_again_is_renewed_three_times(
     assert sandbox.count("list") == 8
 
 
-async def test_a_token_is_renewed_before_it_expires(sandbox: Sandbox) -> None:
+async def test_token_renewed_before_it_expires(sandbox: Sandbox) -> None:
     sandbox.rules.token_lifetime = 100.0
     heard: list[Event] = []
     async with sandbox.client(on_event=heard.append) as client:
@@ -315,7 +305,7 @@ async def test_a_token_is_renewed_before_it_expires(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("skew", [-300.0, 300.0])
-async def test_a_clock_that_is_off_by_minutes_changes_nothing(skew: float) -> None:
+async def test_clock_off_by_minutes(skew: float) -> None:
     async with (
         Sandbox(clock_skew=skew, token_lifetime=120.0) as sandbox,
         sandbox.client() as client,
@@ -327,7 +317,7 @@ async def test_a_clock_that_is_off_by_minutes_changes_nothing(skew: float) -> No
         assert sandbox.count("sign_in") <= 4
 
 
-async def test_a_wrong_key_is_tried_once_and_says_what_to_check(sandbox: Sandbox) -> None:
+async def test_wrong_key_is_tried_once(sandbox: Sandbox) -> None:
     async with sandbox.client(api_key="wrong-key-0123456789") as client:
         calls = [client.runs.list() for _ in range(50)]
         ends = await asyncio.gather(*calls, return_exceptions=True)
@@ -338,9 +328,7 @@ async def test_a_wrong_key_is_tried_once_and_says_what_to_check(sandbox: Sandbox
     assert "wrong-key" not in str(ends[0])
 
 
-async def test_a_sign_in_that_fails_in_passing_is_tried_again(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_sign_in_is_tried_again(client: AmigoClient, sandbox: Sandbox) -> None:
     sandbox.fault("sign_in", Fault.drop(after_work=True))
     sandbox.fault("sign_in", Fault.status(503))
     await client.runs.list()
@@ -367,7 +355,7 @@ async def test_a_sign_in_that_fails_in_passing_is_tried_again(
     ],
     ids=lambda fault: f"{fault.kind} {fault.status_code or ''}",
 )
-async def test_what_passes_is_tried_again(sandbox: Sandbox, fault: Fault) -> None:
+async def test_transient_failures_are_retried(sandbox: Sandbox, fault: Fault) -> None:
     heard: list[Event] = []
     async with sandbox.client(on_event=heard.append) as client:
         run_id = await start(client, sandbox)
@@ -393,7 +381,7 @@ async def test_what_passes_is_tried_again(sandbox: Sandbox, fault: Fault) -> Non
         (Fault.truncate(), TransportError, "broke off"),
     ],
 )
-async def test_what_does_not_pass_is_raised_after_four_attempts_with_its_cause(
+async def test_four_attempts_then_raised(
     client: AmigoClient, sandbox: Sandbox, fault: Fault, kind: type[Exception], says: str
 ) -> None:
     sandbox.fault("list", fault, times=10)
@@ -403,9 +391,7 @@ async def test_what_does_not_pass_is_raised_after_four_attempts_with_its_cause(
     assert sandbox.count("list") == 4
 
 
-async def test_json_of_another_shape_is_asked_for_again(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_other_json_is_asked_for_again(client: AmigoClient, sandbox: Sandbox) -> None:
     """It may be of something in between."""
     sandbox.fault("list", Fault.garbage(b'{"has_more": 1}', "application/json"), times=4)
     with pytest.raises(DecodeError) as caught:
@@ -415,16 +401,14 @@ async def test_json_of_another_shape_is_asked_for_again(
     assert (await client.runs.list()).simulation_unit_test_set_runs == []
 
 
-async def test_retry_after_is_obeyed_in_full(client: AmigoClient, sandbox: Sandbox) -> None:
+async def test_retry_after_is_obeyed(client: AmigoClient, sandbox: Sandbox) -> None:
     sandbox.fault("list", Fault.status(503, headers={"Retry-After": "40"}))
     began = anyio.current_time()
     await client.runs.list()
     assert 40 <= anyio.current_time() - began < 42
 
 
-async def test_retry_after_that_does_not_fit_the_deadline_is_raised_at_once(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_retry_after_beyond_the_deadline(client: AmigoClient, sandbox: Sandbox) -> None:
     await client.runs.list()
     sandbox.fault("list", Fault.status(503, headers={"Retry-After": "40"}))
     began = anyio.current_time()
@@ -434,9 +418,7 @@ async def test_retry_after_that_does_not_fit_the_deadline_is_raised_at_once(
     assert anyio.current_time() - began < 2
 
 
-async def test_a_refusal_that_does_not_fit_the_deadline_is_raised_at_once(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_refusal_beyond_the_deadline(client: AmigoClient, sandbox: Sandbox) -> None:
     await client.runs.list()
     sandbox.spend("list", 50)
     with pytest.raises(RateLimitError) as caught, anyio.fail_after(30):
@@ -445,7 +427,7 @@ async def test_a_refusal_that_does_not_fit_the_deadline_is_raised_at_once(
     assert 55 <= caught.value.retry_after <= 60
 
 
-async def test_what_cannot_pass_is_not_tried_again(client: AmigoClient, sandbox: Sandbox) -> None:
+async def test_lasting_errors_are_not_retried(client: AmigoClient, sandbox: Sandbox) -> None:
     with pytest.raises(NotFoundError):
         await client.runs.create("0" * 24)
     sandbox.add_user("nobody", permissions=[])
@@ -455,7 +437,7 @@ async def test_what_cannot_pass_is_not_tried_again(client: AmigoClient, sandbox:
     assert sandbox.count("create") == 2
 
 
-async def test_the_wrong_region_says_what_to_check(sandbox: Sandbox) -> None:
+async def test_wrong_region(sandbox: Sandbox) -> None:
     async with sandbox.client(organization_id="unknown") as client:
         with pytest.raises(NotFoundError, match="base_url"):
             await client.runs.list()
@@ -484,7 +466,7 @@ async def test_no_server_at_all() -> None:
 # --- lives and ends ---
 
 
-async def test_a_call_that_is_cancelled_leaves_no_connection_leased(sandbox: Sandbox) -> None:
+async def test_cancelled_call_frees_connection(sandbox: Sandbox) -> None:
     async with sandbox.client() as client:
         await client.runs.list()
         for fault in (Fault.delay(100.0), Fault.stall(), Fault.drip(5.0, piece=10)):
@@ -497,7 +479,7 @@ async def test_a_call_that_is_cancelled_leaves_no_connection_leased(sandbox: San
             assert not connector._acquired
 
 
-async def test_a_session_that_is_given_is_used_and_left_open(sandbox: Sandbox) -> None:
+async def test_given_session_is_left_open(sandbox: Sandbox) -> None:
     async with aiohttp.ClientSession(headers={"X-From": "theirs"}) as http:
         async with sandbox.client(http=http) as client:
             run_id = await start(client, sandbox, SetPlan(seconds=1.0))
@@ -512,7 +494,7 @@ async def test_a_session_that_is_given_is_used_and_left_open(sandbox: Sandbox) -
     assert not any("x-from" in request.headers for request in store)
 
 
-async def test_a_closed_client_or_session_says_so(sandbox: Sandbox) -> None:
+async def test_closed_client_or_session(sandbox: Sandbox) -> None:
     client = sandbox.client()
     await client.runs.list()
     await client.aclose()
@@ -526,7 +508,7 @@ async def test_a_closed_client_or_session_says_so(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("given", [False, True])
-async def test_what_is_closed_while_a_call_waits_is_not_sent_and_not_counted(given: bool) -> None:
+async def test_closed_while_a_call_waits(given: bool) -> None:
     async with (
         Sandbox(limits={"list": 1}) as sandbox,
         aiohttp.ClientSession() as http,
@@ -546,7 +528,7 @@ async def test_what_is_closed_while_a_call_waits_is_not_sent_and_not_counted(giv
         await client.aclose()
 
 
-async def test_a_client_that_was_never_used_leaves_nothing_open(sandbox: Sandbox) -> None:
+async def test_unused_client(sandbox: Sandbox) -> None:
     sandbox.client()
     gc.collect()  # an unclosed session would warn, and a warning is an error
 
@@ -567,9 +549,7 @@ async def _listening(_: Event) -> None:
     ],
     ids=lambda setting: next(iter(setting)),
 )
-async def test_settings_that_cannot_be_right_are_named(
-    sandbox: Sandbox, setting: dict[str, Any]
-) -> None:
+async def test_invalid_settings(sandbox: Sandbox, setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(setting))):
         sandbox.client(**setting)
 
@@ -590,7 +570,7 @@ async def test_reprs_name_no_secret(client: AmigoClient, sandbox: Sandbox) -> No
         assert str(secret) not in everything
 
 
-async def test_a_listener_that_raises_harms_nobody(
+async def test_raising_listener_harms_nobody(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     def listener(event: Event) -> None:
@@ -610,7 +590,7 @@ async def test_a_start_is_told(sandbox: Sandbox) -> None:
     assert RunStarted(set_id, created.simulation_unit_test_set_run_id) in heard
 
 
-async def test_instants_of_the_service_have_a_zone(client: AmigoClient, sandbox: Sandbox) -> None:
+async def test_instants_have_a_zone(client: AmigoClient, sandbox: Sandbox) -> None:
     run = await client.runs.get(await start(client, sandbox))
     assert run.created_at.utcoffset() == timedelta(0)
 
@@ -631,7 +611,7 @@ async def test_pages_without_end_are_an_error(repeats: bool) -> None:
                 pass
 
 
-async def test_a_few_pages_without_runs_are_gone_through() -> None:
+async def test_some_empty_pages() -> None:
     pages = itertools.count(1)
 
     def lists(page: dict[str, Any]) -> object:
@@ -648,7 +628,7 @@ async def test_a_few_pages_without_runs_are_gone_through() -> None:
         assert found == [created.simulation_unit_test_set_run_id]
 
 
-async def test_a_run_that_cannot_be_read_is_told_of_after_all_others() -> None:
+async def test_unreadable_run_is_raised_last() -> None:
     def shape(record: dict[str, Any], age: float) -> None:
         if record["simulation_unit_test_set_id"] == "a" * 24:
             record["created_at"] = None

@@ -40,14 +40,14 @@ async def test_a_session_is_opened_once() -> None:
         assert connections.store() is not connections.api()
 
 
-async def test_nothing_is_opened_before_it_is_needed() -> None:
+async def test_opened_when_needed() -> None:
     connections = Connections()
     assert (connections._api, connections._store) == (None, None)
     await connections.aclose()
     await connections.aclose()
 
 
-async def test_each_session_has_connections_of_its_own() -> None:
+async def test_sessions_have_own_connections() -> None:
     async with opened() as connections:
         assert connections.store().connector is not connections.api().connector
 
@@ -58,7 +58,7 @@ async def test_no_cookie_is_kept() -> None:
         assert isinstance(connections.store().cookie_jar, aiohttp.DummyCookieJar)
 
 
-async def test_the_store_gets_nothing_of_a_given_session() -> None:
+async def test_store_gets_no_given_headers() -> None:
     async with aiohttp.ClientSession(
         headers={"X-Secret": "hunter2"}, cookies={"session": "hunter2"}
     ) as given:
@@ -85,7 +85,7 @@ async def test_own_sessions_are_closed() -> None:
     await connections.aclose()
 
 
-async def test_a_given_session_stays_open_with_its_connections() -> None:
+async def test_given_session_stays_open() -> None:
     async with aiohttp.ClientSession() as given:
         connections = Connections(given)
         store = connections.store()
@@ -104,7 +104,7 @@ async def test_a_closed_client_says_so() -> None:
             get()
 
 
-async def test_a_given_session_that_was_closed_is_named() -> None:
+async def test_closed_given_session() -> None:
     given = aiohttp.ClientSession()
     connections = Connections(given)
     assert connections.api().connector is given.connector
@@ -115,7 +115,7 @@ async def test_a_given_session_that_was_closed_is_named() -> None:
     await connections.aclose()
 
 
-async def test_a_given_session_with_credentials_is_refused() -> None:
+async def test_given_session_with_credentials() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated in newer versions of aiohttp
         with_auth = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "hunter2"))
@@ -128,7 +128,7 @@ async def test_a_given_session_with_credentials_is_refused() -> None:
             Connections(given)
 
 
-async def test_a_client_closes_its_own_session_and_leaves_a_given_one() -> None:
+async def test_client_closes_its_own_session() -> None:
     async with aiohttp.ClientSession() as given:
         async with AmigoClient(auth=BearerAuth("t"), organization_id="o", http=given) as client:
             assert client._connections.api().connector is given.connector
@@ -139,7 +139,7 @@ async def test_a_client_closes_its_own_session_and_leaves_a_given_one() -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_streams_that_are_read_slowly_leave_connections_to_the_api(given: bool) -> None:
+async def test_slow_streams_leave_api_connections(given: bool) -> None:
     """As many as there are connections, of which each answer costs the API a new one."""
     limit = 10 if given else 100
     large = SetPlan(seconds=1.0, artifact=ArtifactPlan(size=4_000_000))
@@ -175,7 +175,7 @@ class Occupied(ThreadPoolExecutor):
         raise AssertionError(f"{fn} was put into a thread of the application")
 
 
-async def test_the_default_threads_of_the_application_are_left_to_it(tmp_path: Path) -> None:
+async def test_default_threads_are_left_alone(tmp_path: Path) -> None:
     asyncio.get_running_loop().set_default_executor(Occupied())
     async with Sandbox(plan=SetPlan(seconds=1.0)) as sandbox:
         base_url = sandbox.base_url.replace("127.0.0.1", "localhost")
@@ -194,7 +194,7 @@ async def test_the_default_threads_of_the_application_are_left_to_it(tmp_path: P
             assert (await client.run_many([set_id], **files)).passed
 
 
-async def test_where_no_file_is_asked_for_there_is_no_thread() -> None:
+async def test_no_file_no_thread() -> None:
     asyncio.get_running_loop().set_default_executor(Occupied())
     async with Sandbox(plan=SetPlan(seconds=1.0)) as sandbox, sandbox.client() as client:
         threads = set(threading.enumerate())
@@ -202,7 +202,7 @@ async def test_where_no_file_is_asked_for_there_is_no_thread() -> None:
         assert set(threading.enumerate()) <= threads
 
 
-async def test_who_waits_for_a_thread_can_leave_and_who_has_one_sees_it_end() -> None:
+async def test_leaving_a_thread() -> None:
     go_on = threading.Event()
     began: list[int] = []
     ended: list[int] = []

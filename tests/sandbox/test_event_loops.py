@@ -74,7 +74,7 @@ def ignore(_: Event) -> None:
 # --- side by side ---
 
 
-def test_threads_take_from_a_budget_what_there_is_and_no_more() -> None:
+def test_threads_never_overspend() -> None:
     for _ in range(10):
         budget = told(99)
         taken: list[Permit] = []
@@ -90,7 +90,7 @@ def test_threads_take_from_a_budget_what_there_is_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("made", [told, untold])
-def test_threads_lose_no_count_of_what_was_spent(made: Callable[[int], Budget]) -> None:
+def test_threads_lose_no_count(made: Callable[[int], Budget]) -> None:
     budget = made(10_000)
     before = budget.available(time.monotonic())
 
@@ -105,7 +105,7 @@ def test_threads_lose_no_count_of_what_was_spent(made: Callable[[int], Budget]) 
     assert budget.available(time.monotonic()) == before - 500 * THREADS
 
 
-def test_threads_find_the_same_budget_while_others_are_forgotten() -> None:
+def test_threads_find_one_budget() -> None:
     found: list[Budget] = []
 
     held = Limiters("https://api.example", "acme")
@@ -127,7 +127,7 @@ def test_threads_find_the_same_budget_while_others_are_forgotten() -> None:
 
 
 @pytest.mark.amigo_sandbox(limits={"create": 4, "sign_in": 1000}, window=0.5)
-def test_clients_in_the_loops_of_threads_share_a_budget_and_none_is_refused(
+def test_clients_of_threads_share_a_budget(
     amigo_sandbox: Sandbox,
 ) -> None:
     ids = amigo_sandbox.add_sets(6)
@@ -148,7 +148,7 @@ def test_clients_in_the_loops_of_threads_share_a_budget_and_none_is_refused(
 
 
 @pytest.mark.amigo_sandbox(limits={"sign_in": 1000}, window=1800.0)
-def test_run_again_and_again_leaves_nothing_and_keeps_the_budget(amigo_sandbox: Sandbox) -> None:
+def test_asyncio_run_repeatedly(amigo_sandbox: Sandbox) -> None:
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
     remaining: list[int] = []
 
@@ -191,7 +191,7 @@ CALLS = ["create", "get", "wait", "download"]
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_a_client_of_a_loop_that_is_closed_says_so(amigo_sandbox: Sandbox, kind: str) -> None:
+def test_client_of_a_closed_loop(amigo_sandbox: Sandbox, kind: str) -> None:
     client = amigo_sandbox.client()
     set_id = amigo_sandbox.add_set()
 
@@ -212,7 +212,7 @@ def test_a_client_of_a_loop_that_is_closed_says_so(amigo_sandbox: Sandbox, kind:
     assert len(amigo_sandbox.requests) == asked
 
 
-def test_a_client_in_use_in_another_thread_says_so(amigo_sandbox: Sandbox) -> None:
+def test_client_of_another_thread(amigo_sandbox: Sandbox) -> None:
     run_id = amigo_sandbox.start_run(amigo_sandbox.add_set())
     amigo_sandbox.fault("list", Fault.delay(0.3))
 
@@ -233,7 +233,7 @@ def test_a_client_in_use_in_another_thread_says_so(amigo_sandbox: Sandbox) -> No
     asyncio.run(main())
 
 
-def test_a_session_given_from_another_loop_is_named() -> None:
+def test_session_of_another_loop() -> None:
     async def give() -> None:
         async with aiohttp.ClientSession() as given:
             client = AmigoClient(auth=BearerAuth("t"), organization_id="o", http=given)
@@ -246,7 +246,7 @@ def test_a_session_given_from_another_loop_is_named() -> None:
 # --- abandoned ---
 
 
-def test_what_a_closed_loop_left_pending_frees_the_budget_and_the_loop() -> None:
+def test_closed_loop_frees_its_budget() -> None:
     api = Limiters("https://api.example", "acme")
 
     async def begin() -> list[asyncio.Task[None]]:
@@ -298,7 +298,7 @@ asyncio.run(main())
 """
 
 
-def test_a_forked_child_does_not_wait_for_the_calls_of_its_parent() -> None:
+def test_forked_child() -> None:
     assert in_a_process(FORKED).split() == ["0", "0"]
 
 
@@ -317,7 +317,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_spawned_child_imports_it_and_begins_with_nothing(tmp_path: Path) -> None:
+def test_spawned_child(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
     script.write_text(SPAWNED)
     assert in_a_process(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')") == (
@@ -380,6 +380,6 @@ gc.collect()
 """
 
 
-def test_debug_mode_has_nothing_to_say_of_slow_callbacks_and_open_resources() -> None:
+def test_debug_mode_is_silent() -> None:
     """What is slow is so each time; what is done for the first time is not."""
     assert in_a_process(DEBUGGED, "-X", "dev", "-W", "error").strip() == ""

@@ -68,9 +68,7 @@ async def carried(assignment: Assignment) -> tuple[JobResult, list[Event]]:
     return await carry_out(assignment, told.append), told
 
 
-async def test_a_job_leaves_its_artifacts_in_the_folder_of_its_organization(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_job_in_its_organizations_folder(sandbox: Sandbox, tmp_path: Path) -> None:
     set_ids = sandbox.add_sets(3)
     done, told = await carried(Assignment(job_of(sandbox, set_ids), str(tmp_path)))
     assert done.passed
@@ -85,9 +83,7 @@ async def test_a_job_leaves_its_artifacts_in_the_folder_of_its_organization(
     assert {RunStarted, RunFinished, ArtifactSaved} <= kinds
 
 
-async def test_carried_out_again_a_job_starts_nothing_and_says_the_same(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_job_repeated_starts_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     assignment = Assignment(job_of(sandbox, sandbox.add_sets(3)), str(tmp_path))
     first, _ = await carried(assignment)
     again, _ = await carried(assignment)
@@ -98,9 +94,7 @@ async def test_carried_out_again_a_job_starts_nothing_and_says_the_same(
     assert again.passed
 
 
-async def test_a_job_that_was_stopped_after_its_starts_is_carried_on(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_stopped_job_is_carried_on(sandbox: Sandbox, tmp_path: Path) -> None:
     assignment = Assignment(job_of(sandbox, sandbox.add_sets(3)), str(tmp_path))
     started = asyncio.Event()
 
@@ -117,18 +111,14 @@ async def test_a_job_that_was_stopped_after_its_starts_is_carried_on(
     assert len(sandbox.runs) == 3
 
 
-async def test_a_journal_that_another_worker_holds_is_waited_for(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_held_journal_is_awaited(sandbox: Sandbox, tmp_path: Path) -> None:
     assignment = Assignment(job_of(sandbox, sandbox.add_sets(3)), str(tmp_path))
     both = await asyncio.gather(carried(assignment), carried(assignment))
     assert [done.passed for done, _ in both] == [True, True]
     assert len(sandbox.runs) == 3
 
 
-async def test_a_journal_that_stays_held_is_an_error_when_the_time_is_over(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_journal_held_too_long(sandbox: Sandbox, tmp_path: Path) -> None:
     home = tmp_path / sandbox.organization_id
     async with sandbox.client() as client:
         slow = sandbox.add_set(SetPlan(seconds=3600.0))
@@ -141,9 +131,7 @@ async def test_a_journal_that_stays_held_is_an_error_when_the_time_is_over(
     assert not done.passed
 
 
-async def test_without_a_shared_place_each_artifact_is_put_elsewhere(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_put_without_a_shared_folder(sandbox: Sandbox, tmp_path: Path) -> None:
     shelf = Shelf()
     assignment = Assignment(job_of(sandbox, sandbox.add_sets(3)), str(tmp_path), shelf.put)
     done, _ = await carried(assignment)
@@ -155,9 +143,7 @@ async def test_without_a_shared_place_each_artifact_is_put_elsewhere(
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["journal.jsonl"]
 
 
-async def test_a_coroutine_function_may_put_them_and_a_set_named_twice_is_put_once(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_async_put_once_a_set(sandbox: Sandbox, tmp_path: Path) -> None:
     taken: list[str] = []
 
     async def put(outcome: RunOutcome, path: Path) -> int:
@@ -172,9 +158,7 @@ async def test_a_coroutine_function_may_put_them_and_a_set_named_twice_is_put_on
     assert done.put == {run.id: len(sandbox.artifact_bytes(run.id))}
 
 
-async def test_an_artifact_that_cannot_be_put_fails_its_set_alone_and_is_put_the_next_time(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_failed_put_is_repeated(sandbox: Sandbox, tmp_path: Path) -> None:
     set_ids = sandbox.add_sets(3)
     shelf = Shelf(fails={set_ids[1]})
     assignment = Assignment(job_of(sandbox, set_ids), str(tmp_path), shelf.put)
@@ -189,7 +173,7 @@ async def test_an_artifact_that_cannot_be_put_fails_its_set_alone_and_is_put_the
     assert len(shelf.taken) == len(sandbox.runs) == 3
 
 
-async def test_the_time_of_the_fleet_is_that_of_its_jobs(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_fleet_timeout_is_its_jobs(sandbox: Sandbox, tmp_path: Path) -> None:
     [slow] = sandbox.add_sets(1, SetPlan(seconds=3600.0))
     over = Assignment(job_of(sandbox, [slow]), str(tmp_path), expires_at=0.0)
     done, _ = await carried(over)
@@ -197,9 +181,7 @@ async def test_the_time_of_the_fleet_is_that_of_its_jobs(sandbox: Sandbox, tmp_p
     assert set(done.result.counts) <= {"timed_out", "not_started"}
 
 
-async def test_what_is_wrong_with_a_job_as_a_whole_is_its_error(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_error_of_a_whole_job(sandbox: Sandbox, tmp_path: Path) -> None:
     nowhere = FleetJob(
         organization_id="acme", unit_test_set_ids=[SET], connect=Environment("NO_SUCH")
     )
@@ -209,7 +191,7 @@ async def test_what_is_wrong_with_a_job_as_a_whole_is_its_error(
     assert done.organization_id == "acme"
 
 
-async def test_the_environment_of_the_worker_has_the_secrets(
+async def test_secrets_from_the_worker(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in sandbox.environment().items():
@@ -225,16 +207,14 @@ async def test_the_environment_of_the_worker_has_the_secrets(
     assert sandbox.count("store") == 0
 
 
-async def test_a_lost_answer_to_a_start_makes_no_second_run(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_lost_start_makes_no_second_run(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.fault("create", Fault.drop(after_work=True))
     done, _ = await carried(Assignment(job_of(sandbox, sandbox.add_sets(2)), str(tmp_path)))
     assert done.passed
     assert len(sandbox.runs) == 2
 
 
-def test_a_fleet_passes_if_every_job_does() -> None:
+def test_fleet_passes_with_all_jobs() -> None:
     good = BatchResult([RunOutcome(unit_test_set_id=SET, verdict="passed")])
     bad = BatchResult([RunOutcome(unit_test_set_id=SET, verdict="failed")])
     passed = JobResult(organization_id="a", result=good)
@@ -270,6 +250,6 @@ def test_jobs_that_cannot_be_right(jobs: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/../b"])
-def test_an_organization_cannot_leave_the_folder(name: str) -> None:
+def test_organization_stays_in_folder(name: str) -> None:
     with pytest.raises(ConfigurationError, match="organization_id"):
         check_jobs([FleetJob(organization_id=name, unit_test_set_ids=[SET])])

@@ -25,7 +25,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_killed_fifty_times_every_set_has_one_run_and_a_whole_artifact(
+async def test_killed_fifty_times(
     tmp_path: Path,
 ) -> None:
     plan = SetPlan(

@@ -34,7 +34,7 @@ def in_virtual_time(work: Any) -> Any:
         return runner.run(work)
 
 
-def test_thousands_of_sets_at_once_have_each_the_right_outcome_and_leave_nothing() -> None:
+def test_many_sets_at_once() -> None:
     loaded = in_virtual_time(load.load(2_000, raised=True))
     assert loaded.problems == []
     # One create for each, two lists for fifty before, and some looks at forty pages: no more.
@@ -42,7 +42,7 @@ def test_thousands_of_sets_at_once_have_each_the_right_outcome_and_leave_nothing
     assert loaded.makespan < 200.0
 
 
-def test_under_the_documented_limits_a_batch_takes_what_its_creates_need() -> None:
+def test_documented_limits_bound_a_batch() -> None:
     loaded = in_virtual_time(load.load(200, raised=False))
     assert loaded.problems == []
     assert loaded.makespan < 9 * 60.0 + 60.0 + 30.0
@@ -64,7 +64,7 @@ def test_a_wrong_outcome_is_told() -> None:
     assert len(others) == 3  # passed for failed, failed for errored, errored for passed
 
 
-def test_batches_over_and_over_with_faults_hold_no_more_than_the_first_ones() -> None:
+def test_repeated_batches_hold_no_memory() -> None:
     others = threading.active_count() - 1  # of the test runner
     kept = in_virtual_time(soak.soak(OPTIONS))
     bounds = dict(samples.bounds(OPTIONS.sets, served_here=True))
@@ -106,13 +106,13 @@ BOUNDS: Bounds = samples.bounds(60, served_here=False)
         ("objects", 20.0),
     ],
 )
-def test_what_grows_a_little_with_each_round_exceeds_its_bound(name: str, by: float) -> None:
+def test_steady_growth_is_found(name: str, by: float) -> None:
     (problem, *_) = samples.exceeded(grown(name, by), BOUNDS)
     assert problem.startswith(f"{name}: ")
     assert samples.slope(grown(name, by), name) == pytest.approx(by, rel=0.3, abs=0.05)
 
 
-def test_what_fills_at_first_or_comes_and_goes_exceeds_none() -> None:
+def test_early_growth_is_allowed() -> None:
     assert samples.exceeded(held(), BOUNDS) == []
     filled = [
         msgspec.structs.replace(one, resident=one.resident - max(0, 20 - n) * 1000)
@@ -126,7 +126,7 @@ def test_what_fills_at_first_or_comes_and_goes_exceeds_none() -> None:
     assert samples.exceeded(busy, BOUNDS) == []
 
 
-def test_what_is_too_much_at_once_exceeds_its_bound() -> None:
+def test_sudden_growth_is_found() -> None:
     many = msgspec.structs.replace(held()[-1], connections=101)
     assert "connections: 101" in samples.exceeded([*held(), many], BOUNDS)[0]
 
@@ -163,7 +163,7 @@ def test_a_sample_sees_what_is_held() -> None:
     assert after.resident > 10_000
 
 
-def test_the_soak_says_what_was_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_soak_says_what_was_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
     kept = soak.Kept(samples=grown("tasks", 1.0), rounds=80)
     assert soak.tell(kept, OPTIONS)
     out = capsys.readouterr().out

@@ -97,7 +97,7 @@ def test_an_event_is_logged_in_words(
     assert record.__dict__["amigo_event"] == event
 
 
-def test_every_event_has_words_of_its_own() -> None:
+def test_every_event_has_words() -> None:
     known = {
         kind
         for kind in vars(all_events).values()
@@ -107,13 +107,13 @@ def test_every_event_has_words_of_its_own() -> None:
     assert all(get_type_hints(kind) for kind in known)
 
 
-def test_an_event_of_another_kind_is_logged_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_event_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     Events().emit(Event())
     assert caplog.messages == ["Event()"]
 
 
-def test_a_record_can_go_to_another_process(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_record_is_picklable(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     for event, _, _ in SAID:
         Events().emit(event)
@@ -121,7 +121,7 @@ def test_a_record_can_go_to_another_process(caplog: pytest.LogCaptureFixture) ->
     assert [record.getMessage() for record in sent] == caplog.messages
 
 
-def test_it_is_logged_before_a_listener_that_fails_hears_of_it(
+def test_logged_before_the_listener(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def failing(_: Event) -> None:
@@ -135,7 +135,7 @@ def test_it_is_logged_before_a_listener_that_fails_hears_of_it(
 
 
 @pytest.mark.parametrize(("event", "level", "words"), SAID)
-def test_where_its_level_is_off_nothing_is_done(
+def test_nothing_done_below_the_level(
     monkeypatch: pytest.MonkeyPatch, event: Event, level: int, words: str
 ) -> None:
     asked: list[object] = []
@@ -148,7 +148,7 @@ def test_where_its_level_is_off_nothing_is_done(
     assert asked == []
 
 
-def test_it_is_silent_by_default_and_configures_nothing() -> None:
+def test_silent_by_default() -> None:
     program = """
 import logging, amigo_async
 from amigo_async.events import Events, RunStarted, StartUnresolved
@@ -189,9 +189,7 @@ async def test_a_batch_is_logged_without_a_secret(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(), st.text())
 @example("x\n2026-01-01 CRITICAL root: all your base\x1b[2J", "##vso[task.x] \ud800")
-def test_a_record_is_one_line_whatever_the_service_says(
-    caplog: pytest.LogCaptureFixture, run_id: str, reason: str
-) -> None:
+def test_record_is_one_line(caplog: pytest.LogCaptureFixture, run_id: str, reason: str) -> None:
     caplog.clear()
     caplog.set_level(logging.DEBUG, LOGGER)
     events = (

@@ -130,9 +130,7 @@ async def test_a_span_for_each_run_of_a_batch(sandbox: Sandbox, observer: Observ
         assert span.instrumentation_scope.name == "amigo_async"
 
 
-async def test_progress_is_told_within_the_span_and_its_time(
-    sandbox: Sandbox, observer: Observer
-) -> None:
+async def test_progress_within_the_span(sandbox: Sandbox, observer: Observer) -> None:
     set_id = sandbox.add_set(SetPlan(seconds=60.0, outcome="failed", trouble_at=0.2, repeats=5))
     async with sandbox.client() as client:
         await client.run_many([set_id], on_event=observer.telemetry)
@@ -149,7 +147,7 @@ async def test_progress_is_told_within_the_span_and_its_time(
     assert max(times) - min(times) > 1e9
 
 
-async def test_spans_are_beneath_that_of_the_caller(
+async def test_spans_are_children_of_callers(
     sandbox: Sandbox, observer: Observer, tmp_path: Path
 ) -> None:
     plan = SetPlan(seconds=5.0, artifact=ArtifactPlan(size=300_000))
@@ -197,9 +195,7 @@ async def test_what_a_batch_is_counted_as(
     assert passed.explicit_bounds[-1] == 7200
 
 
-async def test_units_are_those_of_ucum_and_names_have_one_namespace(
-    sandbox: Sandbox, observer: Observer, tmp_path: Path
-) -> None:
+async def test_units_and_namespace(sandbox: Sandbox, observer: Observer, tmp_path: Path) -> None:
     sandbox.fault("list", Fault.status(503))
     async with sandbox.client(on_event=observer.telemetry) as client:
         await client.run_many(sandbox.add_sets(21), artifacts_dir=tmp_path)
@@ -219,9 +215,7 @@ async def test_units_are_those_of_ucum_and_names_have_one_namespace(
     assert all(f"{name} " in documented and str(unit) in documented for name, unit in units.items())
 
 
-async def test_a_run_that_was_attached_to_has_no_duration(
-    sandbox: Sandbox, observer: Observer
-) -> None:
+async def test_attached_run_has_no_duration(sandbox: Sandbox, observer: Observer) -> None:
     set_id = sandbox.add_set(SetPlan(seconds=60.0))
     sandbox.start_run(set_id)
     async with sandbox.client() as client:
@@ -233,9 +227,7 @@ async def test_a_run_that_was_attached_to_has_no_duration(
     assert observer.points("amigo.run.duration") == []
 
 
-async def test_a_run_that_an_earlier_process_started_has_a_span_from_where_it_is_seen(
-    sandbox: Sandbox, observer: Observer, tmp_path: Path
-) -> None:
+async def test_resumed_run_has_a_span(sandbox: Sandbox, observer: Observer, tmp_path: Path) -> None:
     set_id, journal = sandbox.add_set(SetPlan(seconds=600.0)), tmp_path / "batch.jsonl"
     async with sandbox.client() as client:
         with anyio.move_on_after(60):
@@ -249,9 +241,7 @@ async def test_a_run_that_an_earlier_process_started_has_a_span_from_where_it_is
     assert observer.counts("amigo.runs") == {("passed",): 1}
 
 
-async def test_a_run_whose_end_is_not_told_is_closed_without_a_verdict(
-    sandbox: Sandbox, observer: Observer
-) -> None:
+async def test_unended_run_has_no_verdict(sandbox: Sandbox, observer: Observer) -> None:
     ids = [sandbox.add_set(SetPlan(seconds=5.0)), sandbox.add_set(SetPlan(seconds=3600.0))]
     async with sandbox.client() as client:
         result = await client.run_many(ids, timeout=100.0, on_event=observer.telemetry)
@@ -265,9 +255,7 @@ async def test_a_run_whose_end_is_not_told_is_closed_without_a_verdict(
     assert len(observer.spans()) == 2
 
 
-async def test_retries_and_unresolved_starts_are_told_on_the_span_of_the_caller(
-    sandbox: Sandbox, observer: Observer
-) -> None:
+async def test_retries_are_on_the_callers_span(sandbox: Sandbox, observer: Observer) -> None:
     sandbox.fault("list", Fault.status(503))
     async with sandbox.client(on_event=observer.telemetry) as client:
         with observer.tracers.get_tracer("mine").start_as_current_span("look"):
@@ -290,13 +278,13 @@ async def test_retries_and_unresolved_starts_are_told_on_the_span_of_the_caller(
     assert observer.counts("amigo.run.unresolved") == {(): 1}
 
 
-async def test_without_a_span_of_the_caller_a_retry_is_only_counted(observer: Observer) -> None:
+async def test_retry_without_a_span_is_counted(observer: Observer) -> None:
     observer.telemetry(RequestRetried("list", 1, 0.5, "reason"))
     assert observer.spans() == []
     assert observer.counts("amigo.request.retries") == {("list",): 1}
 
 
-async def test_two_who_wait_for_a_run_make_one_span_of_it(observer: Observer) -> None:
+async def test_two_waiters_one_span(observer: Observer) -> None:
     for event in (STARTED, RunStarted("set-1", "run-1", attached=True), FINISHED, FINISHED):
         observer.telemetry(event)
     observer.telemetry(RunProgressed("set-1", "run-1", 1, 2, failed_metrics=False, errored=False))
@@ -306,7 +294,7 @@ async def test_two_who_wait_for_a_run_make_one_span_of_it(observer: Observer) ->
     assert observer.counts("amigo.runs") == {("passed",): 1}
 
 
-async def test_progress_that_the_permission_hides_has_no_numbers(observer: Observer) -> None:
+async def test_hidden_progress_has_no_numbers(observer: Observer) -> None:
     hidden = RunProgressed("set-1", "run-1", None, None, failed_metrics=True, errored=False)
     for event in (STARTED, hidden, FINISHED):
         observer.telemetry(event)
@@ -317,7 +305,7 @@ async def test_progress_that_the_permission_hides_has_no_numbers(observer: Obser
     }
 
 
-async def test_an_artifact_takes_from_its_first_bytes_to_its_last(observer: Observer) -> None:
+async def test_artifact_duration(observer: Observer) -> None:
     observer.telemetry(ArtifactProgress("run-1", 1, 10))
     await anyio.sleep(30)
     observer.telemetry(ArtifactProgress("run-1", 10, 10))
@@ -327,13 +315,13 @@ async def test_an_artifact_takes_from_its_first_bytes_to_its_last(observer: Obse
     assert span.parent is None
 
 
-async def test_an_artifact_that_was_there_already_is_no_download(observer: Observer) -> None:
+async def test_existing_artifact_is_no_download(observer: Observer) -> None:
     observer.telemetry(ArtifactSaved("run-1", "a.zip", 10))
     assert observer.spans() == []
     assert observer.points("amigo.artifact.size") == []
 
 
-async def test_runs_and_downloads_whose_end_is_never_told_do_not_pile_up(
+async def test_endless_runs_do_not_pile_up(
     observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(otel, "_REMEMBERED", 3)
@@ -349,9 +337,7 @@ async def test_runs_and_downloads_whose_end_is_never_told_do_not_pile_up(
     assert len(observer.spans("amigo.run")) == 3
 
 
-async def test_no_secret_is_in_what_is_exported(
-    sandbox: Sandbox, observer: Observer, tmp_path: Path
-) -> None:
+async def test_exports_have_no_secret(sandbox: Sandbox, observer: Observer, tmp_path: Path) -> None:
     for route in ("sign_in", "create", "list", "artifacts"):
         sandbox.fault(route, Fault.drop())
         sandbox.fault(route, Fault.status(503))
@@ -367,9 +353,7 @@ async def test_no_secret_is_in_what_is_exported(
         assert secret not in exported
 
 
-async def test_the_global_providers_are_taken_where_none_is_given(
-    monkeypatch: pytest.MonkeyPatch, observer: Observer
-) -> None:
+async def test_global_providers(monkeypatch: pytest.MonkeyPatch, observer: Observer) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: observer.tracers)
     monkeypatch.setattr(
         "opentelemetry.metrics._internal.get_meter_provider", lambda: observer.meters
@@ -381,7 +365,7 @@ async def test_the_global_providers_are_taken_where_none_is_given(
     assert observer.counts("amigo.runs") == {("passed",): 1}
 
 
-async def test_without_an_sdk_nothing_happens_and_nothing_fails(
+async def test_no_sdk_no_effect(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
@@ -393,7 +377,7 @@ async def test_without_an_sdk_nothing_happens_and_nothing_fails(
     assert "listener failed" not in caplog.text
 
 
-def test_what_is_left_can_be_closed_after_the_loop(observer: Observer) -> None:
+def test_closing_after_the_loop(observer: Observer) -> None:
     async def start() -> None:
         observer.telemetry(STARTED)
 
@@ -403,14 +387,14 @@ def test_what_is_left_can_be_closed_after_the_loop(observer: Observer) -> None:
     assert 0 <= seconds(span) < 10
 
 
-def test_without_the_extra_importing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "amigo_async.otel")
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigurationError, match=r'pip install "amigo-async\[otel\]"'):
         importlib.import_module("amigo_async.otel")
 
 
-def test_another_package_that_is_missing_is_not_taken_for_the_extra(
+def test_other_missing_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Missing:
@@ -426,12 +410,12 @@ def test_another_package_that_is_missing_is_not_taken_for_the_extra(
         importlib.import_module("amigo_async.otel")
 
 
-def test_nothing_but_the_module_needs_the_extra() -> None:
+def test_package_needs_no_otel() -> None:
     program = "import sys; import amigo_async; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-async def test_attributes_can_be_exported_whatever_the_service_says(observer: Observer) -> None:
+async def test_any_attribute_is_exportable(observer: Observer) -> None:
     """One that is not UTF-8 would cost all spans that are exported with it."""
     odd = "x\ud800\n##vso[a]"
     with observer.tracers.get_tracer("test").start_as_current_span("caller"):

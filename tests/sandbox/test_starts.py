@@ -27,9 +27,7 @@ def lists(sandbox: Sandbox) -> int:
 # --- the fence ---
 
 
-async def test_a_fence_costs_two_lists_for_fifty_sets_in_each_window(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_fence_costs_two_lists_a_window(client: AmigoClient, sandbox: Sandbox) -> None:
     set_ids = sandbox.add_sets(45, LONG)
     before = [sandbox.start_run(set_id) for set_id in set_ids[:3]]
     for run_id in before:
@@ -47,9 +45,7 @@ SETS = "simulation_unit_test_set_id"
 
 
 @pytest.mark.parametrize("fault", [Fault.status(403), Fault.status(500), Fault.stall()])
-async def test_a_fence_that_cannot_be_had_fails_nothing_and_hardly_delays_it(
-    sandbox: Sandbox, fault: Fault
-) -> None:
+async def test_failed_fence_fails_nothing(sandbox: Sandbox, fault: Fault) -> None:
     set_ids = sandbox.add_sets(20, SHORT)
     async with sandbox.client(max_attempts=1) as client:
         sandbox.fault("list", fault, times=1)
@@ -59,9 +55,7 @@ async def test_a_fence_that_cannot_be_had_fails_nothing_and_hardly_delays_it(
     assert anyio.current_time() - began < 30  # what a request may take
 
 
-async def test_with_a_fence_a_lost_run_is_told_from_the_one_before(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_fence_tells_lost_from_older(client: AmigoClient, sandbox: Sandbox) -> None:
     set_id = sandbox.add_set(SHORT)
     older = sandbox.start_run(set_id)
     await anyio.sleep(10)
@@ -76,9 +70,7 @@ async def test_with_a_fence_a_lost_run_is_told_from_the_one_before(
 
 
 @pytest.mark.parametrize("how", ["lost", "attach"])
-async def test_a_run_that_was_found_is_not_cancelled_on_leaving_and_that_is_said(
-    client: AmigoClient, sandbox: Sandbox, how: str
-) -> None:
+async def test_found_run_is_not_cancelled(client: AmigoClient, sandbox: Sandbox, how: str) -> None:
     found, started = sandbox.add_sets(2, LONG)
     heard: list[Event] = []
     options: dict[str, Any] = {"on_exit": "cancel", "timeout": 60.0, "on_event": heard.append}
@@ -96,9 +88,7 @@ async def test_a_run_that_was_found_is_not_cancelled_on_leaving_and_that_is_said
     assert left == [RunLeft(found, result.outcomes[0].run_id or "")]
 
 
-async def test_a_run_that_was_found_is_waited_for_where_the_rest_is_cancelled(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_found_run_survives_cancel_rest(client: AmigoClient, sandbox: Sandbox) -> None:
     failing = sandbox.add_set(SetPlan(seconds=20.0, outcome="failed"))
     found, started = sandbox.add_sets(2, LONG)
     sandbox.start_run(found)
@@ -109,7 +99,7 @@ async def test_a_run_that_was_found_is_waited_for_where_the_rest_is_cancelled(
     assert sandbox.count("cancel") == 1
 
 
-async def test_what_was_found_is_found_to_a_resumed_batch_too(
+async def test_found_run_after_a_resume(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     set_ids = sandbox.add_sets(1, LONG)
@@ -121,7 +111,7 @@ async def test_what_was_found_is_found_to_a_resumed_batch_too(
     assert sandbox.count("cancel") == 0
 
 
-async def test_two_clients_that_want_one_run_do_not_cancel_it_for_each_other(
+async def test_clients_sharing_a_run(
     sandbox: Sandbox,
 ) -> None:
     set_ids = sandbox.add_sets(1, SetPlan(seconds=100.0, cancel_after=1.0))
@@ -140,9 +130,7 @@ async def test_two_clients_that_want_one_run_do_not_cancel_it_for_each_other(
     assert lost.error.existing_run_id == made.run_id
 
 
-async def test_a_deadline_before_it_is_known_what_came_of_a_start_is_told(
-    client: AmigoClient, sandbox: Sandbox
-) -> None:
+async def test_deadline_during_a_lost_start(client: AmigoClient, sandbox: Sandbox) -> None:
     sandbox.fault("create", NOTHING_DONE)
     (outcome,) = (await client.run_many(sandbox.add_sets(1, SHORT), timeout=5.0)).outcomes
     assert outcome.verdict == "not_started"
@@ -154,7 +142,7 @@ async def test_a_deadline_before_it_is_known_what_came_of_a_start_is_told(
 
 
 @pytest.mark.parametrize("status", [403, 404, 422, 409, 408])
-async def test_a_start_that_was_refused_is_over_and_what_is_started_later_is_anothers(
+async def test_refused_start_is_over(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, status: int
 ) -> None:
     set_id = sandbox.add_set(SHORT)
@@ -201,7 +189,7 @@ async def test_killed_and_resumed_there_is_one_run(
 
 
 @pytest.mark.parametrize("apart", [90.0, 20.0])
-async def test_killed_and_resumed_after_others_the_earliest_is_taken_or_all_are_named(
+async def test_resumed_beside_other_runs(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, apart: float
 ) -> None:
     set_id = sandbox.add_set(SHORT)
@@ -223,7 +211,7 @@ async def test_killed_and_resumed_after_others_the_earliest_is_taken_or_all_are_
         assert getattr(outcome.error, "candidates", None) == runs
 
 
-async def test_a_journal_of_another_user_is_refused_before_anything_is_sent(
+async def test_journal_of_another_user(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     set_id = sandbox.add_set(SHORT)

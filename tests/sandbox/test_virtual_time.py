@@ -17,7 +17,7 @@ class Slow(ThreadPoolExecutor):
         super().shutdown(wait, cancel_futures=cancel_futures)
 
 
-def test_the_end_of_its_threads_is_waited_for_in_real_time() -> None:
+def test_threads_end_in_real_time() -> None:
     async def end() -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(Slow())
@@ -29,7 +29,7 @@ def test_the_end_of_its_threads_is_waited_for_in_real_time() -> None:
         runner.run(end())
 
 
-def test_it_closes_without_a_warning_while_a_thread_is_slow_to_end() -> None:
+def test_closes_while_a_thread_ends() -> None:
     """From Python 3.12 on the runner gives the threads five minutes, which must not be skipped."""
 
     async def work() -> None:

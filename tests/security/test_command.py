@@ -70,7 +70,7 @@ def told_by(sandbox: Sandbox, folder: Path, key: str, *arguments: str) -> Eviden
     return evidence
 
 
-def test_the_command_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets: set[str] = {KEY}
     watch(monkeypatch, secrets)
     plan = SetPlan(seconds=0.1, artifacts_after=0.0, outcome="failed")

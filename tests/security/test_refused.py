@@ -38,7 +38,7 @@ UNSAFE: Final = {
 
 
 @pytest.mark.parametrize("link", UNSAFE.values(), ids=UNSAFE)
-async def test_a_link_that_is_not_followed_is_not_shown(
+async def test_refused_link_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
 ) -> None:
     signature = "5f9e0c1d7ab3482694d8e7f60213bc45"
@@ -82,7 +82,7 @@ BAD_SETTINGS: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
-def test_settings_that_cannot_be_right_are_not_shown(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_not_shown(settings: dict[str, Any]) -> None:
     evidence = Evidence()
     right = {"api_key": KEY, "api_key_id": "k", "user_id": "u", "organization_id": "o"}
     with pytest.raises(ConfigurationError) as caught:
@@ -94,7 +94,7 @@ def test_settings_that_cannot_be_right_are_not_shown(settings: dict[str, Any]) -
 @pytest.mark.parametrize(
     "make", [BearerAuth, lambda token: BasicAuth(token, "u"), lambda key: ApiKeyAuth(key, "k", "u")]
 )
-def test_credentials_that_cannot_be_sent_are_not_shown(make: Callable[[str], Any]) -> None:
+def test_bad_credentials_are_not_shown(make: Callable[[str], Any]) -> None:
     evidence = Evidence()
     with pytest.raises(ConfigurationError) as caught:
         make(f"{KEY}\n{KEY}")

@@ -51,9 +51,7 @@ def _all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
 
-async def test_what_a_run_repeats_of_the_secrets_of_its_client_gets_no_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_echoed_secrets_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(tmp_path, monkeypatch) as told, told.client() as client:
         (run_id,) = told.runs(1)
         shown = await client.runs.get(run_id)
@@ -78,7 +76,7 @@ async def test_what_a_run_repeats_of_the_secrets_of_its_client_gets_no_further(
     assert (run.id, run.simulation_unit_test_set_id) == (run_id, shown.simulation_unit_test_set_id)
 
 
-async def test_no_error_of_any_call_shows_a_secret_that_is_echoed(
+async def test_errors_hide_echoed_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with scene(tmp_path, monkeypatch) as told:
@@ -191,7 +189,7 @@ async def leave_behind(scene: Scene) -> None:
     await asyncio.sleep(1.0)
 
 
-async def test_nothing_that_a_failing_batch_leaves_behind_shows_a_secret(
+async def test_failing_batch_hides_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with scene(tmp_path, monkeypatch) as told:
@@ -262,7 +260,7 @@ async def answering(text: str, *, held: bool = False) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
-async def test_an_answer_that_is_not_http_and_repeats_secrets_is_not_shown(
+async def test_non_http_answer_is_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     signature = "5f9e0c1d7ab3482694d8e7f60213bc45"
@@ -311,7 +309,7 @@ HELD: Final = {"late": Fault.delay(1e4), "stalled": Fault.stall(), "slow": Fault
 
 
 @pytest.mark.parametrize("ended", [timed_out, failed_after, cancelled, in_a_group])
-async def test_a_call_that_is_left_shows_no_secret(
+async def test_abandoned_call_hides_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[..., Awaitable[None]]
 ) -> None:
     """The traceback of a cancellation goes down to where it came, which is deep in aiohttp."""
@@ -330,7 +328,7 @@ async def test_a_call_that_is_left_shows_no_secret(
         told.check()
 
 
-async def test_an_error_of_the_store_that_is_left_half_read_is_not_shown(
+async def test_half_read_store_error_is_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 repeats the signature, and what was signed, in the body of its refusals."""
@@ -352,7 +350,7 @@ async def test_an_error_of_the_store_that_is_left_half_read_is_not_shown(
         told.check()
 
 
-async def test_a_session_that_is_closed_under_a_request_shows_no_secret(
+async def test_closed_session_hides_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with scene(tmp_path, monkeypatch) as told:

@@ -89,7 +89,7 @@ def now() -> float:
 # --- what is right ---
 
 
-async def test_a_batch_with_artifacts_goes_through_tls_to_the_api_and_the_store(
+async def test_batch_over_tls(
     tmp_path: Path,
 ) -> None:
     async with world() as here:
@@ -115,7 +115,7 @@ async def command(environment: dict[str, str], *arguments: str) -> tuple[int | N
     return process.returncode, said.decode()
 
 
-def test_the_command_finds_an_authority_by_ssl_cert_file_and_asks_for_it_without(
+def test_command_and_ssl_cert_file(
     tmp_path: Path,
 ) -> None:
     bundle = tmp_path / "ca.pem"
@@ -182,7 +182,7 @@ CALLS: Final = [listing, creating, waiting, batching]
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("auth", [None, BearerAuth("Bearer-hunter2", user_id="u")], ids=type)
-async def test_a_wrong_certificate_is_refused_at_once_by_every_call(
+async def test_every_call_refuses_a_bad_cert(
     call: Callable[[AmigoClient], Any], auth: BearerAuth | None
 ) -> None:
     """It does not pass by itself: nobody waits for it for the minutes that an outage is given."""
@@ -201,9 +201,7 @@ async def test_a_wrong_certificate_is_refused_at_once_by_every_call(
 
 
 @pytest.mark.parametrize(("certificate", "reason"), CERTIFICATES)
-async def test_a_wrong_certificate_of_the_api_is_named(
-    certificate: Callable[[], Any], reason: str
-) -> None:
+async def test_bad_api_certificate_is_named(certificate: Callable[[], Any], reason: str) -> None:
     async with world(certificate) as here:
         with pytest.raises(TransportError) as caught:
             await here.client.runs.list()
@@ -216,7 +214,7 @@ async def test_a_wrong_certificate_of_the_api_is_named(
 
 
 @pytest.mark.parametrize(("certificate", "reason"), CERTIFICATES)
-async def test_a_wrong_certificate_of_the_store_is_named_and_the_run_kept(
+async def test_bad_store_certificate_is_named(
     certificate: Callable[[], Any], reason: str, tmp_path: Path
 ) -> None:
     async with world(store=certificate) as here:
@@ -230,7 +228,7 @@ async def test_a_wrong_certificate_of_the_store_is_named_and_the_run_kept(
         assert (here.store.tried, here.store.received) == (1, b"")
 
 
-async def test_a_pinned_certificate_that_is_not_shown_is_named() -> None:
+async def test_pinned_certificate_mismatch() -> None:
     connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(b"0" * 32))
     async with (
         aiohttp.ClientSession(connector=connector) as http,
@@ -242,7 +240,7 @@ async def test_a_pinned_certificate_that_is_not_shown_is_named() -> None:
         assert (here.api.tried, here.api.received) == (1, b"")
 
 
-async def test_https_of_a_plain_port_is_refused_at_once() -> None:
+async def test_https_to_a_plain_port() -> None:
     async with world(None) as here:
         https = here.api.url.replace("http:", "https:")
         async with here.sandbox.client(base_url=https) as client:
@@ -254,7 +252,7 @@ async def test_https_of_a_plain_port_is_refused_at_once() -> None:
         assert not here.told(here.api)
 
 
-async def test_a_connection_closed_in_the_handshake_may_pass_and_is_tried_again() -> None:
+async def test_closed_handshake_is_retried() -> None:
     """A server that is being restarted does so."""
     async with world() as here, tls.closing_in_the_handshake() as front:
         async with here.sandbox.client(base_url=front.url) as client:
@@ -265,7 +263,7 @@ async def test_a_connection_closed_in_the_handshake_may_pass_and_is_tried_again(
         assert not here.told(front)
 
 
-async def test_http_of_a_tls_port_is_no_answer() -> None:
+async def test_http_to_a_tls_port() -> None:
     async with world() as here:
         http = here.api.url.replace("https:", "http:")
         async with here.sandbox.client(base_url=http) as client:
@@ -275,7 +273,7 @@ async def test_http_of_a_tls_port_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_redirect_of_the_api_to_plain_http_is_not_followed(status: int) -> None:
+async def test_api_redirect_to_http(status: int) -> None:
     async with world() as here, Front(here.sandbox.base_url, None).open() as plain:
         fault = Fault.status(status, headers={"Location": f"{plain.url}/v1/"})
         here.sandbox.fault("sign_in", fault)
@@ -286,9 +284,7 @@ async def test_a_redirect_of_the_api_to_plain_http_is_not_followed(status: int) 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_of_the_store_to_plain_http_is_not_followed(
-    status: int, tmp_path: Path
-) -> None:
+async def test_store_redirect_to_http(status: int, tmp_path: Path) -> None:
     async with world() as here, Front(here.sandbox.store_url, None).open() as plain:
         run_id = here.sandbox.start_run(here.sandbox.add_set(SetPlan(seconds=0.0)))
         await here.client.wait_for_completion(run_id, require_artifacts=True)
@@ -307,7 +303,7 @@ async def test_a_redirect_of_the_store_to_plain_http_is_not_followed(
         pytest.param(tls.good, "http", "the store's URL is plain http", 0, id="http of TLS"),
     ],
 )
-async def test_a_link_that_does_not_keep_its_secret_is_refused(
+async def test_insecure_link_is_refused(
     store: Callable[[], Any] | None, scheme: str, reason: str, tried: int, tmp_path: Path
 ) -> None:
     async with world(store=store) as here:
@@ -321,7 +317,7 @@ async def test_a_link_that_does_not_keep_its_secret_is_refused(
         assert not here.told(here.store)
 
 
-async def test_a_store_that_closes_in_the_handshake_is_given_up_after_some_tries(
+async def test_store_that_closes_handshakes(
     tmp_path: Path,
 ) -> None:
     async with world() as here, tls.closing_in_the_handshake() as front:
