@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from amigo_async import AmigoClient
-from amigo_async.ratelimit import forget
 from amigo_async.testing import Sandbox, VirtualTimeLoop
 
 # What takes longest, for being done in real time, begins first: workers end together then.
@@ -37,16 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Every async test runs in debug mode, on a loop that skips waits."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop, "debug": True}
-
-
-@pytest.fixture(autouse=True)
-def _no_budget_of_another_test() -> Iterator[None]:
-    """A port is given again to another sandbox, whose budget is another one."""
-    forget()
-    yield
-    forget()
+    """A loop that skips waits; asyncio's debug mode is on where ``PYTHONASYNCIODEBUG`` is set."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 @pytest.fixture

@@ -2,81 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import click
 import msgspec
 import pytest
 
-from amigo_async import BatchResult
 from amigo_async.cli import main
-from amigo_async.cli.jobs import Ending, Job
-from amigo_async.cli.reports import Reports
-from amigo_async.cli.run import tell_ending
-from amigo_async.errors import AmigoError
-from amigo_async.events import StartUnresolved
 from amigo_async.models import Run
 from amigo_async.report import from_json
 from amigo_async.testing import Fault, Sandbox, SetPlan
-from tests.support.cli_samples import outcome, some_id
-
-VARIABLES = (
-    *("AMIGO_BASE_URL", "AMIGO_ORGANIZATION_ID", "AMIGO_API_KEY", "AMIGO_API_KEY_ID"),
-    *("AMIGO_USER_ID", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR"),
+from tests.support.command import (  # noqa: F401  # fixtures
+    AT_ONCE,
+    ERRING,
+    FAILING,
+    LASTING,
+    Said,
+    elsewhere,
+    served,
+    some_id,
+    start,
 )
 
-# Over at the first look, so that nothing waits.
-AT_ONCE = SetPlan(seconds=0.0, artifacts_after=0.0)
-FAILING = SetPlan(seconds=0.0, artifacts_after=0.0, outcome="failed")
-ERRING = SetPlan(seconds=0.0, artifacts_after=0.0, outcome="errored")
 WITHOUT_EXTRA = 'amigo-async: the command needs its extra: pip install "amigo-async[cli]"\n'
-LASTING = SetPlan(seconds=600.0, cancel_after=0.0)
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No credentials, no CI, and a folder of its own."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    monkeypatch.setattr("amigo_async.polling.schedule.SHORTEST", 0.1)
-    with Sandbox(limits={"list": 5_000}).in_thread() as served:
-        for name, value in served.environment().items():
-            monkeypatch.setenv(name, value)
-        yield served
-
-
-class Said:
-    """What a command wrote, and its exit status."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
-        self.status = main(arguments)
-        self.out, self.err = capsys.readouterr()
-
-
-def start(sandbox: Sandbox, *set_ids: str) -> list[str]:
-    """Start a run of each set; their ids."""
-
-    async def create() -> list[str]:
-        async with sandbox.client() as client:
-            created = [await client.runs.create(set_id) for set_id in set_ids]
-        return [one.simulation_unit_test_set_run_id for one in created]
-
-    return asyncio.run(create())
-
-
 # --- run ---
 
 
@@ -194,16 +145,6 @@ def test_a_journal_resumes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str])
     assert len(sandbox.runs) == 2
 
 
-def test_unresolved_start_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    unresolved = [StartUnresolved(some_id(1), "no answer came")]
-    ending = Ending(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
-    tell_ending(ending, Reports(), Job([some_id(1)]))
-    assert capsys.readouterr().err == (
-        f"A run of set {some_id(1)} may have been started: no answer came. "
-        f"Look with: amigo-async list --set {some_id(1)}\n"
-    )
-
-
 # --- wait ---
 
 
@@ -233,17 +174,6 @@ def test_wait_shows_progress(sandbox: Sandbox, capsys: pytest.CaptureFixture[str
     assert f"{runs[0]}  a metric failed after " in said.err
     assert "artifact" not in said.out
     assert said.err.endswith(f"To resume:\n  amigo-async wait {runs[1]}\n")
-
-
-def test_wait_gives_up_on_artifacts(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("amigo_async.cli.run.ARTIFACTS_PATIENCE", 0.3)
-    runs = start(sandbox, sandbox.add_set(SetPlan(seconds=0.0, artifacts_after=None)))
-    said = Said(capsys, "wait", *runs, "--artifacts", "got")
-    assert said.status == 4
-    assert "1 passed" in said.out
-    assert "0 artifacts in got" in said.out
 
 
 LATE = SetPlan(seconds=0.0, artifacts_after=600.0)
@@ -287,14 +217,6 @@ def test_wait_applies_a_pass_rate(sandbox: Sandbox, capsys: pytest.CaptureFixtur
     runs = start(sandbox, sandbox.add_set(plan))
     assert Said(capsys, "wait", *runs, "--min-pass-rate", "0.5").status == 0
     assert Said(capsys, "wait", *runs, "--min-pass-rate", "0.6").status == 1
-
-
-def test_wait_for_a_run_that_is_not_there(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = Said(capsys, "wait", some_id(5))
-    assert said.status == 3
-    assert "there is no such run" in said.out
 
 
 def test_wait_without_list_budget(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,23 +270,6 @@ def test_list_names_unreadable_runs(
     assert run_id in said.out
     assert some_id(7) in said.err
     assert "created_at" in said.err
-
-
-@pytest.mark.parametrize(
-    ("columns", "form"), [(80, r"\d\d-\d\d \d\d:\d\d"), (100, r"20.*:\d\d:\d\d")]
-)
-def test_a_list_fits_the_terminal(
-    sandbox: Sandbox,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    columns: int,
-    form: str,
-) -> None:
-    [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
-    monkeypatch.setattr("amigo_async.cli.summary._WIDTH", columns)
-    [line] = [line for line in Said(capsys, "list").out.splitlines() if run_id in line]
-    assert len(line) <= columns
-    assert re.fullmatch(form, re.split(r"\d+/\d+", line)[1].strip())
 
 
 def test_list_as_json_lines_decodes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -514,22 +419,6 @@ def test_debug_shows_the_traceback(
     assert "hush-hush" not in said.err
 
 
-def test_traceback_is_inert(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any) -> None:
-        raise ValueError("x\n::error::y\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2")
-
-    monkeypatch.setattr("amigo_async.cli.listing.open_client", fail)
-    said = Said(capsys, "list", "--debug")
-    assert said.status == 3
-    lines = said.err.splitlines()
-    assert "    async with open_client() as client:" in lines
-    assert ": :error::y" in lines
-    assert "# #vso[a]\ufffd[2J https://h/k?***" in lines
-    assert "hunter2" not in said.err
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -568,32 +457,6 @@ def test_a_journal_that_cannot_be_used(
     assert said.err.splitlines()[-1].startswith("Error: journal ")
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (OSError(28, "No space left on device", "r.json"), "Error: r.json: No space left"),
-        (OSError("odd"), "Error: cannot go on: odd"),
-        (AmigoError("plain"), "Error: plain"),
-        (ZeroDivisionError("by 0"), "Error: unexpected ZeroDivisionError: by 0; --debug shows"),
-    ],
-)
-def test_any_error_is_one_line(
-    sandbox: Sandbox,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    said: str,
-) -> None:
-    def fail(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("amigo_async.cli.run.run_job", fail)
-    told = Said(capsys, "run", "-q", sandbox.add_set(AT_ONCE))
-    assert told.status == 3
-    assert told.err.startswith(said)
-    assert told.err.count("\n") == 1
-
-
 def test_failed_job_summary_costs_no_report(
     sandbox: Sandbox,
     capsys: pytest.CaptureFixture[str],
@@ -609,20 +472,6 @@ def test_failed_job_summary_costs_no_report(
         "No such file or directory\n"
     )
     assert from_json(Path("a/b/r.json").read_text()).passed
-
-
-def test_debug_shows_a_failed_output(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError("by 0")
-
-    monkeypatch.setattr("amigo_async.cli.run.annotate", fail)
-    said = Said(capsys, "run", "-q", "--debug", sandbox.add_set(AT_ONCE), "--json", "r.json")
-    assert said.status == 0
-    assert "Traceback" in said.err
-    assert "Error: the annotations was not written: unexpected ZeroDivisionError" in said.err
-    assert Path("r.json").exists()
 
 
 def test_github_annotations_and_summary(
@@ -673,14 +522,6 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str
     assert said.out.startswith(f"Usage: amigo-async {command}".rstrip())
 
 
-def test_an_abort_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
-    def abort(*_: object, **__: object) -> None:
-        raise click.Abort
-
-    monkeypatch.setattr("amigo_async.cli.app.app.main", abort)
-    assert main([]) == 130
-
-
 def test_streams_that_are_not_files(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
@@ -695,15 +536,6 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 # --- without the extra ---
 
 
-def test_missing_extra_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
-    monkeypatch.setitem(sys.modules, "click", None)
-    assert main([]) == 3
-    assert capsys.readouterr() == ("", WITHOUT_EXTRA)
-
-
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_allows_import(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import amigo_async.cli as c; print('in')"
@@ -716,15 +548,6 @@ def test_missing_extra_allows_import(missing: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "in\n", WITHOUT_EXTRA)
-
-
-def test_other_missing_module_is_raised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delitem(sys.modules, "amigo_async.cli.app", raising=False)
-    monkeypatch.setitem(sys.modules, "amigo_async.cli.run", None)
-    with pytest.raises(ModuleNotFoundError):
-        main([])
 
 
 def test_json_lines_are_json(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Self
 import pytest
 
 from amigo_async.testing import Fault, Sandbox, SetPlan
-from tests.support.cli_samples import some_id
 
 COMMAND = [sys.executable, "-m", "amigo_async.cli"]
 ROOT = Path(__file__).parents[2]
@@ -320,7 +319,7 @@ def test_quiet_writes_nothing_to_a_terminal(sandbox: Sandbox) -> None:
 
 
 def test_exit_status_of_the_process(tmp_path: Path) -> None:
-    with Process(None, tmp_path, "run", some_id(1)) as command:
+    with Process(None, tmp_path, "run", "0" * 24) as command:
         status, out, err = command.end()
     assert (status, out) == (2, "")
     assert err.startswith("Error: set AMIGO_ORGANIZATION_ID, ")

@@ -50,7 +50,9 @@ async def test_drop(route: Route, after_work: bool, reset: bool) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         started = len(caller.sandbox.runs)
-        caller.sandbox.fault(route, Fault.drop(after_work=after_work, reset=reset))
+        # What may be repeated aiohttp sends again by itself, once.
+        times = 1 if route in ("sign_in", "create") else 2
+        caller.sandbox.fault(route, Fault.drop(after_work=after_work, reset=reset), times=times)
         with pytest.raises(aiohttp.ClientConnectionError):
             await ask(caller, route, run_id, link)
         await sleep(1)

@@ -14,7 +14,6 @@ import yarl
 from amigo_sdk.generated import model as official
 
 from amigo_async.testing import Permission, Sandbox
-from amigo_async.transport.aiohttp_compat import without_replay
 
 RUNS = "simulation/unit_test_set_run/"
 NOWHERE = "0123456789abcdef01234567"
@@ -150,12 +149,8 @@ async def serving(**settings: Any) -> AsyncIterator[Caller]:
     async with Sandbox(**settings) as sandbox:
         timeout = aiohttp.ClientTimeout(total=None)
         # What the store sends is looked at as it is sent.
-        session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
-        async with session:
-            # A request that failed is not to be sent again behind our back.
-            http = without_replay(session)
+        async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as http:
             yield Caller(sandbox, http, sandbox.issue_token())
-            http.detach()
 
 
 async def sleep(seconds: float) -> None:

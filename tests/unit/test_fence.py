@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from amigo_async.models import Run, UserInfo
 from amigo_async.starting.fence import Ambiguous, Choice, Fence, Search, Take, choose, fences_of
-from tests.support.fake_runs import CREATOR, EPOCH, run_id, some_run
+from tests.unit.fake_runs import CREATOR, EPOCH, run_id, some_run
 
 SET, OTHER_SET = run_id(0xABC), run_id(0xDEF)
 

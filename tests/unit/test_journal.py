@@ -30,7 +30,7 @@ from amigo_async.batch.journal import (
 from amigo_async.errors import JournalError
 from amigo_async.starting import Fence
 from tests.support import report_samples as samples
-from tests.support.fake_runs import run_id, some_run
+from tests.unit.fake_runs import run_id, some_run
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from amigo_async.errors import DeadlineError
 from amigo_async.events import Event, LimitHeld
 from amigo_async.ratelimit import Limiter, Limiters, RateLimitInfo, forget
 from amigo_async.ratelimit.fair_share import FairShareBudget
-from tests.support.service import QuickLoop, Service, limiter, run
+from tests.unit.service import QuickLoop, Service, limiter, run
 
 
 def admitted_after(service: Service) -> list[float]:
@@ -305,7 +305,7 @@ def test_ten_thousand_waiters() -> None:
         assert (len(create._queue), create._timer, create._unreported) == (0, None, [])
         assert create.budget.in_flight == 0
 
-    run(main, debug=False)
+    run(main)
     assert len(service.admitted) == 9_000
     assert service.refused == []
 

@@ -37,8 +37,8 @@ from amigo_async.polling import Poller, as_completed, wait_for_completion
 from amigo_async.polling.poller import PATIENCE
 from amigo_async.polling.schedule import LONGEST, Pace, affordable, lay_out
 from amigo_async.ratelimit import BudgetState
-from tests.support.fake_runs import CREATOR, FakeRuns, ids, page_of, run_id, some_run
-from tests.support.service import run
+from tests.unit.fake_runs import CREATOR, FakeRuns, ids, page_of, run_id, some_run
+from tests.unit.service import run
 
 
 def budget(**fields: Any) -> BudgetState:
@@ -1045,7 +1045,7 @@ def test_ten_thousand_waiters() -> None:
         shared = poller(fake, interval=300.0)
         await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
 
-    run(main, debug=False)
+    run(main)
     looks = collections.Counter(i for _, asked, _ in fake.asked for i in asked)
     assert set(looks.values()) == {4}
     assert 4 * 200 <= len(fake.asked) <= 4 * 204  # not all had come when the first look began

@@ -15,7 +15,7 @@ from amigo_async.config import Configuration
 from amigo_async.protocol.requests import list_runs
 from amigo_async.protocol.responses import Response
 from amigo_async.transport import Sender
-from tests.support.service import run
+from tests.unit.service import run
 
 CONFIG = Configuration(
     auth=ApiKeyAuth("key", "id", "user"),

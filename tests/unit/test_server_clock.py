@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amigo_async.server_clock import ServerClock
-from tests.support.service import QuickLoop, run
+from tests.unit.service import QuickLoop, run
 
 pytestmark = pytest.mark.anyio
 
@@ -133,4 +133,4 @@ def test_the_bounds_hold_for_any_server(
             assert clock.earliest() - 1e-3 <= server.time() <= clock.now() + 1e-3
             await anyio.sleep(pause)
 
-    run(main, debug=False)
+    run(main)

@@ -21,7 +21,7 @@ from amigo_async.ratelimit.backend import ClockReading, UnavailableError, Update
 from amigo_async.ratelimit.fair_share import FairShareBudget
 from amigo_async.ratelimit.leases import LeasedBudget
 from amigo_async.ratelimit.shared import LeaseQueue, SharedLimiter, SharedLimiters
-from tests.support.service import Service, run
+from tests.unit.service import Service, run
 
 T = TypeVar("T")
 LEASE = 35.0
@@ -368,7 +368,7 @@ def by_headers(
         assert len(service.admitted) == creates
         return len(service.refused) / (creates + len(service.refused)), service.now() - began
 
-    return run(main, debug=False)
+    return run(main)
 
 
 @pytest.mark.parametrize(("processes", "most"), [(2, 0.06), (4, 0.12), (8, 0.25)])

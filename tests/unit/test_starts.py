@@ -39,8 +39,8 @@ from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.starting.attempt import GRACE
 from amigo_async.starting.starts import PATIENCE
 from amigo_async.transport import Guard
-from tests.support.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
-from tests.support.service import run
+from tests.unit.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
+from tests.unit.service import run
 
 SET = run_id(0xABC)
 OTHER_SET = run_id(0xDEF)
@@ -712,7 +712,7 @@ def test_memory_does_not_grow() -> None:
         assert len(shared._locks) == 0
         return max(sizes)
 
-    assert run(main, debug=False) <= 1002
+    assert run(main) <= 1002
 
 
 def test_attached_run_is_not_a_lost_one() -> None:
@@ -1271,4 +1271,4 @@ def test_no_second_run_and_no_old_result(
             assert not fence  # with one, all of these can be told apart
             assert set(mine) <= set(end.candidates)
 
-    run(main, debug=False)
+    run(main)

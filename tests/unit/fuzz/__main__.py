@@ -1,4 +1,4 @@
-"""Fuzz all that is read, guided by coverage: ``python -m tests.fuzz --seconds 600``.
+"""Fuzz all that is read, guided by coverage: ``python -m tests.unit.fuzz --seconds 600``.
 
 Needs ``pip install atheris``. What it finds becomes a test in `test_hostile_input`.
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 with atheris.instrument_imports(include=["amigo_async"]):
-    from tests.fuzz import targets
+    from tests.unit.fuzz import targets
 
 
 def main() -> None:
     """Read the command line, and fuzz."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.unit.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=600, help="how long (default: 600)")
     parser.add_argument("--corpus", type=Path, help="a folder in which to keep what is new")
     parser.add_argument("--target", choices=sorted(targets.TARGETS), help="this one alone")

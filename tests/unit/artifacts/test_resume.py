@@ -18,7 +18,7 @@ from amigo_async.errors import (
     ArtifactTruncatedError,
 )
 from amigo_async.protocol.ranges import Checksum
-from tests.support.artifact_files import (  # noqa: F401 # fixtures
+from tests.unit.artifacts.artifact_files import (  # noqa: F401 # fixtures
     DATA,
     MULTIPART,
     NAME,
@@ -28,7 +28,7 @@ from tests.support.artifact_files import (  # noqa: F401 # fixtures
     stopped_at,
     store,
 )
-from tests.support.fake_store import SECRET, FakeStore, Room, Step
+from tests.unit.artifacts.fake_store import SECRET, FakeStore, Room, Step
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from amigo_async.errors import (
     ArtifactError,
 )
 from amigo_async.testing import VirtualTimeLoop
-from tests.support.artifact_files import NAME, names, no_file_left_open, small  # noqa: F401 # fixtures
-from tests.support.fake_store import FakeStore, Room, Step
+from tests.unit.artifacts.artifact_files import NAME, names, no_file_left_open, small  # noqa: F401 # fixtures
+from tests.unit.artifacts.fake_store import FakeStore, Room, Step
 
 UNAVAILABLE = Step(status=503)
 

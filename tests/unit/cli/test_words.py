@@ -21,7 +21,7 @@ from amigo_async.errors import (
     TransportError,
     WaitTimeoutError,
 )
-from tests.support.cli_samples import outcome, run, some_id
+from tests.unit.cli.cli_samples import outcome, run, some_id
 
 
 @pytest.mark.parametrize(

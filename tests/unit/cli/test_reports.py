@@ -16,7 +16,7 @@ from amigo_async.cli.exit_codes import Status
 from amigo_async.cli.reports import Reports, annotate, summarize
 from amigo_async.errors import ArtifactError, ConfigurationError
 from amigo_async.report import from_json
-from tests.support.cli_samples import outcome, run, some_id
+from tests.unit.cli.cli_samples import outcome, run, some_id
 
 FAILED = outcome("failed", run=run(failed=1))
 RESULT = BatchResult([outcome(), FAILED])

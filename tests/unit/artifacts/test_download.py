@@ -24,7 +24,7 @@ from amigo_async.errors import (
     ArtifactsNotReadyError,
 )
 from amigo_async.events import ArtifactSaved
-from tests.support.artifact_files import (  # noqa: F401 # fixtures
+from tests.unit.artifacts.artifact_files import (  # noqa: F401 # fixtures
     DATA,
     MULTIPART,
     NAME,
@@ -34,7 +34,7 @@ from tests.support.artifact_files import (  # noqa: F401 # fixtures
     stopped_at,
     store,
 )
-from tests.support.fake_store import SECRET, FakeStore, Room, Step
+from tests.unit.artifacts.fake_store import SECRET, FakeStore, Room, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -237,12 +237,13 @@ def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
         "import resource, signal, sys, asyncio, pathlib;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
-        "from tests.support.artifact_files import store; from tests.support.fake_store import Room;"
+        "from tests.unit.artifacts.artifact_files import store;"
+        "from tests.unit.artifacts.fake_store import Room;"
         "asyncio.run(Room(store()).artifacts.download('r1', pathlib.Path(sys.argv[1])))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, tmp_path],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=False,

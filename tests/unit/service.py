@@ -25,9 +25,9 @@ class QuickLoop(VirtualTimeLoop):
         return self.skipped
 
 
-def run(main: Callable[[], Awaitable[T]], *, debug: bool = True) -> T:
+def run(main: Callable[[], Awaitable[T]]) -> T:
     """Run `main` in a loop of its own, with nothing left behind."""
-    with asyncio.Runner(loop_factory=QuickLoop, debug=debug) as runner:
+    with asyncio.Runner(loop_factory=QuickLoop) as runner:
 
         async def checked() -> T:
             value = await main()

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from amigo_async.cli.params import duration, instant, read_ids
-from tests.support.cli_samples import some_id
+from tests.unit.cli.cli_samples import some_id
 
 
 @pytest.mark.parametrize(

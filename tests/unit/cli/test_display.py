@@ -21,7 +21,7 @@ from amigo_async.events import (
     StartUnresolved,
 )
 from amigo_async.ratelimit import BudgetState
-from tests.support.cli_samples import Clock, board, budget, outcome, run, some_id
+from tests.unit.cli.cli_samples import Clock, board, budget, outcome, run, some_id
 
 
 def drawn(

@@ -42,9 +42,9 @@ from amigo_async.protocol import ranges as objects
 from amigo_async.protocol import urls as links
 from amigo_async.protocol import urls as names
 from amigo_async.verdicts.tally import tally
-from tests.artifacts.test_http import Server
-from tests.fuzz import targets
-from tests.support.fake_runs import run_id, some_run
+from tests.unit.artifacts.test_http import Server
+from tests.unit.fake_runs import run_id, some_run
+from tests.unit.fuzz import targets
 
 pytestmark = pytest.mark.anyio
 
@@ -369,7 +369,7 @@ def test_many_ranges_are_joined_quickly() -> None:
 async def test_foreign_file_is_no_journal(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "results.json"
     path.write_bytes(content)
-    with pytest.raises(JournalError, match="line 1 is not one"):
+    with pytest.raises(JournalError, match="line 1 is not a line of a journal"):
         async with open_journal(path, JournalHeader("https://h", "o")):
             pass
     assert path.read_bytes() == content

@@ -22,7 +22,7 @@ from amigo_async.events import (
     StartUnresolved,
 )
 from amigo_async.ratelimit import BudgetState
-from tests.support.cli_samples import board, budget, outcome, run, some_id
+from tests.unit.cli.cli_samples import board, budget, outcome, run, some_id
 
 A, B = some_id(0), some_id(1)
 RUN_A = some_id(0xA0)

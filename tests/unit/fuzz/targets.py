@@ -1,8 +1,8 @@
 """What comes from outside, as functions of bytes, out of which only errors of ours may come.
 
 Each target takes any bytes, makes of them what a server, a store, a disk or a user might give,
-and hands it to the code that reads it. `python -m tests.fuzz` drives them for as long as wished,
-`test_hostile_input` for a moment.
+and hands it to the code that reads it. `python -m tests.unit.fuzz` drives them for as long as
+wished, `test_hostile_input` for a moment.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ from amigo_async.transport.session import _Call, _pause, _rate_limit
 from amigo_async.transport.store import _path, _secrets
 from amigo_async.verdicts.gate import Gate, verdict_of
 from tests.support import report_samples
-from tests.support.service import run
+from tests.unit.service import run
 
 Target = Callable[[bytes], None]
 
@@ -255,7 +255,7 @@ def _told(outcome: RunOutcome, gate: Gate) -> None:
     async def runs() -> Any:
         yield outcome.run
 
-    run(lambda: listing._table(runs(), wide=True), debug=False)
+    run(lambda: listing._table(runs(), wide=True))
 
 
 def cursor(found: RunPage) -> None:
@@ -275,7 +275,7 @@ def cursor(found: RunPage) -> None:
             async for _ in Runs(Calls(), None).iterate(limit=3):  # type: ignore[arg-type]
                 pass
 
-    run(iterated, debug=False)
+    run(iterated)
     if found.continuation_token is not None and 0 <= found.continuation_token < 2**63:
         requests.list_runs("acme", continuation_token=found.continuation_token)
 
@@ -308,7 +308,7 @@ def told(data: bytes) -> None:
         pause = _pause(response, _rate_limit(response, clock))
         assert pause is None or 0 <= pause < math.inf
 
-    run(heed, debug=False)
+    run(heed)
 
 
 def stored(data: bytes) -> None:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from amigo_async.artifacts import transfer
-from tests.support.fake_store import FakeStore, Room, Step
+from tests.unit.artifacts.fake_store import FakeStore, Room, Step
 
 DATA = random.Random(5).randbytes(4000)
 NAME = "out put.zip"

@@ -12,9 +12,12 @@ from msgspec.structs import replace
 from amigo_async import BatchResult, Gate, RunOutcome
 from amigo_async.cli.jobs import Ending, Job
 from amigo_async.cli.reasons import judged
+from amigo_async.cli.reports import Reports
+from amigo_async.cli.run import tell_ending
 from amigo_async.cli.summary import console_of, show_summary, show_what_goes_on
 from amigo_async.errors import NotFoundError, TransportError
-from tests.support.cli_samples import outcome, run, some_id
+from amigo_async.events import StartUnresolved
+from tests.unit.cli.cli_samples import outcome, run, some_id
 
 JOB = Job([some_id(1)])
 LOST = TransportError("reset", method="GET", path="/p")
@@ -195,3 +198,13 @@ def test_service_text_is_inert(
 def test_pasted_ids_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     show_what_goes_on([outcome("timed_out", run_id="x; rm -rf ~")], JOB)
     assert capsys.readouterr().err.endswith("  amigo-async wait 'x; rm -rf ~'\n")
+
+
+def test_unresolved_start_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    unresolved = [StartUnresolved(some_id(1), "no answer came")]
+    ending = Ending(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
+    tell_ending(ending, Reports(), Job([some_id(1)]))
+    assert capsys.readouterr().err == (
+        f"A run of set {some_id(1)} may have been started: no answer came. "
+        f"Look with: amigo-async list --set {some_id(1)}\n"
+    )

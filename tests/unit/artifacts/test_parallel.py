@@ -21,7 +21,7 @@ from amigo_async.artifacts import partfile as part
 from amigo_async.errors import (
     ArtifactError,
 )
-from tests.support.artifact_files import (  # noqa: F401 # fixtures
+from tests.unit.artifacts.artifact_files import (  # noqa: F401 # fixtures
     DATA,
     MULTIPART,
     NAME,
@@ -31,7 +31,7 @@ from tests.support.artifact_files import (  # noqa: F401 # fixtures
     small,
     store,
 )
-from tests.support.fake_store import FakeStore, Room, Step
+from tests.unit.artifacts.fake_store import FakeStore, Room, Step
 
 pytestmark = pytest.mark.anyio
 

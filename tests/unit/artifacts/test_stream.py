@@ -18,7 +18,7 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.protocol.urls import UnsafeLinkError
-from tests.support.fake_store import SECRET, FakeStore, Room, Step
+from tests.unit.artifacts.fake_store import SECRET, FakeStore, Room, Step
 
 pytestmark = pytest.mark.anyio
 
