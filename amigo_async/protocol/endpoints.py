@@ -6,9 +6,23 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-EndpointName: TypeAlias = Literal["sign_in", "create", "list", "cancel", "artifacts"]
+EndpointName: TypeAlias = Literal[
+    "sign_in",
+    "create",
+    "list",
+    "cancel",
+    "artifacts",
+    "unit_test_sets",
+    "search_unit_test_sets",
+    "unit_tests",
+    "metrics",
+    "evaluations",
+]
 
-_RUNS: Final = "/v1/{organization}/simulation/unit_test_set_run/"
+_SIMULATION: Final = "/v1/{organization}/simulation/"
+_RUNS: Final = _SIMULATION + "unit_test_set_run/"
+_SETS: Final = _SIMULATION + "unit_test_set/"
+_METRIC: Final = "/v1/{organization}/metric/"
 
 
 class Endpoint(Struct, frozen=True):
@@ -20,6 +34,8 @@ class Endpoint(Struct, frozen=True):
         path: Its path under the base URL, with ``{organization}`` and ``{run_id}`` to fill in.
         limit: Documented requests per minute for a whole organization.
         repeatable: Whether a request may be sent again after its response was lost.
+        page_size: Records of the largest page of a list; None for endpoints without pages.
+        permission: Permission without which a list leaves records out; empty if there is none.
     """
 
     name: EndpointName
@@ -27,12 +43,48 @@ class Endpoint(Struct, frozen=True):
     path: str
     limit: int
     repeatable: bool = True
+    page_size: int | None = None
+    permission: str = ""
 
 
 SIGN_IN: Final = Endpoint("sign_in", "POST", "/v1/{organization}/user/signin_with_api_key", 5)
 CREATE: Final = Endpoint("create", "POST", _RUNS, 20, repeatable=False)
-LIST: Final = Endpoint("list", "GET", _RUNS, 50)
+LIST: Final = Endpoint("list", "GET", _RUNS, 50, page_size=50)
 CANCEL: Final = Endpoint("cancel", "DELETE", _RUNS + "{run_id}/", 10)
 ARTIFACTS: Final = Endpoint("artifacts", "GET", _RUNS + "{run_id}/artifacts/", 100)
 
-ENDPOINTS: Final = (SIGN_IN, CREATE, LIST, CANCEL, ARTIFACTS)
+UNIT_TEST_SETS: Final = Endpoint(
+    *("unit_test_sets", "GET", _SETS, 50),
+    page_size=20,
+    permission="Simulation:GetSimulationUnitTestSet",
+)
+SEARCH_UNIT_TEST_SETS: Final = Endpoint(
+    *("search_unit_test_sets", "GET", _SETS + "search/", 50),
+    permission="Simulation:GetSimulationUnitTestSet",
+)
+UNIT_TESTS: Final = Endpoint(
+    *("unit_tests", "GET", _SIMULATION + "unit_test/", 200),
+    page_size=500,
+    permission="Simulation:GetSimulationUnitTest",
+)
+METRICS: Final = Endpoint(
+    "metrics", "GET", _METRIC, 20, page_size=50, permission="Metric:GetMetric"
+)
+EVALUATIONS: Final = Endpoint(
+    *("evaluations", "GET", _METRIC + "metric_evaluation_result", 10),
+    page_size=500,
+    permission="Metric:GetMetricEvaluationResult",
+)
+
+ENDPOINTS: Final = (
+    SIGN_IN,
+    CREATE,
+    LIST,
+    CANCEL,
+    ARTIFACTS,
+    UNIT_TEST_SETS,
+    SEARCH_UNIT_TEST_SETS,
+    UNIT_TESTS,
+    METRICS,
+    EVALUATIONS,
+)

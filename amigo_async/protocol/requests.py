@@ -1,11 +1,11 @@
-"""Build the requests of the five endpoints, and check what goes into them."""
+"""Build the requests of the API, and check what goes into them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import msgspec
@@ -13,7 +13,19 @@ from msgspec import Struct
 
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
-from amigo_async.protocol.endpoints import ARTIFACTS, CANCEL, CREATE, LIST, SIGN_IN, Endpoint
+from amigo_async.protocol.endpoints import (
+    ARTIFACTS,
+    CANCEL,
+    CREATE,
+    EVALUATIONS,
+    LIST,
+    METRICS,
+    SEARCH_UNIT_TEST_SETS,
+    SIGN_IN,
+    UNIT_TEST_SETS,
+    UNIT_TESTS,
+    Endpoint,
+)
 from amigo_async.protocol.headers import is_encodable
 
 _ID = re.compile(r"[a-f0-9]{24}")
@@ -22,6 +34,8 @@ _ID = re.compile(r"[a-f0-9]{24}")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{15,127}")
 _LARGEST = 2**63 - 1
 _SORT = r"[+-][a-z_]+"
+_METRIC_VERSION = r"[a-f0-9]{24}-[0-9]*"
+_WORD = r"[a-z][a-z_-]*"
 _NAME_OF_HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 _HEADER_VALUE = r"[\t\x20-\x7e]*"  # RFC 9110, 5.5: what is beyond ASCII is opaque
 _DOTS = r"(?:^|[/\\])[. ]*(?:$|[/\\])"
@@ -36,16 +50,16 @@ _OURS = frozenset(
 
 T = TypeVar("T")
 OneOrMany: TypeAlias = str | Sequence[str]
-# What leaves a filter of several values out. It is the one empty tuple there is: another empty
-# collection is looked into, and adds nothing.
-_ANY: Final[tuple[()]] = ()
+Creators: TypeAlias = str | UserInfo | Sequence[str | UserInfo]
+# Encodes the value of a filter as pairs of the query.
+_Encoder: TypeAlias = Callable[[str, Any], list[str]]
 
 
 class Request(Struct, frozen=True):
     """A request, but for its headers: they belong to the session.
 
     Attributes:
-        endpoint: Which of the five calls it is.
+        endpoint: The endpoint.
         path: The path under the base URL, percent-encoded.
         query: The query, percent-encoded; empty without one.
         body: The JSON body; None without one.
@@ -85,11 +99,11 @@ def _of_run(endpoint: Endpoint, organization: str, run_id: str) -> Request:
 
 
 class RunFilters(TypedDict, total=False):
-    """The filters of a list, as `list_runs` takes them."""
+    """The filters of a list of runs; `Runs.list` documents them."""
 
     id: OneOrMany
     simulation_unit_test_set_id: OneOrMany
-    creator: str | UserInfo | Sequence[str | UserInfo]
+    creator: Creators
     is_completed: bool | None
     failed_metrics: bool | None
     errored: bool | None
@@ -100,46 +114,88 @@ class RunFilters(TypedDict, total=False):
     continuation_token: int | None
 
 
-def list_runs(  # noqa: C901  # a branch a filter, which is twice as quick as a table of them
-    organization: str,
-    *,
-    id: OneOrMany = _ANY,
-    simulation_unit_test_set_id: OneOrMany = _ANY,
-    creator: str | UserInfo | Sequence[str | UserInfo] = _ANY,
-    is_completed: bool | None = None,
-    failed_metrics: bool | None = None,
-    errored: bool | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-    sort_by: OneOrMany = _ANY,
-    limit: int | None = None,
-    continuation_token: int | None = None,
-) -> Request:
-    """List runs; what is None or empty is not sent, and values that repeat are sent once."""
+class UnitTestSetFilters(TypedDict, total=False):
+    """The filters of a list of unit test sets; `UnitTestSets.list` documents them."""
+
+    id: OneOrMany
+    tag: OneOrMany
+    unit_test_id: OneOrMany
+    creator: Creators
+    is_deleted: bool | None
+    sort_by: OneOrMany
+    limit: int | None
+    continuation_token: int | None
+
+
+class UnitTestFilters(TypedDict, total=False):
+    """The filters of a list of unit tests; `UnitTests.list` documents them."""
+
+    id: OneOrMany
+    tag: OneOrMany
+    service_id: OneOrMany
+    persona_id: OneOrMany
+    scenario_id: OneOrMany
+    metric_id: OneOrMany
+    creator: Creators
+    is_deleted: bool | None
+    sort_by: OneOrMany
+    limit: int | None
+    continuation_token: int | None
+
+
+class MetricFilters(TypedDict, total=False):
+    """The filters of a list of metrics; `Metrics.list` documents them."""
+
+    id: OneOrMany
+    tag: OneOrMany
+    applied_to_service: OneOrMany
+    type: OneOrMany
+    creator: Creators
+    is_deleted: bool | None
+    sort_by: OneOrMany
+    limit: int | None
+    continuation_token: int | None
+
+
+class EvaluationFilters(TypedDict, total=False):
+    """The filters of a list of evaluations; `Evaluations.list` documents them."""
+
+    simulation_unit_test_set_run_id: OneOrMany
+    metric_id_and_version: OneOrMany
+    metric_id: OneOrMany
+    conversation_id: OneOrMany
+    source_type: OneOrMany
+    timestamp_after: datetime | None
+    timestamp_before: datetime | None
+    sort_by: OneOrMany
+    limit: int | None
+    continuation_token: int | None
+
+
+def list_runs(organization: str, **filters: Unpack[RunFilters]) -> Request:
+    """List runs."""
+    return list_request(LIST, organization, filters)
+
+
+def list_request(endpoint: Endpoint, organization: str, filters: Mapping[str, Any]) -> Request:
+    """List a page of records.
+
+    What is None or empty is not sent, and repeated values are sent once.
+
+    Raises:
+        TypeError: If the endpoint has no such filter.
+        ArgumentError: If a value is invalid; the message names the filter and the remedy.
+    """
+    encoders = _ENCODERS[endpoint]
     pairs: list[str] = []
-    if id is not _ANY:
-        pairs += _each("id", id, check_run_id)
-    if simulation_unit_test_set_id is not _ANY:
-        pairs += _each("simulation_unit_test_set_id", simulation_unit_test_set_id, check_id)
-    if creator is not _ANY:
-        pairs += _creators(creator)
-    if is_completed is not None:
-        pairs.append(_flag("is_completed", is_completed))
-    if failed_metrics is not None:
-        pairs.append(_flag("failed_metrics", failed_metrics))
-    if errored is not None:
-        pairs.append(_flag("errored", errored))
-    if created_after is not None:
-        pairs.append(_instant("created_after", created_after))
-    if created_before is not None:
-        pairs.append(_instant("created_before", created_before))
-    if sort_by is not _ANY:
-        pairs += _each("sort_by", sort_by, _sort)
-    if limit is not None:
-        pairs.append(_integer("limit", limit, 50))
-    if continuation_token is not None:
-        pairs.append(_integer("continuation_token", continuation_token))
-    return Request(LIST, LIST.path.format(organization=organization), "&".join(pairs))
+    for name, value in filters.items():
+        if name == "limit":
+            pairs += _integer(name, value, endpoint.page_size)
+        elif name in encoders:
+            pairs += encoders[name](name, value)
+        else:
+            raise TypeError(f"a list of {endpoint.name} has no filter {name!r}")
+    return Request(endpoint, endpoint.path.format(organization=organization), "&".join(pairs))
 
 
 def organization_segment(organization: str) -> str:
@@ -216,15 +272,19 @@ def check_run_id(argument: str, value: str) -> str:
     return value
 
 
-def _each(name: str, values: OneOrMany, check: Callable[[str, str], str]) -> list[str]:
-    """The values without repeats, which the API refuses; a single string is one value."""
-    unique = _unique((values,) if isinstance(values, str) else values)
-    if unique is None:
-        raise ArgumentError(f"{name} must be a string or a list of strings, not {values!r:.80}")
-    return [f"{name}={check(name, value)}" for value in unique]
+def _each(check: Callable[[str, str], str]) -> _Encoder:
+    """Encode values without repeats, which the API rejects; a single string is one value."""
+
+    def encode(name: str, values: OneOrMany) -> list[str]:
+        unique = _unique((values,) if isinstance(values, str) else values)
+        if unique is None:
+            raise ArgumentError(f"{name} must be a string or a list of strings, not {values!r:.80}")
+        return [f"{name}={quote(check(name, value), safe='')}" for value in unique]
+
+    return encode
 
 
-def _creators(creators: str | UserInfo | Sequence[str | UserInfo]) -> list[str]:
+def _creators(_: str, creators: Creators) -> list[str]:
     several = _unique((creators,) if isinstance(creators, (str, UserInfo)) else creators)
     if several is None:
         raise ArgumentError(
@@ -249,13 +309,17 @@ def _is_text(value: str) -> bool:
     return isinstance(value, str) and is_encodable(value)
 
 
-def _flag(name: str, flag: bool) -> str:
+def _flag(name: str, flag: bool | None) -> list[str]:
+    if flag is None:
+        return []
     if not isinstance(flag, bool):
         raise ArgumentError(f"{name} must be True, False or None, not {flag!r:.80}")
-    return f"{name}={'true' if flag else 'false'}"
+    return [f"{name}={'true' if flag else 'false'}"]
 
 
-def _instant(name: str, instant: datetime) -> str:
+def _instant(name: str, instant: datetime | None) -> list[str]:
+    if instant is None:
+        return []
     if not isinstance(instant, datetime) or instant.utcoffset() is None:
         raise ArgumentError(
             f"{name} must be a datetime with a time zone, e.g. datetime.now(UTC), "
@@ -266,13 +330,49 @@ def _instant(name: str, instant: datetime) -> str:
     except OverflowError:
         raise ArgumentError(f"{name} is out of range in UTC: {instant!r:.80}") from None
     text = utc.isoformat().replace("+00:00", "Z")
-    return f"{name}={quote(text, safe='')}"
+    return [f"{name}={quote(text, safe='')}"]
 
 
-def _sort(name: str, value: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(_SORT, value):
-        raise ArgumentError(f"{name} must be '+created_at' or '-created_at', not {value!r:.80}")
-    return quote(value, safe="")
+def _sort(field: str) -> _Encoder:
+    """Encode the order of a list, which is by `field`, if not by another one that is new."""
+
+    def check(name: str, value: str) -> str:
+        if not isinstance(value, str) or not re.fullmatch(_SORT, value):
+            raise ArgumentError(f"{name} must be '+{field}' or '-{field}', not {value!r:.80}")
+        return value
+
+    return _each(check)
+
+
+def _tag(name: str, value: str) -> str:
+    key = value.partition(":")[0] if isinstance(value, str) and ":" in value else ""
+    if not key or not _is_text(value):
+        raise ArgumentError(
+            f"{name} must be 'key:value', 'key:*' for any value, or 'key:' for none, "
+            f"not {value!r:.80}"
+        )
+    return value
+
+
+def _metric_version(name: str, value: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(_METRIC_VERSION, value):
+        raise ArgumentError(
+            f"{name} must be 'METRIC_ID-VERSION', or 'METRIC_ID-' for any version, "
+            f"not {value!r:.80}"
+        )
+    return value
+
+
+def _word(name: str, value: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(_WORD, value):
+        raise ArgumentError(f"{name} must be a word such as 'numerical', not {value!r:.80}")
+    return value
+
+
+def _search(name: str, value: str) -> list[str]:
+    if not _is_text(value) or not value.strip():
+        raise ArgumentError(f"{name} must be the text to search for, not {value!r:.80}")
+    return [f"{name}={quote(value, safe='')}"]
 
 
 def _shown(value: object) -> str:
@@ -281,9 +381,61 @@ def _shown(value: object) -> str:
     return "one beyond 64 bits" if huge else f"{value!r:.80}"
 
 
-def _integer(name: str, value: int, most: int = _LARGEST) -> str:
+def _integer(name: str, value: int | None, most: int | None = None) -> list[str]:
+    if value is None:
+        return []
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not 0 <= value <= most:
-        upper = "" if most == _LARGEST else f" to {most}"
+    if not whole or not 0 <= value <= (_LARGEST if most is None else most):
+        upper = "" if most is None else f" to {most}"
         raise ArgumentError(f"{name} must be a whole number from 0{upper}, not {_shown(value)}")
-    return f"{name}={value}"
+    return [f"{name}={value}"]
+
+
+_IDS: Final = _each(check_id)
+_PAGED: Final[Mapping[str, _Encoder]] = {"continuation_token": _integer}
+_DEFINED: Final[Mapping[str, _Encoder]] = {
+    **_PAGED,
+    "id": _IDS,
+    "tag": _each(_tag),
+    "creator": _creators,
+    "is_deleted": _flag,
+    "sort_by": _sort("updated_at"),
+}
+
+# How each filter of each list is encoded; `limit` is checked against the size of the page.
+_ENCODERS: Final[Mapping[Endpoint, Mapping[str, _Encoder]]] = {
+    LIST: {
+        **_PAGED,
+        "id": _each(check_run_id),
+        "simulation_unit_test_set_id": _IDS,
+        "creator": _creators,
+        "is_completed": _flag,
+        "failed_metrics": _flag,
+        "errored": _flag,
+        "created_after": _instant,
+        "created_before": _instant,
+        "sort_by": _sort("created_at"),
+    },
+    UNIT_TEST_SETS: {**_DEFINED, "unit_test_id": _IDS},
+    SEARCH_UNIT_TEST_SETS: {
+        "query": _search,
+        "tag": _each(_tag),
+        "creator": _creators,
+        "unit_test_id": _IDS,
+    },
+    UNIT_TESTS: {
+        **_DEFINED,
+        **dict.fromkeys(("service_id", "persona_id", "scenario_id", "metric_id"), _IDS),
+    },
+    METRICS: {**_DEFINED, "applied_to_service": _IDS, "type": _each(_word)},
+    EVALUATIONS: {
+        **_PAGED,
+        "simulation_unit_test_set_run_id": _each(check_run_id),
+        "metric_id_and_version": _each(_metric_version),
+        **dict.fromkeys(("metric_id", "conversation_id"), _IDS),
+        "source_type": _each(_word),
+        "timestamp_after": _instant,
+        "timestamp_before": _instant,
+        "sort_by": _sort("created_at"),
+    },
+}

@@ -17,13 +17,27 @@ from hypothesis import strategies as st
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.models import UserInfo
 from amigo_async.protocol import requests
-from amigo_async.protocol.endpoints import ARTIFACTS, CANCEL, CREATE, ENDPOINTS, LIST, SIGN_IN
+from amigo_async.protocol.endpoints import (
+    ARTIFACTS,
+    CANCEL,
+    CREATE,
+    ENDPOINTS,
+    EVALUATIONS,
+    LIST,
+    METRICS,
+    SEARCH_UNIT_TEST_SETS,
+    SIGN_IN,
+    UNIT_TEST_SETS,
+    UNIT_TESTS,
+    Endpoint,
+)
 from amigo_async.protocol.requests import (
     Request,
     RunFilters,
     check_id,
     extra_headers,
     header_value,
+    list_request,
     list_runs,
     organization_segment,
 )
@@ -82,7 +96,18 @@ def test_endpoints_as_described() -> None:
 
 def test_documented_limits() -> None:
     limits = {endpoint.name: endpoint.limit for endpoint in ENDPOINTS}
-    assert limits == {"sign_in": 5, "create": 20, "list": 50, "cancel": 10, "artifacts": 100}
+    assert limits == {
+        "sign_in": 5,
+        "create": 20,
+        "list": 50,
+        "cancel": 10,
+        "artifacts": 100,
+        "unit_test_sets": 50,
+        "search_unit_test_sets": 50,
+        "unit_tests": 200,
+        "metrics": 20,
+        "evaluations": 10,
+    }
 
 
 @pytest.mark.parametrize(
@@ -143,12 +168,101 @@ def test_documented_limits() -> None:
         ({"continuation_token": None}, ""),
         (
             {"limit": 7, "errored": False, "id": [A], "sort_by": "+created_at"},
-            f"id={A}&errored=false&sort_by=%2Bcreated_at&limit=7",
+            f"limit=7&errored=false&id={A}&sort_by=%2Bcreated_at",
         ),
     ],
 )
 def test_filters(filters: RunFilters, query: str) -> None:
     assert list_runs("org", **filters) == Request(LIST, RUNS, query)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "filters", "query"),
+    [
+        (
+            UNIT_TEST_SETS,
+            {"limit": 20, "tag": ["suite:nightly", "team:*", "old:"]},
+            "limit=20&tag=suite%3Anightly&tag=team%3A%2A&tag=old%3A",
+        ),
+        (
+            UNIT_TEST_SETS,
+            {"is_deleted": None, "unit_test_id": [A, B, A]},
+            f"unit_test_id={A}&unit_test_id={B}",
+        ),
+        (
+            UNIT_TEST_SETS,
+            {"sort_by": "-updated_at", "is_deleted": True},
+            "sort_by=-updated_at&is_deleted=true",
+        ),
+        (SEARCH_UNIT_TEST_SETS, {"query": "a & b", "tag": "k:v"}, "query=a%20%26%20b&tag=k%3Av"),
+        (
+            UNIT_TESTS,
+            {"limit": 500, "service_id": A, "persona_id": B},
+            f"limit=500&service_id={A}&persona_id={B}",
+        ),
+        (UNIT_TESTS, {"limit": 500, "is_deleted": True}, "limit=500&is_deleted=true"),
+        (UNIT_TESTS, {"scenario_id": A, "metric_id": B}, f"scenario_id={A}&metric_id={B}"),
+        (
+            METRICS,
+            {"type": ["numerical", "boolean"], "applied_to_service": A},
+            f"type=numerical&type=boolean&applied_to_service={A}",
+        ),
+        (
+            EVALUATIONS,
+            {"metric_id_and_version": [f"{A}-3", f"{B}-"]},
+            f"metric_id_and_version={A}-3&metric_id_and_version={B}-",
+        ),
+        (
+            EVALUATIONS,
+            {
+                "simulation_unit_test_set_run_id": "a-run-of-another-kind",
+                "source_type": "post-session",
+            },
+            "simulation_unit_test_set_run_id=a-run-of-another-kind&source_type=post-session",
+        ),
+        (
+            EVALUATIONS,
+            {"timestamp_after": NOON, "timestamp_before": None, "limit": 0},
+            "timestamp_after=2026-01-02T12%3A00%3A00Z&limit=0",
+        ),
+    ],
+)
+def test_other_filters(endpoint: Endpoint, filters: dict[str, Any], query: str) -> None:
+    assert list_request(endpoint, "org", filters).query == query
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "filters", "message"),
+    [
+        (UNIT_TEST_SETS, {"limit": 21}, "limit must be a whole number from 0 to 20"),
+        (UNIT_TESTS, {"limit": 501}, "0 to 500"),
+        (METRICS, {"limit": 51}, "0 to 50"),
+        (EVALUATIONS, {"limit": -1}, "0 to 500"),
+        (UNIT_TEST_SETS, {"tag": "nightly"}, "tag must be 'key:value'"),
+        (UNIT_TESTS, {"tag": ":value"}, "tag must be 'key:value'"),
+        (METRICS, {"tag": 7}, "tag must be a string"),
+        (METRICS, {"tag": [7]}, "tag must be 'key:value'"),
+        (METRICS, {"type": "Numerical!"}, "type must be a word"),
+        (UNIT_TESTS, {"sort_by": "updated_at"}, r"'\+updated_at' or '-updated_at'"),
+        (EVALUATIONS, {"sort_by": "x"}, r"'\+created_at' or '-created_at'"),
+        (EVALUATIONS, {"metric_id_and_version": A}, "'METRIC_ID-VERSION'"),
+        (EVALUATIONS, {"metric_id_and_version": f"{A}-x"}, "'METRIC_ID-VERSION'"),
+        (SEARCH_UNIT_TEST_SETS, {"query": " "}, "query must be the text to search for"),
+        (UNIT_TEST_SETS, {"unit_test_id": "short"}, "unit_test_id must be 24 characters"),
+    ],
+)
+def test_invalid_filters_name_themselves(
+    endpoint: Endpoint, filters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        list_request(endpoint, "org", filters)
+
+
+def test_unknown_filters_are_errors() -> None:
+    with pytest.raises(TypeError, match="a list of metrics has no filter 'errored'"):
+        list_request(METRICS, "org", {"errored": True})
+    with pytest.raises(TypeError, match="no filter 'limits'"):
+        list_runs("org", limits=1)  # type: ignore[call-arg]
 
 
 WRONG: dict[str, list[Any]] = {
