@@ -39,6 +39,7 @@ _ROUTES: Final[dict[str, Route]] = {
     r"GET ": "list",
 }
 _asked_for: ContextVar[Route] = ContextVar("asked_for")
+_numbers = count()
 
 
 def route_of(head: str) -> Route:
@@ -259,7 +260,6 @@ class Wire:
     sent: int = 0
     asked: int = 0
     _ports: dict[str, int] = field(default_factory=dict)
-    _numbers: count[int] = field(default_factory=count)
 
     def next(self, route: Route, *, take: bool = False) -> Happening | None:
         """What happens to the next request of `route`; None for nothing."""
@@ -279,7 +279,7 @@ class Wire:
         if forever is not None:
             self.forever[route] = forever
         self.played = self.sent = self.asked = 0
-        return self._url(f"api-{next(self._numbers)}.amigo.test")
+        return self._url(f"api-{next(_numbers)}.amigo.test")
 
     def _url(self, host: str) -> str:
         return f"{'http' if self.tls is None else 'https'}://{host}"
