@@ -1,4 +1,4 @@
-"""The command ``amigo-async``; needs the extra ``cli``, and says so where it is missing."""
+"""The command ``amigo-async``; needs the extra ``cli``, and says so if it is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["main"]
 
-# The packages of the extra. Nothing beyond the standard library is imported before `main` runs.
+# The packages of the extra. Only the standard library is imported before `main` runs.
 _EXTRA: Final = frozenset({"click", "rich"})
 
 
@@ -16,11 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: What follows its name; None for what it was started with.
+        arguments: The arguments without the name of the command; None for those of the process.
 
     Returns:
-        Its exit status: 0 all passed, 1 a metric failed, 2 used wrongly, 3 errored or could not
-        start (as without the extra ``cli``), 4 timed out, 130 interrupted.
+        The exit code: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not
+        start (also without the extra ``cli``), 4 timed out, 130 interrupted.
     """
     try:
         from amigo_async.cli.app import invoke  # noqa: PLC0415  # needs the extra

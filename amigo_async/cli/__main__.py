@@ -1,4 +1,4 @@
-"""``python -m amigo_async.cli``, the command where its script is not on the path."""
+"""``python -m amigo_async.cli`` runs the command without its script on the path."""
 
 import sys
 

@@ -1,241 +1,225 @@
-"""Do something about each of some runs: shown, interruptible, with an outcome for every one."""
+"""``amigo-async list``, ``cancel`` and ``download``: for runs that were started before."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, NamedTuple, TypeAlias
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import IO, Any
 
-import anyio
 import click
+from rich.table import Table
+from rich.text import Text
 
-from amigo_async.batch import RunOutcome
-from amigo_async.cli.board import Board
-from amigo_async.cli.carrying import Outputs, carried_out, interrupts, open_client, tell
-from amigo_async.cli.exit_codes import Status, status_of_error
-from amigo_async.cli.params import ids_argument, quiet_option, read_ids, timeout_option
-from amigo_async.cli.streams import write
-from amigo_async.cli.views import Show, showing
+from amigo_async.cli.command import (
+    Outputs,
+    async_command,
+    ids_argument,
+    instant,
+    open_client,
+    print_error,
+    quiet_option,
+    read_ids,
+    timeout_option,
+)
+from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
+from amigo_async.cli.jobs import ActionResults, RunAction, collect, run_actions
+from amigo_async.cli.reasons import amount_done
+from amigo_async.cli.streams import write, writing_to_stdout
+from amigo_async.cli.summary import STYLES, console_of, plain_table, print_table
 from amigo_async.client import AmigoClient
-from amigo_async.errors import ArtifactTimeoutError, ConflictError, DeadlineError, WaitTimeoutError
-from amigo_async.events import Event, Listener, RunFinished, RunProgressed
+from amigo_async.errors import ConflictError, DecodeError
+from amigo_async.escaping import encode_json, log_line
 from amigo_async.models import Run
-from amigo_async.verdicts.gate import Verdict, reason_of
+from amigo_async.protocol.requests import RunFilters
+
+# The largest page that the service gives.
+_PAGE = 50
+
+# Width of the terminal from which on tables show years and seconds too.
+_WIDE = 90
 
 
-class Visit:
-    """What is known of one run while something is done about it.
+# --- list ---
+
+
+@click.command(
+    "list",
+    help="""List runs.
+
+    TIME is ISO 8601 (local without a zone), or how long ago, e.g. 30m, 2h or 7d.
+    """,
+)
+@click.option("--id", "id", multiple=True, metavar="RUN_ID", help="This run; repeatable.")
+@click.option("--set", "sets", multiple=True, metavar="SET_ID", help="Runs of it; repeatable.")
+@click.option("--creator", multiple=True, metavar="ORG_ID,USER_ID", help="Created by; repeatable.")
+@click.option("--completed/--in-progress", "is_completed", default=None, help="Ended, or not yet.")
+@click.option("--failed/--not-failed", "failed_metrics", default=None, help="A metric failed.")
+@click.option("--errored/--not-errored", default=None, help="An error occurred.")
+@click.option("--created-after", type=instant, metavar="TIME", help="Since, e.g. 2h (ago).")
+@click.option(
+    "--created-before", type=instant, metavar="TIME", help="Until, e.g. 2026-05-04T12:30."
+)
+@click.option(
+    "--sort-by",
+    type=click.Choice(("+created_at", "-created_at")),
+    multiple=True,
+    help="Oldest or newest first.",
+)
+@click.option("--continuation-token", type=click.IntRange(0), help="How many to skip.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=_PAGE,
+    show_default=True,
+    help="How many to list at most.",
+)
+@click.option("--all", "everything", is_flag=True, help="List all of them, ignoring --limit.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON line for each run.")
+@async_command
+async def list_runs(
+    *, sets: tuple[str, ...], limit: int, everything: bool, as_json: bool, **filters: Any
+) -> int:
+    """List runs."""
+    most = None if everything else limit
+    given: RunFilters = {"simulation_unit_test_set_id": sets, "limit": min(most or _PAGE, _PAGE)}
+    given.update(filters)  # type: ignore[typeddict-item]  # they are the API's own names
+    async with open_client() as client:
+        unreadable: list[DecodeError] = []
+        runs = _first(client, given, most, unreadable.append)
+        if as_json:
+            await _write_lines(runs)
+        else:
+            console = console_of(sys.stdout)
+            table = await _table(runs, wide=console.width >= _WIDE)
+            with writing_to_stdout():
+                print_table(console, table)
+        for error in unreadable:
+            raise error
+    return ExitCode.PASSED
+
+
+async def _first(
+    client: AmigoClient,
+    filters: RunFilters,
+    most: int | None,
+    on_unreadable: Callable[[DecodeError], object],
+) -> AsyncIterator[Run]:
+    """Iterate over the first runs that match.
 
     Args:
-        run_id: The run.
-        hear: Hears its events.
-
-    Attributes:
-        run: Its last state seen; None before.
-        verdict: The verdict on it; None as long as there is none.
-        artifacts: Where its artifacts are; None as long as they are nowhere.
-        error: What went wrong; None as long as nothing did.
-        finished_at: When it was seen to end, if it was.
-        saved_at: When its artifacts were whole; None as long as they are not.
-        collecting: Whether its artifacts are being fetched, or waited for.
-        late: Whether the time was over, or the command stopped, before all was done.
-        said: What to show for its end; None for its verdict.
+        client: The client.
+        filters: Which runs to list.
+        most: How many; None for all.
+        on_unreadable: Called with the error of runs that cannot be decoded, after all others.
     """
+    count = 0
+    try:
+        async for run in client.runs.iterate(**filters):
+            yield run
+            count += 1
+            if count == most:
+                return
+    except DecodeError as error:
+        on_unreadable(error)
 
-    def __init__(self, run_id: str, hear: Callable[[Event], None]) -> None:
-        self.run_id = run_id
-        self.run: Run | None = None
-        self.verdict: Verdict | None = None
-        self.artifacts: Path | None = None
-        self.error: Exception | None = None
-        self.finished_at: datetime | None = None
-        self.saved_at: datetime | None = None
-        self.collecting = False
-        self.late = True
-        self.said: str | None = None
-        self._hear = hear
 
-    def progressed(self, run: Run) -> None:
-        """It was seen, and goes on or waits for its artifacts."""
-        self.run = run
-        if not run.is_completed:
-            done, total = run.progress or (None, None)
-            set_id = run.simulation_unit_test_set_id
-            self._hear(RunProgressed(set_id, run.id, done, total, run.failed_metrics, run.errored))
+async def _write_lines(runs: AsyncIterator[Run]) -> None:
+    async for run in runs:
+        if not write(encode_json(run).encode()):
+            return
 
-    def finished(self, run: Run, verdict: Verdict) -> None:
-        """It is over."""
-        if self.run is not None and not self.run.is_completed:  # so this is about when
-            self.finished_at = datetime.now(UTC)
-        self.run, self.verdict = run, verdict
-        self._hear(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
 
-    def outcome(self) -> RunOutcome:
-        """What became of it, if nothing more is done."""
-        run = self.run
-        return RunOutcome(
-            unit_test_set_id="-" if run is None else run.simulation_unit_test_set_id,
-            run_id=self.run_id,
-            verdict=self.verdict or ("timed_out" if self.late else "errored"),
-            run=run,
-            error=self.error,
-            artifacts=self.artifacts,
-            started_at=None if run is None else run.created_at,
-            finished_at=self.finished_at,
-            saved_at=self.saved_at,
-            reason=reason_of(run),
+async def _table(runs: AsyncIterator[Run], *, wide: bool) -> Table:
+    form = "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"
+    table = plain_table("state", "run", "set", "tests", "created")
+    async for run in runs:
+        state = _state(run)
+        table.add_row(
+            Text(state, STYLES.get(state, "cyan")),
+            Text(log_line(run.id)),
+            Text(log_line(run.simulation_unit_test_set_id)),
+            amount_done(run),
+            _local(run.created_at).strftime(form),
         )
+    return table
 
 
-Act: TypeAlias = Callable[[AmigoClient, Visit], Awaitable[None]]
+def _local(at: datetime) -> datetime:
+    """Convert a time to the local zone; unchanged if it is out of range there."""
+    try:
+        return at.astimezone()
+    except OverflowError:
+        return at
 
 
-class Attended(NamedTuple):
-    """What came of it.
-
-    Attributes:
-        visits: What is known of each run, each once, in the order asked for.
-        elapsed: Seconds that it took.
-        interrupted: Whether it was stopped by a signal.
-    """
-
-    visits: list[Visit]
-    elapsed: float
-    interrupted: bool
+def _state(run: Run) -> str:
+    if not run.is_completed:
+        return "running"
+    if run.was_cut_short:
+        return "cancelled"
+    if run.errored:
+        return "errored"
+    return "failed" if run.failed_metrics else "passed"
 
 
-class _Relay:
-    """Hands the events of a client to a listener that comes after it."""
-
-    def __init__(self) -> None:
-        self.listener: Listener | None = None
-
-    def hear(self, event: Event) -> None:
-        if self.listener is not None:
-            self.listener(event)
-
-
-async def attend(
-    run_ids: list[str],
-    act: Act,
-    *,
-    fetches: bool = False,
-    timeout: float | None = None,
-    quiet: bool = False,
-) -> Attended:
-    """Do something about each run, all of them at once.
-
-    Args:
-        run_ids: The runs.
-        act: What to do; it notes in the `Visit` what it learns.
-        fetches: Whether artifacts are fetched.
-        timeout: Seconds for all of it; None for as long as it takes.
-        quiet: Whether to show no progress.
-    """
-    relay = _Relay()
-    async with open_client(relay.hear) as client:
-        board = Board(run_ids, are_runs=True, fetches=fetches)
-        deadline = math.inf if timeout is None else anyio.current_time() + timeout
-        async with showing(board, client.budgets, quiet=quiet) as show:
-            relay.listener = show.hear
-            visits = {run_id: Visit(run_id, show.hear) for run_id in run_ids}
-            with interrupts().caught(show.say, show.close):
-                async with anyio.create_task_group() as group:
-                    for visit in visits.values():
-                        group.start_soon(_visit, client, act, visit, deadline, show)
-    return Attended(list(visits.values()), board.now() - board.began, interrupts().interrupted)
-
-
-async def _visit(client: AmigoClient, act: Act, visit: Visit, deadline: float, show: Show) -> None:
-    with anyio.CancelScope(deadline=deadline) as scope:
-        try:
-            await act(client, visit)
-            visit.late = False
-        except (DeadlineError, WaitTimeoutError) as error:
-            visit.error = error
-        except Exception as error:  # noqa: BLE001  # one run must not take the others with it
-            visit.error, visit.late = error, False
-    if scope.cancelled_caught and visit.collecting:
-        visit.error = ArtifactTimeoutError(run_id=visit.run_id)
-    show.settle(visit.run_id, visit.outcome(), visit.said)
-
-
-async def collect(client: AmigoClient, visit: Visit, folder: str, connections: int = 1) -> None:
-    """Fetch the artifacts of a run into a folder of its own, as a batch does."""
-    visit.collecting = True
-    target = f"{Path(folder) / visit.run_id}/"
-    visit.artifacts = await client.artifacts.download(visit.run_id, target, connections=connections)
-
-
-def tell_visits(attended: Attended, outputs: Outputs) -> Status:
-    """Tell of the errors on stderr, and of what could not be written.
-
-    Returns:
-        The exit status where each run is to be dealt with.
-    """
-    found = {Status.TIMED_OUT for visit in attended.visits if visit.late}
-    for visit in attended.visits:
-        if visit.error is not None:
-            tell(visit.error)
-            found.add(status_of_error(visit.error))
-    order = (Status.ERRORED, Status.MISUSED, Status.TIMED_OUT)
-    status = next((status for status in order if status in found), Status.PASSED)
-    return outputs.tell_failures(Status.INTERRUPTED if attended.interrupted else status)
+# --- cancel ---
 
 
 @click.command(
     help="""Cancel runs.
 
-    RUN_ID is the id of a run; - takes ids from stdin. Writes a line for each run: its id and
-    asked (the service took the request), cancelled (and the run is over), over (it was over
-    before), running (it still was at the end of --timeout) or error.
+    RUN_ID is the id of a run; - reads ids from stdin. Prints a line for each run, its id and a
+    word: asked (the service accepted the request), cancelled (and the run has ended), over (it
+    had ended before), running (it had not ended by the end of --timeout) or error.
 
-    Exit status: 0 if no run is left running that could be known of, otherwise as that of run.
+    Exit status: 0 if no run is known to be still running, otherwise as for run.
     """,
 )
 @ids_argument("RUN_ID")
-@click.option("--wait", is_flag=True, help="See the runs end; cancelling takes a while.")
-@timeout_option("what still runs then is said to be running")
+@click.option("--wait", is_flag=True, help="Wait for the runs to end; cancelling takes a while.")
+@timeout_option("runs that have not ended by then are reported as running")
 @quiet_option
-@carried_out
+@async_command
 async def cancel(
     *, ids: tuple[str, ...], file: IO[str] | None, wait: bool, timeout: float | None, quiet: bool
 ) -> int:
     """Cancel runs."""
     run_ids = read_ids(ids, file, "RUN_ID")
     act = _cancel_and_wait if wait else _cancel
-    attended = await attend(run_ids, act, timeout=timeout, quiet=quiet)
+    results = await run_actions(run_ids, act, timeout=timeout, quiet=quiet)
     outputs = Outputs()
     with outputs.to("what became of the runs"):
-        for visit in attended.visits:
-            write(f"{visit.run_id} {visit.said or ('error' if visit.error else 'running')}")
-    return tell_visits(attended, outputs)
+        for action in results.actions:
+            write(f"{action.run_id} {action.result or ('error' if action.error else 'running')}")
+    return _finish(results, outputs)
 
 
-async def _cancel(client: AmigoClient, visit: Visit) -> None:
+async def _cancel(client: AmigoClient, action: RunAction) -> None:
     try:
-        await client.runs.cancel(visit.run_id)
-        visit.said = "asked"
+        await client.runs.cancel(action.run_id)
+        action.result = "asked"
     except ConflictError:
-        visit.said = "over"
+        action.result = "over"
 
 
-async def _cancel_and_wait(client: AmigoClient, visit: Visit) -> None:
-    state, run = await client.cancel_and_wait(visit.run_id)
-    visit.said = {"finished": "over"}.get(state, state)
-    visit.run = run
+async def _cancel_and_wait(client: AmigoClient, action: RunAction) -> None:
+    state, run = await client.cancel_and_wait(action.run_id)
+    action.result = {"finished": "over"}.get(state, state)
+    action.run = run
+
+
+# --- download ---
 
 
 @click.command(
-    help="""Fetch the artifacts of runs that are over, each into a folder with the id of its run.
+    help="""Download the artifacts of runs that have ended, each into a folder named after the run.
 
-    RUN_ID is the id of a run; - takes ids from stdin. Writes the path of each artifact. What was
-    fetched before is not fetched again.
+    RUN_ID is the id of a run; - reads ids from stdin. Prints the path of each artifact.
+    Artifacts that were downloaded before are not downloaded again.
 
-    Exit status: 0 if all are there, otherwise as that of run.
+    Exit status: 0 if all artifacts are there, otherwise as for run.
     """,
 )
 @ids_argument("RUN_ID")
@@ -244,18 +228,18 @@ async def _cancel_and_wait(client: AmigoClient, visit: Visit) -> None:
     metavar="DIR",
     default="results",
     show_default=True,
-    help="The folder to fetch them into.",
+    help="The folder to download into.",
 )
 @click.option(
     "--connections",
     type=click.IntRange(1, 16),
     default=1,
     show_default=True,
-    help="How many parts of each artifact to fetch side by side.",
+    help="How many parts of each artifact to download concurrently.",
 )
-@timeout_option("what was had by then is kept, and the same command goes on from there")
+@timeout_option("what was received by then is kept, and the same command resumes from it")
 @quiet_option
-@carried_out
+@async_command
 async def download(
     *,
     ids: tuple[str, ...],
@@ -265,17 +249,29 @@ async def download(
     timeout: float | None,
     quiet: bool,
 ) -> int:
-    """Fetch the artifacts of runs that are over, each into a folder with the id of its run."""
+    """Download the artifacts of runs that have ended, each into a folder named after the run."""
     run_ids = read_ids(ids, file, "RUN_ID")
 
-    async def act(client: AmigoClient, visit: Visit) -> None:
-        await collect(client, visit, artifacts, connections)
-        visit.said = "saved"
+    async def act(client: AmigoClient, action: RunAction) -> None:
+        await collect(client, action, artifacts, connections)
+        action.result = "saved"
 
-    attended = await attend(run_ids, act, fetches=True, timeout=timeout, quiet=quiet)
+    results = await run_actions(run_ids, act, fetches=True, timeout=timeout, quiet=quiet)
     outputs = Outputs()
     with outputs.to("the list of paths"):
-        for visit in attended.visits:
-            if visit.artifacts is not None:
-                write(os.fsencode(visit.artifacts))  # as the file system has it, for xargs
-    return tell_visits(attended, outputs)
+        for action in results.actions:
+            if action.artifacts is not None:
+                write(os.fsencode(action.artifacts))  # the file system's own bytes, for xargs
+    return _finish(results, outputs)
+
+
+def _finish(results: ActionResults, outputs: Outputs) -> ExitCode:
+    """Print the errors of the actions and of the outputs to stderr; return the exit code."""
+    found = {ExitCode.TIMED_OUT for action in results.actions if action.late}
+    for action in results.actions:
+        if action.error is not None:
+            print_error(action.error)
+            found.add(exit_code_of_error(action.error))
+    order = (ExitCode.ERRORED, ExitCode.USAGE_ERROR, ExitCode.TIMED_OUT)
+    code = next((code for code in order if code in found), ExitCode.PASSED)
+    return outputs.print_failures(ExitCode.INTERRUPTED if results.interrupted else code)

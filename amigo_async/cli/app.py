@@ -1,4 +1,4 @@
-"""The command with all of its subcommands."""
+"""The command line with all of its subcommands."""
 
 from __future__ import annotations
 
@@ -9,46 +9,45 @@ from contextlib import suppress
 import click
 from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-from amigo_async.cli.actions import cancel, download
-from amigo_async.cli.carrying import tell
+from amigo_async.cli.actions import cancel, download, list_runs
+from amigo_async.cli.command import print_error
 from amigo_async.cli.demo import demo, sandbox
-from amigo_async.cli.exit_codes import Status
-from amigo_async.cli.listing import list_runs
+from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.run import run, wait
 from amigo_async.cli.signals import ignore_signals
 from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
 from amigo_async.version import __version__
 
 _VARIABLE = "_AMIGO_ASYNC_COMPLETE"
-_KINDS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+_SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 
 @click.command(
-    help="""Write the script that makes a shell complete this command's arguments.
+    help="""Print the shell script that enables completion.
 
-    For instance: eval "$(amigo-async completion bash)" in ~/.bashrc, the same with zsh in
-    ~/.zshrc, or amigo-async completion fish | source in fish's configuration.
+    For example, add eval "$(amigo-async completion bash)" to ~/.bashrc, the same with zsh to
+    ~/.zshrc, or amigo-async completion fish | source to the configuration of fish.
     """,
 )
-@click.argument("shell", type=click.Choice(tuple(_KINDS)))
+@click.argument("shell", type=click.Choice(tuple(_SHELLS)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Write the script that makes a shell complete this command's arguments."""
-    click.echo(_KINDS[shell](ctx.find_root().command, {}, _NAME, _VARIABLE).source())
-    return Status.PASSED
+    """Print the shell script that enables completion."""
+    click.echo(_SHELLS[shell](ctx.find_root().command, {}, _NAME, _VARIABLE).source())
+    return ExitCode.PASSED
 
 
 _NAME = "amigo-async"
 
 
-# The help of the commands is not in docstrings, which python -OO takes away.
+# The help texts are not docstrings, as python -OO removes those.
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="""Run unit test sets of Amigo and collect what comes of them.
+    help="""Run Amigo's unit test sets and collect the results.
 
     Credentials come from AMIGO_API_KEY, AMIGO_API_KEY_ID, AMIGO_USER_ID and
-    AMIGO_ORGANIZATION_ID; AMIGO_BASE_URL names the region where it is not the US. HTTP_PROXY,
-    HTTPS_PROXY and NO_PROXY are obeyed.
+    AMIGO_ORGANIZATION_ID; for a region other than the US, set AMIGO_BASE_URL. HTTP_PROXY,
+    HTTPS_PROXY and NO_PROXY are respected.
     """,
 )
 @click.version_option(__version__, prog_name=_NAME)
@@ -61,37 +60,37 @@ for _command in (run, wait, list_runs, cancel, download, sandbox, demo, completi
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; see `amigo_async.cli.main`."""
+    """Run the command and return its exit code; see `amigo_async.cli.main`."""
     prepare_streams()
     try:
-        status = _invoke(arguments)
+        code = _invoke(arguments)
     finally:
         settle_streams()
-    if status == Status.INTERRUPTED and arguments is None:
+    if code == ExitCode.INTERRUPTED and arguments is None:
         ignore_signals()
-    return status
+    return code
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:
     given = None if arguments is None else list(arguments)
     streams = sys.stdout, sys.stderr
     try:
-        with writing_to_stdout():  # what click itself writes: help, the version, a script
-            status = app.main(given, prog_name=_NAME, standalone_mode=False)
+        with writing_to_stdout():  # what click itself prints: help, the version, a script
+            code = app.main(given, prog_name=_NAME, standalone_mode=False)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
-        return Status.MISUSED
+        return ExitCode.USAGE_ERROR
     except click.Abort:
-        return Status.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except SystemExit:
         if (sys.stdout, sys.stderr) == streams:
             raise
-        # This is what click makes of a broken pipe, having put streams of its own in their place.
+        # Click exits like this on a broken pipe, after replacing the streams by its own.
         sys.stdout, sys.stderr = streams
         drop_stdout()
-        return Status.PASSED  # the reader has left, and needs no more
+        return ExitCode.PASSED  # the reader has closed it, and needs no more
     except OSError as error:
-        tell(error)
-        return Status.ERRORED
-    return int(status or Status.PASSED)
+        print_error(error)
+        return ExitCode.ERRORED
+    return int(code or ExitCode.PASSED)

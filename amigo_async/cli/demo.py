@@ -1,4 +1,4 @@
-"""``amigo-async demo``: a dozen sets on the sandbox, from start to artifacts."""
+"""``amigo-async demo`` and ``sandbox``: try the command without the service."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import click
 
 from amigo_async import report
 from amigo_async.batch import BatchResult
-from amigo_async.cli.carrying import carried_out, interrupts
-from amigo_async.cli.exit_codes import Status, status_of_batch
+from amigo_async.cli.command import async_command, duration, interrupts, quiet_option
+from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
 from amigo_async.cli.jobs import Job, run_job
-from amigo_async.cli.params import duration, quiet_option
 from amigo_async.cli.streams import note, write, writing_to_stdout
 from amigo_async.cli.summary import show_summary
 from amigo_async.errors import ConfigurationError
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
 
 _SETS: Final = 12
 
-# The service lets 20 runs a minute start. Here it is 5 in as few seconds as this, so that one
-# sees the rest being held back without waiting for long.
+# The service allows 20 starts per minute. The demo allows 5 in `_WINDOW` seconds, so that the rate
+# limit can be seen at work without waiting long.
 _LIMITS: Final[Mapping[EndpointName, int | None]] = {"create": 5}
 _WINDOW: Final = 4.0
 
-_LOOK_EVERY: Final = 0.5
+_POLL_INTERVAL: Final = 0.5
 
-# How long a run takes at most, in seconds.
+# Maximum duration of a run in seconds.
 _SECONDS: Final = 6.0
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = (
@@ -52,8 +51,8 @@ _OUTCOMES: Final[tuple[Outcome, ...]] = (
 
 
 def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
-    """Plans for sets of mixed outcome, of up to so many seconds each."""
-    from amigo_async.testing import SetPlan  # noqa: PLC0415  # a server that few commands need
+    """Return plans for `count` sets of mixed outcomes, whose runs take up to `seconds` each."""
+    from amigo_async.testing import SetPlan  # noqa: PLC0415  # the server, only where it is used
 
     return [
         SetPlan(
@@ -68,13 +67,13 @@ def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
 
 
 @click.command(
-    help="""Run a dozen sets of mixed outcome on the sandbox.
+    help="""Run a dozen sets with mixed outcomes on a local sandbox.
 
-    Needs no credentials and no network, and takes about 15 seconds. The limits are those of the
-    service in small, so that one sees runs held back by them.
+    Needs no credentials and no network, and takes about 15 seconds. The rate limits are like
+    those of the service, scaled down.
 
-    Exit status: 0 if all went as planned, though some of the sets fail on purpose; 3 if it did
-    not, 130 interrupted.
+    Exit status: 0 if everything went as planned, although some sets fail on purpose; 3 if
+    something did not, 130 interrupted.
     """,
 )
 @click.option(
@@ -82,59 +81,59 @@ def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
     metavar="DIR",
     default="results",
     show_default=True,
-    help="The folder to fetch the artifacts into.",
+    help="The folder to download the artifacts into.",
 )
 @quiet_option
-@carried_out
+@async_command
 async def demo(*, artifacts: str, quiet: bool) -> int:
-    """Run a dozen sets of mixed outcome on the sandbox."""
+    """Run a dozen sets with mixed outcomes on a local sandbox."""
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # as above
 
     await anyio.Path(artifacts).mkdir(parents=True, exist_ok=True)
     if not quiet:
-        note(f"{_SETS} sets of mixed outcome on a sandbox of the service")
+        note(f"{_SETS} sets with mixed outcomes on a local sandbox")
     async with Sandbox(limits=_LIMITS, window=_WINDOW) as sandbox:
         set_ids = [sandbox.add_set(plan) for plan in mixed_plans(_SETS, _SECONDS)]
-        job = Job(set_ids, artifacts=artifacts, poll_interval=_LOOK_EVERY, quiet=quiet)
+        job = Job(set_ids, artifacts=artifacts, poll_interval=_POLL_INTERVAL, quiet=quiet)
         async with sandbox.client() as client:
-            ending = await run_job(client, job)
+            job_result = await run_job(client, job)
     with suppress(BrokenPipeError), writing_to_stdout():
-        show_summary(ending, job)
-    if ending.interrupted:
-        note("The sandbox has ended, and its runs with it.")
-        return Status.INTERRUPTED
-    _write_page(ending.result, Path(artifacts))
-    return _status(ending.result)
+        show_summary(job_result, job)
+    if job_result.interrupted:
+        note("The sandbox has stopped, and its runs with it.")
+        return ExitCode.INTERRUPTED
+    _write_page(job_result.result, Path(artifacts))
+    return _exit_code(job_result.result)
 
 
 def _write_page(result: BatchResult, folder: Path) -> None:
-    """Write the page for people beside the artifacts, where its extra is there."""
+    """Write an HTML page next to the artifacts, if the extra is installed."""
     path = folder / "report.html"
     try:
         path.write_text(report.html(result, title="Demo", folder=folder), encoding="utf-8")
     except ConfigurationError as error:
-        write(f"No page: {error}")
+        write(f"No report: {error}")
         return
-    write(f"Page: {path}")
+    write(f"Report: {path}")
 
 
-def _status(result: BatchResult) -> Status:
-    """0 if all ended as planned, artifacts and all."""
+def _exit_code(result: BatchResult) -> ExitCode:
+    """Return 0 if all sets ended as planned and all artifacts are there."""
     if any(o.error is not None or o.artifacts is None for o in result.outcomes):
-        return Status.ERRORED
-    status = status_of_batch(result.outcomes)
+        return ExitCode.ERRORED
+    code = exit_code_of_batch(result.outcomes)
     write(
-        f"All went as planned. `amigo-async run` would have exited with {status.value}, as a "
+        f"Everything went as planned. `amigo-async run` would have exited with {code.value}, as a "
         "metric failed; the demo exits with 0."
     )
-    return Status.PASSED
+    return ExitCode.PASSED
 
 
 @click.command(
-    help="""Serve a sandbox of the API and its artifact store on this machine until stopped.
+    help="""Serve a sandbox of the API and its artifact store locally until stopped.
 
-    Writes the variables to set, in the form of a shell: those of any client, and
-    AMIGO_SANDBOX_SETS with the ids of the sets. For instance:
+    Prints shell commands that set the variables for any client, and AMIGO_SANDBOX_SETS with the
+    ids of the sets. For example:
 
     \b
       amigo-async sandbox > sandbox.env &
@@ -149,7 +148,7 @@ def _status(result: BatchResult) -> Status:
     type=click.IntRange(1),
     default=12,
     show_default=True,
-    help="How many unit test sets there are, of mixed outcome.",
+    help="Number of unit test sets, with mixed outcomes.",
 )
 @click.option(
     "--seconds",
@@ -157,7 +156,7 @@ def _status(result: BatchResult) -> Status:
     metavar="DURATION",
     default="20",
     show_default=True,
-    help="How long runs take at most.",
+    help="Maximum duration of a run.",
 )
 @click.option(
     "--window",
@@ -165,13 +164,13 @@ def _status(result: BatchResult) -> Status:
     metavar="DURATION",
     default="60",
     show_default=True,
-    help="How long the windows of the rate limits are.",
+    help="Length of the rate limit windows.",
 )
 @quiet_option
-@carried_out
+@async_command
 async def sandbox(*, sets: int, seconds: float, window: float, quiet: bool) -> int:
-    """Serve a sandbox of the API and its artifact store on this machine until stopped."""
-    from amigo_async.testing import Sandbox  # noqa: PLC0415  # a server that few commands need
+    """Serve a sandbox of the API and its artifact store locally until stopped."""
+    from amigo_async.testing import Sandbox  # noqa: PLC0415  # the server, only where it is used
 
     async with Sandbox(window=window) as served:
         ids = [served.add_set(plan) for plan in mixed_plans(sets, seconds)]
@@ -182,4 +181,4 @@ async def sandbox(*, sets: int, seconds: float, window: float, quiet: bool) -> i
             if not quiet:
                 note(f"Serving at {served.base_url}; Ctrl-C stops it.")
             await asyncio.Event().wait()
-    return Status.PASSED
+    return ExitCode.PASSED

@@ -1,7 +1,7 @@
-"""The exit statuses of the command, and which one an ending has.
+"""The exit codes of the command.
 
-Where several apply to a batch, the first of failed, errored and timed out counts: what is known
-for sure goes before what another try may settle.
+If several apply to a batch, the first of failed, errored and timed out wins: a certain result
+counts more than one that another attempt may change.
 """
 
 from __future__ import annotations
@@ -13,51 +13,50 @@ from amigo_async.batch import RunOutcome
 from amigo_async.errors import ArgumentError, ConfigurationError
 
 
-class Status(IntEnum):
-    """An exit status of the command."""
+class ExitCode(IntEnum):
+    """An exit code of the command."""
 
     PASSED = 0
     FAILED = 1
-    MISUSED = 2
+    USAGE_ERROR = 2
     ERRORED = 3
     TIMED_OUT = 4
     INTERRUPTED = 130
 
 
-_WORST_FIRST = (Status.FAILED, Status.ERRORED, Status.TIMED_OUT, Status.PASSED)
+_WORST_FIRST = (ExitCode.FAILED, ExitCode.ERRORED, ExitCode.TIMED_OUT, ExitCode.PASSED)
 
 
-def status_of_batch(outcomes: Iterable[RunOutcome], *, artifacts: bool = False) -> Status:
-    """The exit status of a batch.
+def exit_code_of_batch(outcomes: Iterable[RunOutcome], *, artifacts: bool = False) -> ExitCode:
+    """Return the exit code for a batch.
 
     Args:
-        outcomes: What became of its sets.
-        artifacts: Whether artifacts were asked for.
+        outcomes: The outcomes of its sets.
+        artifacts: Whether artifacts were to be downloaded.
     """
-    found = {status_of_outcome(outcome, artifacts=artifacts) for outcome in outcomes}
-    return next((status for status in _WORST_FIRST if status in found), Status.PASSED)
+    found = {_exit_code_of_outcome(outcome, artifacts=artifacts) for outcome in outcomes}
+    return next((code for code in _WORST_FIRST if code in found), ExitCode.PASSED)
 
 
-def status_of_outcome(outcome: RunOutcome, *, artifacts: bool = False) -> Status:
-    """The exit status of a batch of this set alone."""
+def _exit_code_of_outcome(outcome: RunOutcome, *, artifacts: bool) -> ExitCode:
     if outcome.verdict == "failed":
-        return Status.FAILED
+        return ExitCode.FAILED
     if outcome.verdict == "timed_out":
-        return Status.TIMED_OUT
+        return ExitCode.TIMED_OUT
     if outcome.error is not None:
-        return status_of_error(outcome.error)
+        return exit_code_of_error(outcome.error)
     if outcome.verdict == "not_started":
-        return Status.TIMED_OUT  # nothing went wrong, so there was no time left
+        return ExitCode.TIMED_OUT  # without an error, the deadline must have passed
     if outcome.verdict != "passed":
-        return Status.ERRORED
-    # Passed; where the deadline cut off the download, the artifacts are missing without an error.
-    return Status.TIMED_OUT if artifacts and outcome.artifacts is None else Status.PASSED
+        return ExitCode.ERRORED
+    # Passed, but if the deadline cut off the download, artifacts are missing without an error.
+    return ExitCode.TIMED_OUT if artifacts and outcome.artifacts is None else ExitCode.PASSED
 
 
-def status_of_error(error: Exception) -> Status:
-    """The exit status for an error."""
+def exit_code_of_error(error: Exception) -> ExitCode:
+    """Return the exit code for an error."""
     if isinstance(error, TimeoutError):
-        return Status.TIMED_OUT
+        return ExitCode.TIMED_OUT
     if isinstance(error, ArgumentError | ConfigurationError):
-        return Status.MISUSED
-    return Status.ERRORED
+        return ExitCode.USAGE_ERROR
+    return ExitCode.ERRORED

@@ -1,21 +1,28 @@
-"""Run a batch for the command: shown, interruptible, and with a result however it ends."""
+"""Run a batch, or an action for each run, with a progress display and Ctrl-C handling."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import anyio
 
 from amigo_async.batch import BatchResult, OnExit, OnFailure, RunOutcome
-from amigo_async.cli.board import Board
-from amigo_async.cli.carrying import interrupts
-from amigo_async.cli.views import showing
+from amigo_async.cli.command import interrupts, open_client
+from amigo_async.cli.progress import BatchProgress, Display, open_display
 from amigo_async.client import AmigoClient
-from amigo_async.events import StartUnresolved
+from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
+from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
+from amigo_async.models import Run
 from amigo_async.starting import OnConflict
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, Verdict, reason_of
 
 
 class Job(NamedTuple):
-    """What to run and how; see `AmigoClient.run_many`.
+    """The sets to run, and the options; see `AmigoClient.run_many`.
 
     Attributes:
         gate: What counts as passing; None for the runs' own flags.
@@ -34,14 +41,14 @@ class Job(NamedTuple):
     quiet: bool = False
 
 
-class Ending(NamedTuple):
-    """How a batch ended.
+class JobResult(NamedTuple):
+    """The result of a job.
 
     Attributes:
-        result: What became of each set.
-        elapsed: Seconds that it took.
-        interrupted: Whether it was stopped by a signal.
-        unresolved: The starts of which it is not known whether they started a run.
+        result: The outcome of each set.
+        elapsed: Duration in seconds.
+        interrupted: Whether a signal stopped the job.
+        unresolved: Starts of which it is unknown whether they started a run.
     """
 
     result: BatchResult
@@ -50,18 +57,18 @@ class Ending(NamedTuple):
     unresolved: list[StartUnresolved]
 
 
-async def run_job(client: AmigoClient, job: Job) -> Ending:
-    """Run the sets of `job`.
+async def run_job(client: AmigoClient, job: Job) -> JobResult:
+    """Run the sets of `job`; there is a result even if a signal stops it.
 
     Raises:
         AmigoError: If the batch as a whole cannot be run.
     """
-    board = Board(job.set_ids, fetches=job.artifacts is not None)
+    progress = BatchProgress(job.set_ids, fetches=job.artifacts is not None)
     result = BatchResult(
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
-    async with showing(board, client.budgets, quiet=job.quiet) as show:
-        with interrupts().caught(show.say, show.close):
+    async with open_display(progress, client.budgets, quiet=job.quiet) as display:
+        with interrupts().caught(display.notify, display.close):
             batch = None
             try:
                 async with client.open_batch(
@@ -73,11 +80,164 @@ async def run_job(client: AmigoClient, job: Job) -> Ending:
                     on_failure=job.on_failure,
                     on_exit=job.on_exit,
                     journal=job.journal,
-                    on_event=show.hear,
+                    on_event=display.on_event,
                     gate=job.gate,
                 ) as batch:
                     async for outcome in batch:
-                        show.settle(outcome.unit_test_set_id, outcome)
+                        display.finish(outcome.unit_test_set_id, outcome)
             finally:
                 result = result if batch is None else batch.result()
-    return Ending(result, board.now() - board.began, interrupts().interrupted, board.unresolved)
+    elapsed = progress.now() - progress.began
+    return JobResult(result, elapsed, interrupts().interrupted, progress.unresolved)
+
+
+class RunAction:
+    """An action on one run, and what is known of the run meanwhile.
+
+    Args:
+        run_id: The run.
+        emit: Receives its events.
+
+    Attributes:
+        run: Its last known state; None before.
+        verdict: Its verdict; None while there is none.
+        artifacts: Path of its artifacts; None until they are saved.
+        error: The error of the action; None without one.
+        finished_at: When the run was seen to end; None if it was not.
+        saved_at: When its artifacts were complete; None before.
+        collecting: Whether its artifacts are being downloaded or waited for.
+        late: Whether the action was cut off by the deadline or a signal.
+        result: What the action came to, in a word; None for the verdict of the run.
+    """
+
+    def __init__(self, run_id: str, emit: Callable[[Event], None]) -> None:
+        self.run_id = run_id
+        self.run: Run | None = None
+        self.verdict: Verdict | None = None
+        self.artifacts: Path | None = None
+        self.error: Exception | None = None
+        self.finished_at: datetime | None = None
+        self.saved_at: datetime | None = None
+        self.collecting = False
+        self.late = True
+        self.result: str | None = None
+        self._emit = emit
+
+    def set_progress(self, run: Run) -> None:
+        """Set the state of a run that is in progress, or waits for its artifacts."""
+        self.run = run
+        if not run.is_completed:
+            done, total = run.progress or (None, None)
+            set_id = run.simulation_unit_test_set_id
+            self._emit(RunProgressed(set_id, run.id, done, total, run.failed_metrics, run.errored))
+
+    def set_finished(self, run: Run, verdict: Verdict) -> None:
+        """Set the state and the verdict of a run that has ended."""
+        if self.run is not None and not self.run.is_completed:  # so it has ended just now
+            self.finished_at = datetime.now(UTC)
+        self.run, self.verdict = run, verdict
+        self._emit(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
+
+    def outcome(self) -> RunOutcome:
+        """Return the outcome of the run, as far as it is known."""
+        run = self.run
+        return RunOutcome(
+            unit_test_set_id="-" if run is None else run.simulation_unit_test_set_id,
+            run_id=self.run_id,
+            verdict=self.verdict or ("timed_out" if self.late else "errored"),
+            run=run,
+            error=self.error,
+            artifacts=self.artifacts,
+            started_at=None if run is None else run.created_at,
+            finished_at=self.finished_at,
+            saved_at=self.saved_at,
+            reason=reason_of(run),
+        )
+
+
+# Acts on one run, and sets in the `RunAction` what is learned of it.
+Act: TypeAlias = Callable[[AmigoClient, RunAction], Awaitable[None]]
+
+
+class ActionResults(NamedTuple):
+    """The results of an action on several runs.
+
+    Attributes:
+        actions: Each run once, in the order asked for.
+        elapsed: Duration in seconds.
+        interrupted: Whether a signal stopped the command.
+    """
+
+    actions: list[RunAction]
+    elapsed: float
+    interrupted: bool
+
+
+async def run_actions(
+    run_ids: list[str],
+    act: Act,
+    *,
+    fetches: bool = False,
+    timeout: float | None = None,
+    quiet: bool = False,
+) -> ActionResults:
+    """Run an action for each run concurrently, with a progress display and Ctrl-C handling.
+
+    Args:
+        run_ids: The runs.
+        act: The action.
+        fetches: Whether it downloads artifacts.
+        timeout: Deadline for all of them in seconds from now; None for none.
+        quiet: Whether to show no progress.
+    """
+    relay = _Relay()
+    async with open_client(relay.on_event) as client:
+        progress = BatchProgress(run_ids, are_runs=True, fetches=fetches)
+        deadline = math.inf if timeout is None else anyio.current_time() + timeout
+        async with open_display(progress, client.budgets, quiet=quiet) as display:
+            relay.listener = display.on_event
+            actions = {run_id: RunAction(run_id, display.on_event) for run_id in run_ids}
+            with interrupts().caught(display.notify, display.close):
+                async with anyio.create_task_group() as group:
+                    for action in actions.values():
+                        group.start_soon(_run_action, client, act, action, deadline, display)
+    elapsed = progress.now() - progress.began
+    return ActionResults(list(actions.values()), elapsed, interrupts().interrupted)
+
+
+async def _run_action(
+    client: AmigoClient, act: Act, action: RunAction, deadline: float, display: Display
+) -> None:
+    with anyio.CancelScope(deadline=deadline) as scope:
+        try:
+            await act(client, action)
+            action.late = False
+        except (DeadlineError, WaitTimeoutError) as error:
+            action.error = error
+        except Exception as error:  # noqa: BLE001  # an error must not cancel the other actions
+            action.error, action.late = error, False
+    if scope.cancelled_caught and action.collecting:
+        action.error = ArtifactTimeoutError(run_id=action.run_id)
+    display.finish(action.run_id, action.outcome(), action.result)
+
+
+class _Relay:
+    """Passes the events of a client on to a listener that is set later."""
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
+    def on_event(self, event: Event) -> None:
+        if self.listener is not None:
+            self.listener(event)
+
+
+async def collect(
+    client: AmigoClient, action: RunAction, folder: str, connections: int = 1
+) -> None:
+    """Download the artifacts of a run into a folder named after it, as a batch does."""
+    action.collecting = True
+    target = f"{Path(folder) / action.run_id}/"
+    action.artifacts = await client.artifacts.download(
+        action.run_id, target, connections=connections
+    )

@@ -1,4 +1,4 @@
-"""Why a set did not simply pass, a line a reason."""
+"""Words of the command: why a set did not pass, what an error means, times and sizes."""
 
 from __future__ import annotations
 
@@ -16,49 +16,43 @@ from amigo_async.errors import (
 )
 from amigo_async.escaping import log_line
 from amigo_async.models import ErroredRun, FailedMetric, Run
+from amigo_async.report.wording import UNEXPLAINED, VERDICT_WORDS, plural
 from amigo_async.verdicts.gate import Gate
 
 _MOST: Final = 3
 
 _REMEDIES: Final[tuple[tuple[type[AmigoError], str], ...]] = (
-    (ConflictError, "--on-conflict attach, wait or restart deals with the run that is in the way"),
+    (ConflictError, "use --on-conflict attach, wait or restart to deal with the unfinished run"),
     (ArtifactsNotReadyError, "amigo-async wait RUN_ID --artifacts DIR waits for them"),
-    (NotFoundError, "the region is in AMIGO_BASE_URL"),
+    (NotFoundError, "check the id, and the region in AMIGO_BASE_URL"),
     (TransportError, "check the network and AMIGO_BASE_URL"),
 )
 
-_WITHOUT_DETAIL: Final[Mapping[str, list[str]]] = {
-    "failed": ["metrics failed; the user may not see which"],
-    "errored": ["the run met an error; the user may not see which"],
-    "timed_out": ["it goes on"],
-    "not_started": ["nothing was started"],
-    "cancelled": ["it was cancelled"],
-}
-
 
 def explain(error: BaseException) -> str:
-    """An error in one line, with what to do about it."""
-    said = log_line(str(error)) or type(error).__name__
+    """Describe an error in one line, with its remedy if there is one."""
+    message = log_line(str(error)) or type(error).__name__
     if isinstance(error, ConflictError) and error.existing_run_id is not None:
-        said += f" (run {log_line(error.existing_run_id)})"
+        message += f" (run {log_line(error.existing_run_id)})"
     for kind, remedy in _REMEDIES:
         if isinstance(error, kind):
-            return f"{said}; {remedy}"
-    return said
+            return f"{message}; {remedy}"
+    return message
 
 
 def reasons(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
-    """Why a set did not simply pass; empty for one that did.
+    """Explain why a set did not pass, one line per reason; empty if it passed.
 
     Args:
-        outcome: What became of the set.
-        most: How many lines to give for metrics and for errors.
+        outcome: The outcome of the set.
+        most: Maximum number of lines for metrics, and for errors of repeats.
     """
-    return details(outcome, most=most) or _WITHOUT_DETAIL.get(outcome.verdict, [])
+    unexplained = UNEXPLAINED.get(outcome.verdict)
+    return details(outcome, most=most) or ([] if unexplained is None else [unexplained])
 
 
-def judged(outcome: RunOutcome, gate: Gate | None) -> list[str]:
-    """Why a gate gave its verdict, where it passed what has failures, or did not pass."""
+def gate_reasons(outcome: RunOutcome, gate: Gate | None) -> list[str]:
+    """Explain a gate's verdict if it is not "passed", or passed a run that has failures."""
     run = outcome.run
     if gate is None or run is None or not run.is_completed or outcome.verdict == "cancelled":
         return []
@@ -68,7 +62,7 @@ def judged(outcome: RunOutcome, gate: Gate | None) -> list[str]:
 
 
 def details(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
-    """As `reasons`, without those that the verdict alone tells."""
+    """Explain what the results and errors of a set show, one line per reason."""
     lines: list[str] = []
     if outcome.run is not None:
         if outcome.run.was_cut_short and outcome.reason is not None:
@@ -81,7 +75,7 @@ def details(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
 
 
 def amount_done(run: Run | None) -> str:
-    """How many unit test runs are done of how many, e.g. ``7/8``."""
+    """Format how many unit test runs are done, e.g. ``7/8``."""
     progress = None if run is None else run.progress
     return "-" if progress is None else f"{progress.done}/{progress.total}"
 
@@ -89,7 +83,7 @@ def amount_done(run: Run | None) -> str:
 def _failed(metric: FailedMetric) -> str:
     name = metric.metric.success_criterion_name if metric.metric else metric.metric_id
     return (
-        f"{log_line(name)} failed in {metric.failed} of {count(metric.evaluated, 'repeat')} of "
+        f"{log_line(name)} failed in {metric.failed} of {plural(metric.evaluated, 'repeat')} of "
         f"unit test {log_line(metric.unit_test_id)}"
     )
 
@@ -101,58 +95,38 @@ def _errored(errored: ErroredRun) -> str:
     )
 
 
-# In the order of interest.
-ENDPOINTS: Final = {
-    "create": "start",
-    "list": "look",
-    "artifacts": "fetch",
-    "cancel": "cancel",
-    "sign_in": "sign in",
-}
+# The endpoints in the order in which they are shown.
+ENDPOINTS: Final = ("create", "list", "artifacts", "cancel", "sign_in")
 
-VERDICTS: Final = {
+# Verdicts, and what the actions of the command come to.
+LABELS: Final = {
     "passed": "passed",
     "saved": "saved",
     "asked": "asked",
     "over": "over",
-    "failed": "failed",
-    "errored": "errored",
-    "timed_out": "timed out",
-    "cancelled": "cancelled",
-    "not_started": "not started",
+    **VERDICT_WORDS,
 }
 
 _KIB: Final = 1024
 
 
-def verdict(name: str) -> str:
-    """A verdict in words."""
-    return VERDICTS.get(name, name)
+def endpoint_name(endpoint: str) -> str:
+    """Format the name of an endpoint for people."""
+    return endpoint.replace("_", " ")
 
 
-def verdicts_said(counts: Mapping[Any, int], words: Mapping[str, str] = VERDICTS) -> str:
-    """How many there are of each verdict, e.g. ``2 passed, 1 failed``."""
-    return ", ".join(f"{counts[name]} {said}" for name, said in words.items() if counts.get(name))
+def label(name: str) -> str:
+    """Format a verdict, or what an action of the command came to, for people."""
+    return LABELS.get(name, name)
 
 
-def count(number: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def seconds(duration: float) -> str:
-    """A duration in words: ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(duration)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
+def count_verdicts(counts: Mapping[Any, int], words: Mapping[str, str] = LABELS) -> str:
+    """Format counts by verdict, e.g. ``2 passed, 1 failed``."""
+    return ", ".join(f"{counts[name]} {word}" for name, word in words.items() if counts.get(name))
 
 
 def stopwatch(duration: float) -> str:
-    """A duration as on a stopwatch: ``0:12``, ``1:02:03``."""
+    """Format a duration in seconds as a stopwatch does: ``0:12``, ``1:02:03``."""
     minutes, rest = divmod(int(duration), 60)
     if minutes < 60:
         return f"{minutes}:{rest:02}"
@@ -160,12 +134,12 @@ def stopwatch(duration: float) -> str:
 
 
 def clock(from_now: float) -> str:
-    """The time of day here in so many seconds, also where summer time begins or ends until then."""
+    """Format the local time of day in `from_now` seconds, across changes of summer time too."""
     return time.strftime("%H:%M:%S", time.localtime(time.time() + from_now))
 
 
 def size(number: int) -> str:
-    """A size: ``312 B``, ``1.4 KiB``, ``20 MiB``."""
+    """Format a size in bytes: ``312 B``, ``1.4 KiB``, ``20 MiB``."""
     if number < _KIB:
         return f"{number} B"
     value, units = number / _KIB, ["KiB", "MiB", "GiB"]
@@ -176,6 +150,6 @@ def size(number: int) -> str:
 
 
 def shortened(items: Sequence[str], most: int) -> list[str]:
-    """The first items, and how many more there are."""
+    """Return the first `most` items, and a line that says how many more there are."""
     rest = len(items) - most
     return [*items[:most], f"and {rest} more"] if rest > 0 else list(items)

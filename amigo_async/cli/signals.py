@@ -1,4 +1,4 @@
-"""Signals that ask the command to stop: the first is obeyed tidily, a second one at once."""
+"""Signals that stop the command: gracefully at the first one, immediately at the second."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
-from amigo_async.cli.exit_codes import Status
+from amigo_async.cli.exit_codes import ExitCode
 
-# The last is sent when the terminal goes away; Windows has none.
+# SIGHUP is sent when the terminal closes; Windows does not have it.
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 _SIGNALS: Final = [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
 
 # One press of Ctrl-C may arrive twice: from the terminal, which sends it to every process of the
-# group, and from a wrapper (npm, make, a container's init) that forwards it. Nobody presses twice
-# within half a second and means it.
+# group, and from a wrapper (npm, make, a container's init) that forwards it. So a second signal
+# within this many seconds counts as the same press.
 _ONE_PRESS: Final = 0.5
 
 
 class Interrupts:
-    """Handles the signals that ask one command to stop.
+    """Handles the signals that stop one command.
 
-    What the first one does depends on what is being done: work inside `caught` is cancelled
-    tidily, other work is cancelled, and what comes after the work inside `caught` (telling what
-    came of it) is not disturbed. Another one, half a second later or more, ends the process.
+    The first signal cancels the work inside `caught`, and the command goes on after it to report
+    the result; a signal during that report is ignored. Without `caught`, it cancels the whole
+    command. A further signal, half a second later or more, ends the process.
 
     Args:
-        now: A clock that does not go back, in seconds.
+        now: A monotonic clock, in seconds.
 
     Attributes:
-        interrupted: Whether work inside `caught` was stopped.
+        interrupted: Whether work inside `caught` was cancelled.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -43,14 +43,14 @@ class Interrupts:
         self._now = now
         self._first: float | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._obey: Callable[[], object] = _nothing
+        self._on_signal: Callable[[], object] = _nothing
         self._close: Callable[[], None] = _nothing
 
     def run(self, work: Coroutine[Any, Any, int]) -> int:
-        """Run `work` in an event loop, and handle the signals until that is closed.
+        """Run `work` in an event loop, and handle signals until the loop is closed.
 
         Raises:
-            KeyboardInterrupt: If a signal stopped it before it was inside `caught`.
+            KeyboardInterrupt: If a signal stopped it outside of `caught`.
         """
         before = {n: signal.signal(n, self._handle) for n in _SIGNALS if not _is_ignored(n)}
         try:
@@ -62,46 +62,46 @@ class Interrupts:
                 signal.signal(number, handler or signal.SIG_DFL)
 
     @contextmanager
-    def caught(self, say: Callable[[str], object], close: Callable[[], None]) -> Iterator[None]:
-        """Let the first signal stop what is inside this context, and nothing after it.
+    def caught(self, notify: Callable[[str], object], close: Callable[[], None]) -> Iterator[None]:
+        """Let the first signal cancel what is inside this context, and nothing after it.
 
-        It cancels the task that opened the context; that cancellation ends with the context.
+        It cancels the task that opened the context; the cancellation ends with the context.
 
         Args:
-            say: Shows a line.
-            close: Leaves the terminal as it was.
+            notify: Shows a line to the user.
+            close: Restores the terminal.
         """
         task = asyncio.current_task()
 
         def stop() -> None:
             self.interrupted = True
-            say("Stopping tidily; press Ctrl-C again to be out at once.")
+            notify("Stopping; press Ctrl-C again to quit immediately.")
             if task is not None:
                 task.cancel()
 
-        self._obey, self._close = stop, close
+        self._on_signal, self._close = stop, close
         try:
             yield
         except asyncio.CancelledError:
             if not self.interrupted or (task is not None and task.uncancel()):
                 raise
         finally:
-            self._obey = self._close = _nothing
+            self._on_signal = self._close = _nothing
 
     async def _await(self, work: Coroutine[Any, Any, int], numbers: list[signal.Signals]) -> int:
         loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         if self._task is not None:
-            self._obey = self._task.cancel
+            self._on_signal = self._task.cancel
         for number in numbers:
-            # For the wake-up that comes with it: a signal that arrives just before the loop goes
-            # to sleep would not be seen before something else wakes the loop. The handler itself
-            # is ours, as the loop's would not run while the loop is held up by a write.
+            # This is for the wake-up only: without it, a signal that arrives just before the loop
+            # goes to sleep is not handled until something else wakes the loop. The handler itself
+            # is ours, as the loop's would not run while the loop is blocked by a write.
             with suppress(NotImplementedError):  # of Windows
                 loop.add_signal_handler(number, _nothing)
             signal.signal(number, self._handle)
         try:
-            if self._first is not None:  # it came before there was a loop to stop
-                self._obey()
+            if self._first is not None:  # it arrived before the loop was running
+                self._on_signal()
             return await work
         finally:
             self._task = None
@@ -116,23 +116,23 @@ class Interrupts:
             if self._task is not None:
                 self._task.get_loop().call_soon_threadsafe(self._stop)
         elif now - self._first >= _ONE_PRESS:
-            with suppress(Exception):  # the interrupted write may have been to the same stream
+            with suppress(Exception):  # the signal may have interrupted a write to the same stream
                 self._close()
                 sys.stderr.flush()
-            os._exit(Status.INTERRUPTED)
+            os._exit(ExitCode.INTERRUPTED)
 
     def _stop(self) -> None:
-        self._obey()  # what it is now, not when the signal came
+        self._on_signal()  # looked up now, not when the signal arrived
 
 
 def ignore_signals() -> None:
-    """Let no signal that arrives twice disturb the end of an interpreter that was interrupted."""
+    """Ignore further signals, which would disturb the shutdown of the interpreter."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _is_ignored(number: signal.Signals) -> bool:
-    """Whether a signal is to be ignored, as nohup wants it of a hangup."""
+    """Return whether a signal was ignored before the command started, as nohup does."""
     return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 

@@ -1,4 +1,4 @@
-"""The standard streams, any of which may be closed, full, or without some characters."""
+"""The standard streams, which may be closed, full, or unable to encode some characters."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import IO
 def prepare_streams() -> None:
     """Make the standard streams usable, whatever state they were inherited in.
 
-    Python has None for a stream whose descriptor was closed. Left free, that descriptor would be
-    given to the next file or socket to be opened, which then receives what is meant for the
-    stream; so the null device takes it, in the order in which descriptors are given out.
+    Python sets a stream to None if its descriptor is closed. The next file or socket to be opened
+    would get that descriptor, and with it what is written to the stream. So the null device is
+    opened in its place, in the order in which descriptors are assigned.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)
-            # Not to be closed, as the one that it replaces would not be.
+            # Never closed, like the stream it replaces.
             stream = open(descriptor, mode, closefd=False, encoding="utf-8")  # noqa: SIM115
             setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an id is worth more than a tick mark
+            stream.reconfigure(errors="replace")  # a tick mark must not cost the line
         with suppress(OSError, ValueError):
-            # Whoever shares the file may have made it non-blocking: then a long report is cut.
+            # Another process may have made it non-blocking, which would truncate long reports.
             os.set_blocking(stream.fileno(), True)
 
 
 def stdout_is_closed() -> bool:
-    """Whether the command was started without a stdout."""
+    """Return whether the command was started without a stdout."""
     return sys.__stdout__ is None
 
 
@@ -41,12 +41,12 @@ def stdout_is_closed() -> bool:
 def writing_to_stdout() -> Iterator[None]:
     """Write to stdout inside this context.
 
-    After a failure stdout is the null device: what is left in its buffer would fail again when
-    the interpreter flushes it at the end, and change the exit status.
+    After a failure, stdout is redirected to the null device: otherwise the rest of its buffer
+    would fail again when the interpreter flushes it at exit, and change the exit code.
 
     Raises:
-        BrokenPipeError: If the reader of stdout has left.
-        OSError: If stdout cannot be written for another reason; names it as the file.
+        BrokenPipeError: If the reader of stdout has closed it.
+        OSError: If stdout cannot be written for another reason; its ``filename`` is ``stdout``.
     """
     try:
         yield
@@ -57,10 +57,10 @@ def writing_to_stdout() -> Iterator[None]:
 
 
 def write(line: str | bytes) -> bool:
-    """Write a line to stdout; False if its reader has left, which is no error.
+    """Write a line to stdout; return False if its reader has closed it, which is no error.
 
     Args:
-        line: Text in the encoding of stdout, or bytes for a format that has its own.
+        line: Text, or bytes for a format that has an encoding of its own.
 
     Raises:
         OSError: If stdout cannot be written for another reason.
@@ -78,22 +78,22 @@ def write(line: str | bytes) -> bool:
 
 def _write_bytes(data: bytes) -> None:
     binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:  # a stream of text alone, in the place of stdout
+    if binary is None:  # stdout has been replaced by a text stream
         sys.stdout.write(data.decode(errors="replace"))
         return
     sys.stdout.flush()
     left = memoryview(data)
-    while left:  # python -u has an unbuffered file here, which may write a part
+    while left:  # unbuffered with python -u, when a write may be partial
         left = left[binary.write(left) :]
 
 
 def drop_stdout() -> None:
-    """Send what is written to stdout, and what is left in its buffer, to the null device."""
+    """Redirect stdout to the null device, with what is left in its buffer."""
     _drop(sys.stdout)
 
 
 def note(text: str) -> bool:
-    """Write a line to stderr; False if it cannot be written."""
+    """Write a line to stderr; return False if that fails."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -102,7 +102,7 @@ def note(text: str) -> bool:
 
 
 def settle_streams() -> None:
-    """Leave nothing in the buffers that the interpreter would fail to write at its end."""
+    """Flush the streams, and drop what the interpreter would fail to write at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,7 +1,7 @@
-"""What became of a batch, written down for people and for CI.
+"""Reports of a batch, for people and for CI.
 
-`junit` and `to_json` need nothing more; `markdown` and `html` need the extra ``report``. Each
-gives text and writes no file.
+`junit` and `to_json` need no extra; `markdown` and `html` need the extra ``report``. All of them
+return text and write no file.
 """
 
 from amigo_async.report.html import html

@@ -1,4 +1,4 @@
-"""A batch as one HTML page that needs nothing else: no network, no script."""
+"""The HTML report: one self-contained page, without network access or scripts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from msgspec import Struct
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.files import check_path
 from amigo_async.report.markdown import took
-from amigo_async.report.model import Case, SetView, UnitTest, headline, verdict_in_words, view
+from amigo_async.report.model import (
+    Case,
+    SetReport,
+    UnitTest,
+    headline,
+    set_reports,
+    verdict_in_words,
+)
 from amigo_async.report.templates import page_template
-from amigo_async.report.words import VERDICT_WORDS, duration, instant, percent, plural
+from amigo_async.report.wording import VERDICT_WORDS, duration, instant, percent, plural
 from amigo_async.verdicts.gate import Gate
 from amigo_async.version import __version__
 
@@ -41,22 +48,22 @@ def html(
     title: str = "Unit test sets",
     folder: str | PathLike[str] | None = None,
 ) -> str:
-    """`result` as one HTML page, for a browser or a phone, in dark and light.
+    """Render `result` as one HTML page, for desktop and mobile browsers, in light and dark mode.
 
     Args:
-        result: The batch.
-        gate: What its verdicts were given by; None for the runs' own flags.
-        title: What to call the whole.
-        folder: Where the page will be, so that it links to the artifacts relative to itself;
-            None for the links to be as the paths are.
+        result: The result of the batch.
+        gate: The gate that gave the verdicts; None for the runs' own flags.
+        title: Title of the page.
+        folder: The folder in which the page will be saved; links to artifacts are relative to
+            it. None to link to the paths as they are.
 
     Raises:
-        ArgumentError: If `folder` cannot be the name of one.
+        ArgumentError: If `folder` is not a valid path.
         ConfigurationError: If the extra ``report`` is not installed.
     """
     if folder is not None:
         check_path("folder", folder)
-    sets = view(result, gate)
+    sets = set_reports(result, gate)
     return page_template("page.html").render(
         title=title,
         headline=headline(result, sets),
@@ -80,27 +87,27 @@ def html(
 
 
 def _rate(case: Case) -> float | None:
-    """The share of evaluated repeats that passed."""
+    """Return the share of evaluated repeats that passed; None if none was evaluated."""
     return case.counts.passed / case.counts.evaluated if case.counts.evaluated else None
 
 
 def _link(path: Path, folder: str | PathLike[str] | None) -> str:
-    """A link to `path` from a page in `folder`."""
+    """Return a link to `path` for a page in `folder`."""
     if folder is not None:
         path = Path(os.path.relpath(path, folder))
     elif path.is_absolute():
         return path.as_uri()
-    # The dot keeps a name with a colon from being taken for a scheme.
+    # Without the dot, a name with a colon would be parsed as a scheme.
     return "./" + quote(os.fsencode(path.as_posix()))
 
 
-class Column(Struct, frozen=True):
+class MatrixColumn(Struct, frozen=True):
     """A metric of the set.
 
     Attributes:
-        metric_id: The metric; None for the repeats as a whole, where no metric is shown.
-        name: What it is called.
-        expected: What it has to be; None where the unit tests differ, or it is not known.
+        metric_id: Id of the metric; None for the repeats as a whole, if no metric is visible.
+        name: Its name.
+        expected: Its required value in words; None if unknown, or different between unit tests.
     """
 
     metric_id: str | None
@@ -108,29 +115,29 @@ class Column(Struct, frozen=True):
     expected: str | None
 
 
-class Line(Struct, frozen=True):
-    """A unit test, with its case in each column; None where it does not have the metric."""
+class MatrixRow(Struct, frozen=True):
+    """A unit test, and its case in each column; None if it does not have the metric."""
 
     test: UnitTest
-    cells: tuple[tuple[Column, Case | None], ...]
+    cells: tuple[tuple[MatrixColumn, Case | None], ...]
 
 
 class Matrix(Struct, frozen=True):
     """Unit tests of a set by metric."""
 
-    columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    columns: tuple[MatrixColumn, ...]
+    rows: tuple[MatrixRow, ...]
 
 
-# A table with more cells for each case than this is mostly empty.
+# A matrix with more cells per case than this is mostly empty.
 _SPARSE: Final = 4
 
 
-def matrices(each: SetView) -> tuple[Matrix, ...]:
-    """The unit tests of a set by metric; none where no unit test is shown.
+def matrices(each: SetReport) -> tuple[Matrix, ...]:
+    """Build the matrices of a set, its unit tests by metric; none if no unit test is visible.
 
-    One matrix, unless it would be mostly empty because the unit tests have few metrics in common:
-    then one for all the unit tests with the same metrics.
+    There is one matrix, unless that would be mostly empty because the unit tests have few metrics
+    in common: then there is one for each group of unit tests with the same metrics.
     """
     cases = [case for test in each.tests for case in test.cases]
     metrics = {case.metric_id for case in cases}
@@ -150,22 +157,22 @@ def _matrix(tests: tuple[UnitTest, ...]) -> Matrix:
         for case in test.cases:
             by_metric.setdefault(case.metric_id, []).append(case)
     columns = tuple(_column(metric_id, cases) for metric_id, cases in by_metric.items())
-    return Matrix(columns, tuple(_line(test, columns) for test in tests))
+    return Matrix(columns, tuple(_matrix_row(test, columns) for test in tests))
 
 
-def _column(metric_id: str | None, cases: list[Case]) -> Column:
+def _column(metric_id: str | None, cases: list[Case]) -> MatrixColumn:
     expected = {case.expected for case in cases}
-    return Column(metric_id, cases[0].label, expected.pop() if len(expected) == 1 else None)
+    return MatrixColumn(metric_id, cases[0].label, expected.pop() if len(expected) == 1 else None)
 
 
-def _line(test: UnitTest, columns: tuple[Column, ...]) -> Line:
+def _matrix_row(test: UnitTest, columns: tuple[MatrixColumn, ...]) -> MatrixRow:
     cases = {case.metric_id: case for case in test.cases}
-    return Line(test, tuple((column, cases.get(column.metric_id)) for column in columns))
+    return MatrixRow(test, tuple((column, cases.get(column.metric_id)) for column in columns))
 
 
 Phase: TypeAlias = Literal["queued", "running", "fetching"]
 
-# The steps that people count time in, in seconds, and how many of them fit on a phone.
+# Round steps between ticks, in seconds, and the number of ticks that fit on a phone.
 _STEPS: Final = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
     *(3600 * hours for hours in (1, 2, 3, 6, 12, 24, 48, 168, 720)),
@@ -175,14 +182,14 @@ _LONGEST_LABEL: Final = 26
 
 
 class Bar(Struct, frozen=True):
-    """One phase of one run; `left` and `width` in percent of the whole.
+    """One phase of a run; `left` and `width` are percentages of the time axis.
 
     Attributes:
         phase: ``"queued"``, ``"running"`` or ``"fetching"``.
-        left: Where it begins.
-        width: How long it is; never so short that it cannot be seen.
-        open: Whether the end was not seen.
-        words: How long it took, in words.
+        left: Start of the phase.
+        width: Duration of the phase; at least wide enough to be visible.
+        open: Whether the end is unknown.
+        words: The phase and its duration in words.
     """
 
     phase: Phase
@@ -192,28 +199,28 @@ class Bar(Struct, frozen=True):
     words: str
 
 
-class Row(Struct, frozen=True):
+class TimelineRow(Struct, frozen=True):
     """One run of the timeline."""
 
-    each: SetView
+    each: SetReport
     label: str
     bars: tuple[Bar, ...]
 
 
 class Tick(Struct, frozen=True):
-    """A mark on the axis, `left` in percent of the whole."""
+    """A mark on the time axis; `left` is a percentage of it."""
 
     left: float
     label: str
 
 
 class Timeline(Struct, frozen=True):
-    """All runs of a batch over its time.
+    """All runs of a batch over time.
 
     Attributes:
-        began: Where the axis begins.
-        took: How long it is.
-        ticks: The marks on it.
+        began: Start of the time axis.
+        took: Length of the time axis.
+        ticks: The marks on the time axis.
         rows: The runs, in the order of the batch.
         phases: The phases that occur.
     """
@@ -221,26 +228,28 @@ class Timeline(Struct, frozen=True):
     began: datetime
     took: timedelta
     ticks: tuple[Tick, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TimelineRow, ...]
     phases: tuple[Phase, ...]
 
 
-def timeline(result: BatchResult, sets: tuple[SetView, ...]) -> Timeline | None:
-    """The timeline of a batch; None where no time is known.
+def timeline(result: BatchResult, sets: tuple[SetReport, ...]) -> Timeline | None:
+    """Build the timeline of a batch; None if no time is known.
 
     Args:
-        result: The batch.
-        sets: Its sets.
+        result: The result of the batch.
+        sets: The content of the report for each set.
     """
     asked = result.began_at
     known = [at for o in result.outcomes for at in _instants(o)] + ([asked] if asked else [])
     if not known:
         return None
-    # Without the time at which the batch began, the first start is taken for it.
+    # If the start of the batch is unknown, use that of the first run.
     began, ended = min(known), max(known)
     axis = _Axis(began, max((ended - began).total_seconds(), 1.0))
     queued_since = asked or began
-    rows = tuple(Row(s, _label(s), tuple(axis.bars(s.outcome, queued_since, ended))) for s in sets)
+    rows = tuple(
+        TimelineRow(s, _label(s), tuple(axis.bars(s.outcome, queued_since, ended))) for s in sets
+    )
     occurring = {bar.phase for row in rows for bar in row.bars}
     phases: tuple[Phase, ...] = ("queued", "running", "fetching")
     return Timeline(
@@ -258,7 +267,7 @@ def _instants(outcome: RunOutcome) -> Iterator[datetime]:
             yield at
 
 
-def _label(each: SetView) -> str:
+def _label(each: SetReport) -> str:
     label = each.outcome.unit_test_set_id
     return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
 
@@ -269,7 +278,7 @@ class _Axis:
         self._seconds = seconds
 
     def bars(self, outcome: RunOutcome, queued_since: datetime, ended: datetime) -> Iterator[Bar]:
-        """The phases of one run, as far as their times are known."""
+        """Yield the phases of one run, as far as their times are known."""
         started, finished = outcome.started_at, outcome.finished_at
         saved = outcome.saved_at
         if started is None:
@@ -281,19 +290,19 @@ class _Axis:
             yield self._bar("fetching", finished, saved)
 
     def ticks(self) -> Iterator[Tick]:
-        """Marks at round times, as many as fit."""
+        """Yield as many ticks at round times as fit."""
         step = next((s for s in _STEPS if self._seconds / s <= _MOST_TICKS), self._seconds)
         at = 0.0
         while at <= self._seconds:
-            yield Tick(self._share(at), duration(timedelta(seconds=at)))
+            yield Tick(self._share(at), duration(at))
             at += step
 
     def _bar(self, phase: Phase, start: datetime, end: datetime, *, is_open: bool = False) -> Bar:
         left = self._share((start - self._began).total_seconds())
         length = max(end - start, timedelta())
-        # A bar at the very end still has to be seen.
+        # A bar must be visible even at the very end.
         width = max(self._share(length.total_seconds()), 0.4)
-        words = f"{phase} {'for at least ' if is_open else ''}{duration(length)}"
+        words = f"{phase} {'for at least ' if is_open else ''}{duration(length.total_seconds())}"
         return Bar(phase, min(left, 100 - width), width, is_open, words)
 
     def _share(self, seconds: float) -> float:

@@ -1,6 +1,7 @@
-"""A batch as JSON, and back.
+"""The JSON report, and reading it back.
 
-Errors become their type and message, paths become strings; everything else is as in the structs.
+Errors become objects with their type and message, and paths become strings; everything else has
+the fields of the structs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class RecordedError(AmigoError):
     """An error that was read from a report.
 
     Attributes:
-        type: The name of its class when it was raised.
-        message: What it said.
+        type: The class name of the original error.
+        message: Its message.
     """
 
     def __init__(self, type: str, message: str) -> None:
@@ -30,31 +31,29 @@ class RecordedError(AmigoError):
         self.message = message
 
 
-class _Told(msgspec.Struct):
+class _ErrorFields(msgspec.Struct):
     type: str
     message: str
 
 
 def to_json(result: BatchResult) -> str:
-    """`result` as a JSON object, its ``passed`` and ``counts`` first.
-
-    `from_json` reads it back.
+    """Encode `result` as a JSON object, which begins with ``passed`` and ``counts``.
 
     Args:
-        result: The batch.
+        result: The result of the batch.
     """
     document = {"passed": result.passed, "counts": result.counts}
     return encode_json(document | msgspec.structs.asdict(result), indent=2, enc_hook=_encode)
 
 
 def from_json(text: str | bytes) -> BatchResult:
-    """The batch that `to_json` wrote; its errors are `RecordedError`.
+    """Decode what `to_json` returned; errors become `RecordedError`.
 
     Args:
-        text: What `to_json` gave.
+        text: The JSON document.
 
     Raises:
-        msgspec.DecodeError: If it is not JSON, or not a batch.
+        msgspec.DecodeError: If `text` is not JSON, or not the result of a batch.
     """
     try:
         result = msgspec.json.decode(text, type=BatchResult, dec_hook=_decode)
@@ -70,11 +69,11 @@ def _encode(value: Any) -> Any:
         return {"type": type(value).__name__, "message": str(value)}
     if isinstance(value, Path):
         return fspath(value)
-    raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+    raise NotImplementedError(f"{type(value).__name__} cannot be encoded as JSON")
 
 
 def _decode(wanted: type, value: Any) -> Any:
     if wanted is Exception:
-        told = msgspec.convert(value, _Told)
-        return RecordedError(told.type, told.message)
+        fields = msgspec.convert(value, _ErrorFields)
+        return RecordedError(fields.type, fields.message)
     return Path(msgspec.convert(value, str))

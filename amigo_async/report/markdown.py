@@ -1,4 +1,4 @@
-"""A batch as Markdown, for the summary of a job."""
+"""The Markdown report, e.g. for the summary of a CI job."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from amigo_async.batch.outcomes import BatchResult
-from amigo_async.report.model import SetView, headline, verdict_in_words, view
+from amigo_async.report.model import SetReport, headline, set_reports, verdict_in_words
 from amigo_async.report.templates import markdown_template
-from amigo_async.report.words import duration, plural
+from amigo_async.report.wording import duration, plural
 from amigo_async.verdicts.gate import Gate
 
 MARKS: Final = {
@@ -20,7 +20,7 @@ MARKS: Final = {
     "not_started": "⏸️",
 }
 
-# GitHub takes this much of a step's summary, and drops all of one that is larger.
+# GitHub's limit for the summary of a step; it drops a larger one completely.
 MAX_BYTES: Final = 1024 * 1024
 
 _MOST_DETAILS: Final = 50
@@ -30,7 +30,7 @@ _TABLE: Final = (
     "| :-: | :-- | :-- | --: | --: | --: | :-- |\n"
 )
 _DETAILS: Final = "\n## What went wrong\n"
-# Bytes for a sentence that says what was left out.
+# Bytes reserved for a sentence that says what was omitted.
 _NOTICE: Final = 100
 
 
@@ -41,22 +41,22 @@ def markdown(
     title: str = "Unit test sets",
     max_bytes: int = MAX_BYTES,
 ) -> str:
-    """`result` as Markdown: the verdict, a table of the sets, and what went wrong.
+    """Render `result` as Markdown: the verdict, a table of the sets, and what went wrong.
 
-    What does not fit into `max_bytes` is left out, and the text says so: findings first, each
-    set keeping some of its own, then sets of the table, those that passed first.
+    What does not fit into `max_bytes` is omitted, and the text says so: findings are omitted
+    first (each set keeps some), then rows of the table, beginning with sets that passed.
 
     Args:
-        result: The batch.
-        gate: What its verdicts were given by; None for the runs' own flags.
-        title: What to call the whole.
-        max_bytes: How many bytes the text may have in UTF-8; 1 MiB is what GitHub takes. The
-            verdict is given whatever its size.
+        result: The result of the batch.
+        gate: The gate that gave the verdicts; None for the runs' own flags.
+        title: Title of the report.
+        max_bytes: Maximum size of the text in UTF-8; the default, 1 MiB, is GitHub's limit. The
+            verdict is included in any case.
 
     Raises:
         ConfigurationError: If the extra ``report`` is not installed.
     """
-    sets = view(result, gate)
+    sets = set_reports(result, gate)
     parts: Any = markdown_template("summary.md").make_module(
         {
             "title": title,
@@ -76,23 +76,23 @@ def markdown(
     return head + details + table
 
 
-def _details(parts: Any, wrong: list[SetView], left: int) -> str:
-    """What went wrong with each set, in not much more than `left` bytes."""
+def _details(parts: Any, wrong: list[SetReport], left: int) -> str:
+    """Render what went wrong with each set, in not much more than `left` bytes."""
     if not wrong:
         return ""
     shown = wrong[:_MOST_DETAILS]
     sections = {}
-    # Those with few findings first, so that what they do not need is shared by the others.
+    # Sets with few findings first: what they do not need is shared by the others.
     for taken, each in enumerate(sorted(shown, key=_count)):
         section = _section(parts, each, left // (len(shown) - taken))
         sections[each.number] = section
         left -= _size(section)
-    left_out = len(wrong) - sum(map(bool, sections.values()))
-    return _DETAILS + "".join(sections[each.number] for each in shown) + _notice(left_out, "set")
+    omitted = len(wrong) - sum(map(bool, sections.values()))
+    return _DETAILS + "".join(sections[each.number] for each in shown) + _notice(omitted, "set")
 
 
-def _section(parts: Any, each: SetView, left: int) -> str:
-    """What went wrong with a set, in `left` bytes; empty where they are too few."""
+def _section(parts: Any, each: SetReport, left: int) -> str:
+    """Render what went wrong with a set, in `left` bytes; empty if they are too few."""
     heading: str = parts.set_heading(each)
     left -= _size(heading) + _NOTICE
     if left < 0:
@@ -101,22 +101,22 @@ def _section(parts: Any, each: SetView, left: int) -> str:
     return heading + "".join(lines) + _notice(_count(each) - len(lines), "finding")
 
 
-def _count(each: SetView) -> int:
-    """How many findings there are of a set."""
+def _count(each: SetReport) -> int:
+    """Return the number of findings of a set."""
     found = sum(len(test.wrong) + len(test.errors) for test in each.wrong)
     return found if each.problem is None else found + 1
 
 
-def _findings(parts: Any, each: SetView) -> Iterator[str]:
+def _findings(parts: Any, each: SetReport) -> Iterator[str]:
     if each.problem is not None:
         yield parts.problem(each)
     for test in each.wrong:
         yield from (parts.wrong_case(test, case) for case in test.wrong)
-        yield from (parts.error(test, met) for met in test.errors)
+        yield from (parts.error(test, error) for error in test.errors)
 
 
-def _table(rows: dict[int, str], wrong: list[SetView], left: int) -> str:
-    """The table of the sets in `left` bytes, those that did not pass before the others."""
+def _table(rows: dict[int, str], wrong: list[SetReport], left: int) -> str:
+    """Render the table of the sets in `left` bytes; those that did not pass take precedence."""
     if not rows:
         return ""
     first = dict.fromkeys([*(each.number for each in wrong), *rows])
@@ -125,7 +125,7 @@ def _table(rows: dict[int, str], wrong: list[SetView], left: int) -> str:
 
 
 def _fitting(lines: Iterable[str], left: int) -> list[str]:
-    """As many of `lines` as have room in `left` bytes."""
+    """Return as many of `lines` as fit into `left` bytes."""
     fitting = []
     for line in lines:
         left -= _size(line)
@@ -135,20 +135,20 @@ def _fitting(lines: Iterable[str], left: int) -> list[str]:
     return fitting
 
 
-def _notice(left_out: int, noun: str) -> str:
-    if not left_out:
+def _notice(omitted: int, noun: str) -> str:
+    if not omitted:
         return ""
-    more = f"{noun} is" if left_out == 1 else f"{noun}s are"
-    return f"\n{left_out:,} more {more} not shown here.\n"
+    more = f"{noun} is" if omitted == 1 else f"{noun}s are"
+    return f"\n{omitted:,} more {more} not shown here.\n"
 
 
 def _size(*texts: str) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
-def took(each: SetView) -> str:
-    """How long the run of a set took; empty where that is not known."""
+def took(each: SetReport) -> str:
+    """Format the duration of the run of a set; empty if unknown."""
     outcome = each.outcome
     if outcome.started_at is None or outcome.finished_at is None:
         return ""
-    return duration(outcome.finished_at - outcome.started_at)
+    return duration((outcome.finished_at - outcome.started_at).total_seconds())

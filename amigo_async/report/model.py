@@ -1,4 +1,4 @@
-"""What all reports tell of a batch, before it takes a form: sets, their unit tests, their cases."""
+"""The content of all reports, independent of their format: sets, unit tests and cases."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from msgspec import Struct
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.report.json import RecordedError
-from amigo_async.report.words import VERDICT_WORDS, criterion_in_words, numbers, plural
+from amigo_async.report.wording import (
+    UNEXPLAINED,
+    VERDICT_WORDS,
+    criterion_in_words,
+    numbers,
+    plural,
+)
 from amigo_async.verdicts.gate import Gate, Judgement
 from amigo_async.verdicts.tally import Counts, MetricTally, UnitTestTally, tally
 
 Status: TypeAlias = Literal["passed", "failed", "errored", "unfinished"]
 
 
-class Met(Struct, frozen=True):
-    """An error that repeats met.
+class RepeatError(Struct, frozen=True):
+    """An error that occurred in one repeat or several.
 
     Attributes:
-        text: The error, as the service tells it.
-        repeats: Which repeats, as people count them.
+        text: The error message of the service.
+        repeats: The numbers of the repeats, from 1.
     """
 
     text: str
@@ -29,18 +35,18 @@ class Met(Struct, frozen=True):
 
 
 class Case(Struct, frozen=True):
-    """A unit test in one metric; or as a whole, where no metric is shown.
+    """A unit test by one metric; or as a whole, if no metric is visible.
 
     Attributes:
-        name: What the metric is called; None without one.
-        metric_id: The metric; None without one.
-        expected: What the metric has to be, in words; None where that is not known.
-        counts: How many repeats passed, failed, or came to nothing.
-        status: What that comes to, by the verdict on the set.
-        seen: What was seen, in words.
-        missing: Why repeats came to nothing, in words; empty where none did.
-        failed: Which repeats failed, as people count them; empty if none.
-        evaluations: The ids of the evaluations that failed.
+        name: Name of the metric; None without one.
+        metric_id: Id of the metric; None without one.
+        expected: Required value of the metric, in words; None if unknown.
+        counts: Repeats that passed, failed, or have no result.
+        status: The status that follows from the counts and the verdict of the set.
+        seen: The counts in words.
+        missing: Why repeats have no result, in words; empty if all have one.
+        failed: Numbers of the repeats that failed, from 1; empty if none failed.
+        evaluations: Ids of the failed evaluations.
     """
 
     name: str | None
@@ -55,7 +61,7 @@ class Case(Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """What to call the case."""
+        """The name of the metric, or "repeats" without one."""
         return self.name or "repeats"
 
 
@@ -63,18 +69,18 @@ class UnitTest(Struct, frozen=True):
     """A unit test of a set.
 
     Attributes:
-        id: The unit test.
-        repeats: How many repeats were asked for.
-        counts: How many of them passed every metric, failed one, or came to nothing.
-        cases: It in each of its metrics.
-        errors: The errors its repeats met.
+        id: Id of the unit test.
+        repeats: Number of repeats requested.
+        counts: Repeats that passed every metric, failed one, or have no result.
+        cases: One case per metric.
+        errors: Errors that occurred in its repeats.
     """
 
     id: str
     repeats: int
     counts: Counts
     cases: tuple[Case, ...]
-    errors: tuple[Met, ...]
+    errors: tuple[RepeatError, ...]
 
     @property
     def wrong(self) -> tuple[Case, ...]:
@@ -82,18 +88,18 @@ class UnitTest(Struct, frozen=True):
         return tuple(case for case in self.cases if case.status in ("failed", "errored"))
 
 
-class SetView(Struct, frozen=True):
+class SetReport(Struct, frozen=True):
     """A set of the batch.
 
     Attributes:
-        number: Its place in the batch, from 1.
-        outcome: What became of it.
-        tests: Its unit tests, as far as they are shown.
-        problem: What went wrong with the set as a whole; None if that is told by its unit tests,
-            or nothing did.
-        problem_type: What kind of problem.
-        reasons: Why the gate judged as it did; empty without one.
-        tolerated: How many repeats failed or errored of a set that passed all the same.
+        number: Its position in the batch, from 1.
+        outcome: Its outcome.
+        tests: Its unit tests, as far as they are visible.
+        problem: What went wrong with the set as a whole; None if nothing did, or the unit tests
+            show it.
+        problem_type: The class of the error, or the verdict.
+        reasons: The reasons of the gate; empty without a gate.
+        tolerated: Number of repeats that failed or errored although the set passed.
     """
 
     number: int
@@ -106,33 +112,33 @@ class SetView(Struct, frozen=True):
 
     @property
     def fine(self) -> bool:
-        """Whether the set passed and nothing is missing."""
+        """Whether the set passed without an error."""
         return self.outcome.verdict == "passed" and self.outcome.error is None
 
     @property
     def wrong(self) -> tuple[UnitTest, ...]:
-        """The unit tests of which a case failed or errored."""
+        """The unit tests with a case that failed or errored."""
         return tuple(test for test in self.tests if test.wrong)
 
 
-def view(result: BatchResult, gate: Gate | None) -> tuple[SetView, ...]:
-    """The sets of `result`, in their order.
+def set_reports(result: BatchResult, gate: Gate | None) -> tuple[SetReport, ...]:
+    """Build the content of the reports for each set, in the order of the batch.
 
     Args:
-        result: The batch.
-        gate: What its verdicts were given by; None for the runs' own flags.
+        result: The result of the batch.
+        gate: The gate that gave the verdicts; None for the runs' own flags.
     """
     return tuple(_set(n, outcome, gate) for n, outcome in enumerate(result.outcomes, 1))
 
 
-def _set(number: int, outcome: RunOutcome, gate: Gate | None) -> SetView:
+def _set(number: int, outcome: RunOutcome, gate: Gate | None) -> SetReport:
     judgement = _judgement(outcome, gate)
     tallies = tally(outcome.run) if outcome.run else ()
-    reached = _reached(judgement, gate, tallies)
+    reached = _rates_passed(judgement, gate, tallies)
     tests = tuple(_unit_test(outcome, t, r) for t, r in zip(tallies, reached, strict=True))
     problem, problem_type = _problem(outcome, judgement, tests)
     short = sum(t.counts.failed + t.counts.missing for t in tests)
-    return SetView(
+    return SetReport(
         number=number,
         outcome=outcome,
         tests=tests,
@@ -152,7 +158,7 @@ def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:
 def _problem(
     outcome: RunOutcome, judgement: Judgement | None, tests: tuple[UnitTest, ...]
 ) -> tuple[str | None, str]:
-    """What went wrong with the set as a whole, and what kind of problem it is."""
+    """Return what went wrong with the set as a whole, and the type of the problem."""
     error = outcome.error
     if error is not None:
         kind = error.type if isinstance(error, RecordedError) else type(error).__name__
@@ -161,22 +167,17 @@ def _problem(
         return None, ""
     if judgement is not None:
         return "; ".join(judgement.reasons), outcome.verdict
-    said = {
-        "failed": "a metric failed; the results that are shown do not tell which",
-        "errored": "the run met an error; the results that are shown do not tell which",
-        "timed_out": "the deadline passed before the run was over; it goes on",
-        "cancelled": outcome.reason or "the run was cancelled",
-        "not_started": "no run was started: another set failed, or the time ran out",
-    }
-    return said[outcome.verdict], outcome.verdict
+    if outcome.verdict == "cancelled" and outcome.reason:
+        return outcome.reason, outcome.verdict
+    return UNEXPLAINED[outcome.verdict], outcome.verdict
 
 
-def _reached(
+def _rates_passed(
     judgement: Judgement | None, gate: Gate | None, tests: tuple[UnitTestTally, ...]
 ) -> Iterator[tuple[bool, ...]]:
-    """Whether the rate that a case counts in was reached, for each case of each unit test.
+    """Yield for each unit test whether the pass rate that each of its cases counts in was reached.
 
-    By position: a unit test may be in a set twice, and a search would be made for every case.
+    Matched by position: a unit test may be in a set twice.
     """
     rates = iter(judgement.rates if judgement else ())
     per = None if gate is None or judgement is None or not judgement.rates else gate.per
@@ -208,7 +209,7 @@ def _unit_test(outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ..
         repeats=len(test.errors),
         counts=counts,
         cases=cases,
-        errors=tuple(Met(text, numbers(tuple(r))) for text, r in errors.items()),
+        errors=tuple(RepeatError(text, numbers(tuple(r))) for text, r in errors.items()),
     )
 
 
@@ -232,7 +233,7 @@ def _metric_case(
 
 
 def _words(counts: Counts, test: UnitTestTally) -> tuple[str, str]:
-    """What was seen, and why repeats came to nothing."""
+    """Return the counts in words, and why repeats have no result."""
     errored = sum(error is not None for error in test.errors)
     without = counts.missing - errored
     missing = [f"{errored} errored"] if errored else []
@@ -243,7 +244,7 @@ def _words(counts: Counts, test: UnitTestTally) -> tuple[str, str]:
 
 
 def _status(outcome: RunOutcome, test: UnitTestTally, counts: Counts, *, excused: bool) -> Status:
-    """What a case comes to: never wrong in a set, or by a rate of the gate, that passed."""
+    """Return the status of a case; "passed" if its set or its rate in the gate passed."""
     if outcome.verdict == "passed" or excused:
         return "passed"
     if counts.failed:
@@ -256,29 +257,29 @@ def _status(outcome: RunOutcome, test: UnitTestTally, counts: Counts, *, excused
     return "errored" if over and outcome.verdict != "cancelled" else "unfinished"
 
 
-def verdict_in_words(view_of_set: SetView) -> str:
-    """The verdict on a set; one that passed but lacks something says so."""
-    words = VERDICT_WORDS[view_of_set.outcome.verdict]
-    incomplete = view_of_set.outcome.verdict == "passed" and not view_of_set.fine
+def verdict_in_words(each: SetReport) -> str:
+    """Format the verdict of a set; "passed, incomplete" if it passed with an error."""
+    words = VERDICT_WORDS[each.outcome.verdict]
+    incomplete = each.outcome.verdict == "passed" and not each.fine
     return f"{words}, incomplete" if incomplete else words
 
 
-# Which verdict names a batch that has several; the first that occurs.
+# The first of these verdicts that occurs is the verdict of the batch.
 _WORST_FIRST = ("failed", "errored", "timed_out", "not_started", "cancelled")
 
 
 class Headline(Struct, frozen=True):
-    """The verdict on a batch in a few words.
+    """The verdict of a batch in a few words.
 
     Attributes:
         verdict: ``"passed"``, the worst verdict that occurs, ``"incomplete"`` (all passed, but
-            something is missing) or ``"empty"``.
-        words: It, as a heading.
-        sentence: How many sets came to what.
-        tests: Unit tests that are shown.
-        repeats: Repeats there is a result of.
-        repeats_passed: Of these, the ones that passed every metric.
-        tolerated: Repeats that fell short in sets that passed all the same.
+            with errors) or ``"empty"``.
+        words: The verdict as a heading.
+        sentence: The number of sets by verdict.
+        tests: Number of visible unit tests.
+        repeats: Number of repeats with a result.
+        repeats_passed: Number of repeats that passed every metric.
+        tolerated: Number of repeats that failed or errored in sets that passed.
     """
 
     verdict: str
@@ -290,8 +291,8 @@ class Headline(Struct, frozen=True):
     tolerated: int
 
 
-def headline(result: BatchResult, sets: tuple[SetView, ...]) -> Headline:
-    """The verdict on `result`."""
+def headline(result: BatchResult, sets: tuple[SetReport, ...]) -> Headline:
+    """Return the headline of a report of `result`."""
     verdict, words, sentence = _verdict(result)
     counts = [test.counts for each in sets for test in each.tests]
     return Headline(
@@ -308,7 +309,7 @@ def headline(result: BatchResult, sets: tuple[SetView, ...]) -> Headline:
 def _verdict(result: BatchResult) -> tuple[str, str, str]:
     total = len(result.outcomes)
     if not total:
-        return "empty", "Nothing was run", "No set was asked for."
+        return "empty", "Nothing was run", "There are no sets."
     if result.passed:
         return "passed", "Passed", "The set passed." if total == 1 else f"All {total} sets passed."
     counts = result.counts

@@ -1,4 +1,4 @@
-"""The templates, filled in so that every value is escaped without being asked for."""
+"""Loads the templates, in which every value is escaped automatically."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 
-_LONGEST: Final = 1000
+# Characters of a value that a Markdown report shows.
+_MAX_CHARACTERS: Final = 1000
 
 
 class _Escaped(str):
-    """HTML, which jinja leaves as it is."""
+    """Escaped HTML, which jinja does not escape again."""
 
     __slots__ = ()
 
@@ -26,7 +27,7 @@ class _Escaped(str):
 
 
 def page_template(name: str) -> Template:
-    """A template of HTML.
+    """Load an HTML template.
 
     Args:
         name: Its file name.
@@ -40,7 +41,7 @@ def page_template(name: str) -> Template:
 
 
 def markdown_template(name: str) -> Template:
-    """A template of Markdown, which shows no more of a value than its first 1,000 characters.
+    """Load a Markdown template; it shows the first 1,000 characters of each value.
 
     Args:
         name: Its file name.
@@ -52,9 +53,9 @@ def markdown_template(name: str) -> Template:
 
 
 def _short_markdown(text: str) -> str:
-    if len(text) > _LONGEST:
-        # Redacted first: half of a secret may not look like one.
-        text = f"{redact(text)[:_LONGEST]} ..."
+    if len(text) > _MAX_CHARACTERS:
+        # Redacted first: part of a secret may not look like one.
+        text = f"{redact(text)[:_MAX_CHARACTERS]} ..."
     return escape_markdown(text)
 
 
@@ -69,7 +70,7 @@ def _environment(escape: Callable[[str], str], *, autoescape: bool) -> Environme
         loader=PackageLoader("amigo_async.report"),
         undefined=StrictUndefined,
         autoescape=autoescape,  # noqa: S701  # Markdown is escaped below
-        # Strings of other types are markup that jinja has put together itself.
+        # Subclasses of str are markup that jinja has rendered itself.
         finalize=lambda value: escape(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -120,7 +120,8 @@ def test_timeout_says_how_to_resume(sandbox: Sandbox, capsys: pytest.CaptureFixt
     [run] = sandbox.runs
     assert said.status == 4
     assert said.err.endswith(
-        f"1 run goes on at the service. To resume:\n  amigo-async wait --artifacts 'a b' {run.id}\n"
+        "1 run continues on the service. To resume:\n"
+        f"  amigo-async wait --artifacts 'a b' {run.id}\n"
     )
     assert not run.cancelled
 
@@ -132,7 +133,7 @@ def test_on_exit_cancel_is_obeyed_and_said(
     said = Said(capsys, "run", *ids, "--timeout=0.5", "--on-exit=cancel", "--journal=j")
     assert said.status == 4
     assert all(run.cancelled for run in sandbox.runs)
-    assert "The service was asked to cancel 2 runs. To see them end:\n" in said.err
+    assert "The service was asked to cancel 2 runs. To wait for their end:\n" in said.err
 
 
 def test_a_journal_resumes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +141,7 @@ def test_a_journal_resumes(sandbox: Sandbox, capsys: pytest.CaptureFixture[str])
     arguments = ["run", *ids, "--journal", "j.jsonl", "--timeout", "0.3"]
     said = Said(capsys, *arguments)
     assert said.status == 4
-    assert said.err.endswith("To resume, give the same command: its journal has them.\n")
+    assert said.err.endswith("To resume, run the same command again: the journal has them.\n")
     assert Said(capsys, *arguments).status == 4
     assert len(sandbox.runs) == 2
 
@@ -224,7 +225,7 @@ def test_wait_without_list_budget(sandbox: Sandbox, capsys: pytest.CaptureFixtur
     sandbox.spend("list", 5_000)
     said = Said(capsys, "wait", *runs, "--timeout", "1")
     assert said.status == 4
-    assert "1 run goes on" in said.err
+    assert "1 run continues" in said.err
 
 
 # --- list ---

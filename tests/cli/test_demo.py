@@ -13,7 +13,7 @@ from amigo_async.cli import main
 def in_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo_module, "_LIMITS", {"list": 5_000})
-    monkeypatch.setattr(demo_module, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(demo_module, "_POLL_INTERVAL", 0.1)
     monkeypatch.setattr(demo_module, "_SECONDS", 0.4)
 
 
@@ -24,9 +24,9 @@ def test_demo_ends_well(
     monkeypatch.setattr(demo_module, "_WINDOW", 2.0)
     assert main(["demo"]) == 0
     out, err = capsys.readouterr()
-    assert "start: 4 requests held back by the limit of 8" in err
+    assert "create: 4 requests waiting for the rate limit of 8" in err
     assert "8 passed, 2 failed, 2 errored" in out
-    assert "12 artifacts in results\nPage: results/report.html\n" in out
+    assert "12 artifacts in results\nReport: results/report.html\n" in out
     assert "`amigo-async run` would have exited with 1" in out
     assert len(list(Path("results").glob("*/*.zip"))) == 12
     page = Path("results/report.html").read_text()
@@ -41,7 +41,7 @@ def test_demo_without_reports(
     assert main(["demo", "--quiet", "--artifacts", "a/b"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "No page: " in out
+    assert "No report: " in out
     assert "amigo-async[report]" in out
     assert len(list(Path("a/b").glob("*/*.zip"))) == 3
 

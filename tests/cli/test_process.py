@@ -89,12 +89,12 @@ def test_one_signal_stops_tidily(sandbox: Sandbox, tmp_path: Path, number: signa
         command.process.send_signal(number)
         status, out, err = command.end()
     assert status == 130
-    assert "Stopping tidily" in err
+    assert "Stopping; press" in err
     assert "2 running in" in out
     ids = " ".join(
         run.id for run in sorted(sandbox.runs, key=lambda r: r.unit_test_set_id != first)
     )
-    assert err.endswith(f"2 runs go on at the service. To resume:\n  amigo-async wait {ids}\n")
+    assert err.endswith(f"2 runs continue on the service. To resume:\n  amigo-async wait {ids}\n")
     assert not any(run.cancelled for run in sandbox.runs)
     assert (tmp_path / "r.json").exists()
 
@@ -106,7 +106,7 @@ def test_signal_with_journal_and_cancel(sandbox: Sandbox, tmp_path: Path) -> Non
         command.process.send_signal(signal.SIGINT)
         status, _, err = command.end()
     assert status == 130
-    assert "The service was asked to cancel 1 run. To see them end:\n" in err
+    assert "The service was asked to cancel 1 run. To wait for their end:\n" in err
     assert [run.cancelled for run in sandbox.runs] == [True]
 
 
@@ -130,7 +130,7 @@ def test_two_signals_are_out_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     with Process(sandbox, tmp_path, "run", sandbox.add_set(LASTING)) as command:
         await_create(sandbox)
         command.process.send_signal(signal.SIGINT)
-        command.await_line("Stopping tidily")
+        command.await_line("Stopping; press")
         insist(command.process)
         status, out, _ = command.end(SOON)
     assert (status, out) == (130, "")
@@ -292,7 +292,7 @@ def test_two_signals_restore_the_terminal(sandbox: Sandbox) -> None:
     with Terminal(sandbox, "run", sandbox.add_set(LASTING)) as terminal:
         await_create(sandbox)
         terminal.process.send_signal(signal.SIGINT)
-        terminal.read_until("Stopping tidily")
+        terminal.read_until("Stopping; press")
         insist(terminal.process)
         assert terminal.end(SOON) == 130
     assert terminal.text.rindex(SHOW) > terminal.text.rindex(HIDE)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from amigo_async.cli import main, views
+from amigo_async.cli import main, progress
 from amigo_async.cli import signals as interrupts
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
@@ -61,7 +61,7 @@ def test_interrupted_run(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -
 def test_interrupted_quiet_run(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     with signalled(lambda: sandbox.count("list", status=200) > 2):
         assert main(["run", "-q", sandbox.add_set(LASTING)]) == 130
-    assert capsys.readouterr().err.startswith("Stopping tidily; press Ctrl-C again")
+    assert capsys.readouterr().err.startswith("Stopping; press Ctrl-C again")
 
 
 def test_interrupted_wait(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,31 +226,31 @@ def test_interrupted_demo(
     tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    stderr_write = views.Show.hear
+    stderr_write = progress.Display.on_event
 
     def heard(self: Any, event: Any) -> None:
         stderr_write(self, event)
         said.append(type(event).__name__)
 
-    monkeypatch.setattr(views.Show, "hear", heard)
+    monkeypatch.setattr(progress.Display, "on_event", heard)
     with signalled(lambda: "RunStarted" in said):
         assert main(["demo", "--artifacts", str(tmp_path / "results")]) == 130
     out, err = capsys.readouterr()
     assert "running" in out
-    assert err.endswith("The sandbox has ended, and its runs with it.\n")
+    assert err.endswith("The sandbox has stopped, and its runs with it.\n")
 
 
 def test_on_a_terminal_the_display_is_live(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "is_terminal", lambda: True)
+    monkeypatch.setattr(progress, "is_terminal", lambda: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("FORCE_COLOR", "1")
     with signalled(lambda: sandbox.count("list", status=200) > 2):
         assert main(["run", sandbox.add_set(LASTING)]) == 130
     err = capsys.readouterr().err
     assert "\x1b[?25l" in err
-    assert "Stopping tidily" in err
+    assert "Stopping; press" in err
     assert "started as run" not in err
 
 
@@ -266,7 +266,7 @@ def test_what_a_terminal_is(
         monkeypatch.delenv("TERM", raising=False)
     else:
         monkeypatch.setenv("TERM", term)
-    assert views.is_terminal() is live
+    assert progress.is_terminal() is live
 
 
 class _Stream:

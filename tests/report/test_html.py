@@ -125,7 +125,7 @@ def test_gate_tells_its_reasons() -> None:
     result = one(SHAKY, verdict="passed")
     text = " ".join(Page(html(result, gate=Gate(min_pass_rate=0.6))).text.split())
     assert "Gate: every unit test reached 60%; the lowest pass rate was 60%." in text
-    assert "2 repeats fell short in sets that passed; the gate allows it." in text
+    assert "2 repeats did not pass in sets that passed; the gate allows them." in text
     assert "What went wrong" not in text
 
 
@@ -135,8 +135,11 @@ def test_gate_tells_its_reasons() -> None:
         ({"verdict": "not_started"}, "No run was started: another set failed"),
         ({"verdict": "errored", "error": OSError("disk <full>")}, "disk <full>"),
         ({"verdict": "passed", "error": OSError("lost")}, "passed, incomplete"),
-        ({"verdict": "timed_out", "run_id": "r", "attached": True}, "(was there before)"),
-        ({"verdict": "passed", "run": hidden_run()}, "The permission hides the unit tests"),
+        ({"verdict": "timed_out", "run_id": "r", "attached": True}, "(started before)"),
+        (
+            {"verdict": "passed", "run": hidden_run()},
+            "lacks the permission to see the unit tests",
+        ),
     ],
 )
 def test_set_without_unit_tests(fields: dict[str, Any], told: str) -> None:

@@ -88,7 +88,7 @@ def test_a_later_version_may_add_fields() -> None:
 
 def test_unencodable_is_refused() -> None:
     strange: Any = 1j
-    with pytest.raises(NotImplementedError, match="complex has no form in JSON"):
+    with pytest.raises(NotImplementedError, match="complex cannot be encoded as JSON"):
         to_json(BatchResult([outcome(verdict="passed", artifacts=strange)]))
 
 

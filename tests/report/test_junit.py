@@ -105,8 +105,18 @@ def test_only_missed_rates_fail(per: Per) -> None:
     ("of", "tag", "kind", "message"),
     [
         (outcome(hidden_run()), None, None, None),
-        (outcome(hidden_run(failed_metrics=True)), "failure", "failed", "a metric failed; the"),
-        (outcome(hidden_run(errored=True)), "error", "errored", "the run met an error; the"),
+        (
+            outcome(hidden_run(failed_metrics=True)),
+            "failure",
+            "failed",
+            "a metric failed, but the visible",
+        ),
+        (
+            outcome(hidden_run(errored=True)),
+            "error",
+            "errored",
+            "the run had an error, but the visible",
+        ),
         (
             outcome(verdict="errored", error=OSError("disk full")),
             "error",

@@ -69,7 +69,7 @@ def test_what_passed_is_short() -> None:
 
 def test_what_the_gate_allows_is_counted() -> None:
     one = outcome(run(("ut", {METRIC: "+-"}, [None, None])), "passed")
-    assert "1 that did not were within what the gate allows" in markdown(
+    assert "1 that did not pass are allowed by the gate" in markdown(
         BatchResult([one]), gate=Gate(min_pass_rate=0.5)
     )
 
@@ -77,7 +77,7 @@ def test_what_the_gate_allows_is_counted() -> None:
 @pytest.mark.parametrize(
     ("result", "heading", "sentence"),
     [
-        (BatchResult(()), "Nothing was run", "No set was asked for."),
+        (BatchResult(()), "Nothing was run", "There are no sets."),
         (
             BatchResult([outcome(verdict="passed", error=OSError("x")), outcome(verdict="passed")]),
             "Passed, incomplete",

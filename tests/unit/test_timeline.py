@@ -10,8 +10,8 @@ from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.models import CategoricalMetricSuccessCriterion, NumericalMetricSuccessCriterion
 from amigo_async.report import html
 from amigo_async.report.html import timeline
-from amigo_async.report.model import view
-from amigo_async.report.words import criterion_in_words, duration, numbers, percent
+from amigo_async.report.model import set_reports
+from amigo_async.report.wording import criterion_in_words, duration, numbers, percent
 from tests.support.report_samples import BEGAN
 
 
@@ -30,7 +30,7 @@ def timed(started: float | None, finished: float | None, saved: float | None = N
 
 
 def bars(result: BatchResult) -> list[list[tuple[str, float, float, bool]]]:
-    shown = timeline(result, view(result, None))
+    shown = timeline(result, set_reports(result, None))
     assert shown is not None
     return [[(b.phase, b.left, b.width, b.open) for b in row.bars] for row in shown.rows]
 
@@ -65,7 +65,7 @@ def test_run_from_before_the_batch() -> None:
 
 def test_without_any_time_there_is_no_timeline() -> None:
     result = BatchResult([timed(None, None)])
-    assert timeline(result, view(result, None)) is None
+    assert timeline(result, set_reports(result, None)) is None
     assert "Timeline" not in html(result)
 
 
@@ -81,7 +81,7 @@ def test_without_any_time_there_is_no_timeline() -> None:
 )
 def test_ticks_are_at_round_times(seconds: float, labels: list[str]) -> None:
     result = BatchResult([timed(0, seconds)])
-    shown = timeline(result, view(result, None))
+    shown = timeline(result, set_reports(result, None))
     assert shown is not None
     assert [tick.label for tick in shown.ticks] == labels
 
@@ -98,7 +98,9 @@ def test_percents_round_inward(share: float, words: str) -> None:
     ("seconds", "words"),
     [
         (-1, "0 s"),
+        (0.2, "0 s"),
         (59.4, "59 s"),
+        (59.6, "1 min"),
         (60, "1 min"),
         (192, "3 min 12 s"),
         (3600, "1 h"),
@@ -106,7 +108,7 @@ def test_percents_round_inward(share: float, words: str) -> None:
     ],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert duration(timedelta(seconds=seconds)) == words
+    assert duration(seconds) == words
 
 
 def test_repeats_in_words() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from amigo_async import RunOutcome
-from amigo_async.cli.board import Board
+from amigo_async.cli.progress import BatchProgress
 from amigo_async.models import Run
 from amigo_async.ratelimit import BudgetState
 
@@ -26,9 +26,9 @@ class Clock:
         return self.time
 
 
-def board(count: int = 3, **options: Any) -> tuple[Board, Clock]:
+def board(count: int = 3, **options: Any) -> tuple[BatchProgress, Clock]:
     clock = Clock()
-    return Board([some_id(n) for n in range(count)], now=clock, **options), clock
+    return BatchProgress([some_id(n) for n in range(count)], now=clock, **options), clock
 
 
 def budget(endpoint: str = "create", **fields: Any) -> BudgetState:

@@ -58,7 +58,7 @@ def test_traceback_is_inert(
     def fail(*_: Any) -> None:
         raise ValueError("x\n::error::y\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2")
 
-    monkeypatch.setattr("amigo_async.cli.listing.open_client", fail)
+    monkeypatch.setattr("amigo_async.cli.actions.open_client", fail)
     said = Said(capsys, "list", "--debug")
     assert said.status == 3
     lines = said.err.splitlines()
@@ -72,7 +72,7 @@ def test_traceback_is_inert(
     ("error", "said"),
     [
         (OSError(28, "No space left on device", "r.json"), "Error: r.json: No space left"),
-        (OSError("odd"), "Error: cannot go on: odd"),
+        (OSError("odd"), "Error: cannot continue: odd"),
         (AmigoError("plain"), "Error: plain"),
         (ZeroDivisionError("by 0"), "Error: unexpected ZeroDivisionError: by 0; --debug shows"),
     ],

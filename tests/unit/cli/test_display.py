@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from amigo_async.cli.board import Board
-from amigo_async.cli.display import LiveView, choose, frame
-from amigo_async.cli.reasons import VERDICTS
+from amigo_async.cli.live import LiveView, choose, frame
+from amigo_async.cli.progress import BatchProgress
+from amigo_async.cli.reasons import LABELS
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
@@ -25,7 +25,7 @@ from tests.unit.cli.cli_samples import Clock, board, budget, outcome, run, some_
 
 
 def drawn(
-    board_: Board,
+    board_: BatchProgress,
     *,
     budgets: dict[str, BudgetState] | None = None,
     notices: Sequence[str] = (),
@@ -43,7 +43,7 @@ def test_endless_terminal_is_not_filled() -> None:
     sets, _ = board(1000)
     console = Console(file=file, width=65_535, height=65_535, force_terminal=True)
     view = LiveView(sets, dict, console)
-    view.tick()
+    view.refresh()
     view.close()
     assert some_id(1) in file.getvalue()
     assert "more: " in file.getvalue()
@@ -54,14 +54,16 @@ def line_of(lines: list[str], number: int) -> str:
     return next(line for line in lines if some_id(number) in line)
 
 
-def go(board_: Board, number: int, *, done: int = 1, verdict: str | None = None) -> None:
+def go(board_: BatchProgress, number: int, *, done: int = 1, verdict: str | None = None) -> None:
     """Start a set, and let it progress or finish."""
     set_id, run_id = some_id(number), some_id(0xA0 + number)
-    board_.hear(RunStarted(set_id, run_id))
-    board_.hear(RunProgressed(set_id, run_id, done, 8, verdict == "failed", verdict == "errored"))
+    board_.on_event(RunStarted(set_id, run_id))
+    board_.on_event(
+        RunProgressed(set_id, run_id, done, 8, verdict == "failed", verdict == "errored")
+    )
     if verdict is not None:
-        board_.hear(RunFinished(set_id, run_id, verdict))
-        board_.settle(set_id, outcome(verdict, number, run=run()))
+        board_.on_event(RunFinished(set_id, run_id, verdict))
+        board_.finish(set_id, outcome(verdict, number, run=run()))
 
 
 def test_line_of_a_set() -> None:
@@ -69,13 +71,13 @@ def test_line_of_a_set() -> None:
     go(sets, 1, done=3)
     board_event = RunProgressed(some_id(2), some_id(0xA2), 4, 8, True, False)
     go(sets, 2)
-    sets.hear(board_event)
+    sets.on_event(board_event)
     go(sets, 3, verdict="passed")
     go(sets, 4)
-    sets.hear(RunFinished(some_id(4), some_id(0xA4), "passed"))
+    sets.on_event(RunFinished(some_id(4), some_id(0xA4), "passed"))
     go(sets, 5)
-    sets.hear(RunFinished(some_id(5), some_id(0xA5), "passed"))
-    sets.hear(ArtifactProgress(some_id(0xA5), 2 << 20, 4 << 20))
+    sets.on_event(RunFinished(some_id(5), some_id(0xA5), "passed"))
+    sets.on_event(ArtifactProgress(some_id(0xA5), 2 << 20, 4 << 20))
     clock.time += 72
     lines = drawn(sets)
     assert lines[0].startswith("1:12  1 of 6 done, 2 fetching, 2 running, 1 waiting")
@@ -130,9 +132,9 @@ def test_budgets_and_waits() -> None:
         "create": budget(waiting=7, opens_in=8.2, turns_in=8.2),
     }
     lines = drawn(board()[0], budgets=budgets)
-    assert "left  start 0/20 (8 s)  sign in ?/5" in lines
-    [held] = [line for line in lines if "held back" in line]
-    assert held.startswith("start: 7 requests held back by the limit of 20; room in 8 s, at ")
+    assert "requests left  create 0/20 (8 s)  sign in ?/5" in lines
+    [held] = [line for line in lines if "waiting for the rate limit" in line]
+    assert held.startswith("create: 7 requests waiting for the rate limit of 20, until ")
 
 
 def test_notices_go_before_the_waits() -> None:
@@ -142,22 +144,22 @@ def test_notices_go_before_the_waits() -> None:
 
 
 def test_every_verdict_has_a_style() -> None:
-    for verdict in VERDICTS:
+    for verdict in LABELS:
         sets, _ = board(1)
-        sets.settle(some_id(0), outcome(verdict))
-        assert VERDICTS[verdict] in line_of(drawn(sets), 0)
+        sets.finish(some_id(0), outcome(verdict))
+        assert LABELS[verdict] in line_of(drawn(sets), 0)
 
 
 def test_foreign_events_are_ignored() -> None:
     sets, _ = board(1)
-    sets.hear(RunStarted(some_id(99), some_id(98)))
-    sets.hear(SignedIn(3600.0))
+    sets.on_event(RunStarted(some_id(99), some_id(98)))
+    sets.on_event(SignedIn(3600.0))
     assert sets.stages() == {"queued": 1}
 
 
 def test_board_of_runs() -> None:
     runs, clock = board(2, are_runs=True)
-    runs.hear(RunProgressed(some_id(77), some_id(0), None, None, False, False))
+    runs.on_event(RunProgressed(some_id(77), some_id(0), None, None, False, False))
     clock.time += 5
     lines = drawn(runs)
     assert line_of(lines, 0).split()[-1] == "0:05"
@@ -167,9 +169,9 @@ def test_board_of_runs() -> None:
 def test_board_counts_artifacts() -> None:
     sets, _ = board(1)
     go(sets, 0)
-    sets.hear(ArtifactSaved(some_id(0xA0), "x.zip", 10))
+    sets.on_event(ArtifactSaved(some_id(0xA0), "x.zip", 10))
     unresolved = StartUnresolved(some_id(0), "no answer")
-    sets.hear(unresolved)
+    sets.on_event(unresolved)
     assert (sets.saved, sets.unresolved) == (1, [unresolved])
 
 
@@ -196,25 +198,25 @@ def screen() -> Iterator[Screen]:
 
 
 def test_a_retry_is_shown_for_a_while(screen: Screen) -> None:
-    screen.view.hear(RequestRetried("list", 1, 1.0, "reset"))
-    screen.view.tick()
-    assert "look failed and is tried again: reset" in screen.last()
+    screen.view.on_event(RequestRetried("list", 1, 1.0, "reset"))
+    screen.view.refresh()
+    assert "list failed and is retried: reset" in screen.last()
     screen.clock.time += 4
-    screen.view.tick()
-    assert "tried again" not in screen.last()
+    screen.view.refresh()
+    assert "is retried" not in screen.last()
 
 
 def test_what_has_to_be_seen_stays(screen: Screen) -> None:
-    screen.view.say("Stopping")
+    screen.view.notify("Stopping")
     screen.clock.time += 60
     screen.last()
-    screen.view.settle(some_id(0), outcome())
-    screen.view.tick()
+    screen.view.finish(some_id(0), outcome())
+    screen.view.refresh()
     assert "Stopping" in screen.last()
 
 
 def test_closing_shows_the_cursor(screen: Screen) -> None:
-    screen.view.tick()
+    screen.view.refresh()
     assert "\x1b[?25l" in screen.last()
     screen.view.close()
     screen.view.close()
@@ -226,7 +228,7 @@ def test_no_color_is_obeyed() -> None:
     colored, plain = Screen(no_color=False, color_system="standard"), Screen(no_color=True)
     for each in (colored, plain):
         go(each.board, 0, verdict="failed")
-        each.view.tick()
+        each.view.refresh()
         each.view.close()
     assert any(color in colored.file.getvalue() for color in colors)
     assert not any(color in plain.file.getvalue() for color in colors)

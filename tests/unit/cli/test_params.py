@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from amigo_async.cli.params import duration, instant, read_ids
+from amigo_async.cli.command import duration, instant, read_ids
 from tests.unit.cli.cli_samples import some_id
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from amigo_async.cli.plain import PlainView
-from amigo_async.cli.views import Show
+from amigo_async.cli.progress import Display
 from amigo_async.errors import ArtifactError
 from amigo_async.events import (
     ArtifactProgress,
@@ -37,9 +37,9 @@ class Log:
         self.budgets: dict[str, BudgetState] = {}
         self.view = PlainView(self.board, lambda: self.budgets)
 
-    def hear(self, event: Event) -> list[str]:
-        self.board.hear(event)
-        self.view.hear(event)
+    def on_event(self, event: Event) -> list[str]:
+        self.board.on_event(event)
+        self.view.on_event(event)
         return self.lines()
 
     def lines(self) -> list[str]:
@@ -54,84 +54,84 @@ def log(capsys: pytest.CaptureFixture[str]) -> Log:
 
 
 def test_a_set_from_start_to_artifacts(log: Log) -> None:
-    assert log.hear(RunStarted(A, RUN_A)) == [f"[ 0:00] {A}  started as run {RUN_A}"]
+    assert log.on_event(RunStarted(A, RUN_A)) == [f"[ 0:00] {A}  started as run {RUN_A}"]
     log.clock.time += 65
-    assert log.hear(RunProgressed(A, RUN_A, 1, 8, False, False)) == []
-    assert log.hear(RunFinished(A, RUN_A, "passed")) == [f"[ 1:05] {A}  passed after 1 min 05 s"]
-    assert log.hear(ArtifactProgress(RUN_A, 1, 2)) == []
-    assert log.hear(ArtifactSaved(RUN_A, "r/x.zip", 2048)) == [
+    assert log.on_event(RunProgressed(A, RUN_A, 1, 8, False, False)) == []
+    assert log.on_event(RunFinished(A, RUN_A, "passed")) == [f"[ 1:05] {A}  passed after 1 min 5 s"]
+    assert log.on_event(ArtifactProgress(RUN_A, 1, 2)) == []
+    assert log.on_event(ArtifactSaved(RUN_A, "r/x.zip", 2048)) == [
         f"[ 1:05] {A}  saved r/x.zip (2.0 KiB)"
     ]
     log.view.close()
 
 
 def test_trouble_is_told_once(log: Log) -> None:
-    log.hear(RunStarted(A, RUN_A, attached=True))
+    log.on_event(RunStarted(A, RUN_A, attached=True))
     failing = RunProgressed(A, RUN_A, 3, 8, True, False)
-    assert log.hear(failing) == [
-        f"[ 0:00] {A}  a metric failed after 3 of 8 unit test runs; it goes on"
+    assert log.on_event(failing) == [
+        f"[ 0:00] {A}  a metric failed after 3 of 8 unit test runs; the run continues"
     ]
-    assert log.hear(failing) == []
+    assert log.on_event(failing) == []
 
 
 def test_error_without_progress(log: Log) -> None:
-    log.hear(RunStarted(A, RUN_A))
+    log.on_event(RunStarted(A, RUN_A))
     erring = RunProgressed(A, RUN_A, None, None, False, True)
-    assert log.hear(erring) == [f"[ 0:00] {A}  an error was met; it goes on"]
+    assert log.on_event(erring) == [f"[ 0:00] {A}  an error occurred; the run continues"]
 
 
 def test_attaching_is_not_starting(log: Log) -> None:
-    [line] = log.hear(RunStarted(A, RUN_A, attached=True))
+    [line] = log.on_event(RunStarted(A, RUN_A, attached=True))
     assert line.endswith(f"attached to run {RUN_A}")
 
 
 def test_sign_ins_retries_and_unresolved(log: Log) -> None:
-    assert log.hear(SignedIn(3600.0)) == ["[ 0:00] signed in; the token is good for 1 h 00 min"]
-    assert log.hear(RequestRetried("create", 2, 4.0, "reset\nby peer")) == [
-        "[ 0:00] start: attempt 2 failed, the next in 4 s: reset by peer"
+    assert log.on_event(SignedIn(3600.0)) == ["[ 0:00] signed in; the token expires in 1 h"]
+    assert log.on_event(RequestRetried("create", 2, 4.0, "reset\nby peer")) == [
+        "[ 0:00] create: attempt 2 failed, the next in 4 s: reset by peer"
     ]
-    assert log.hear(StartUnresolved(A, "no answer")) == [
+    assert log.on_event(StartUnresolved(A, "no answer")) == [
         f"[ 0:00] {A}  may have been started: no answer"
     ]
 
 
 def test_what_is_said_of_runs_that_were_found(log: Log) -> None:
-    log.hear(RunStarted(A, RUN_A))
-    assert log.hear(SecondRunFound(A, RUN_A, "r2")) == [
-        f"[ 0:00] {A}  run r2 turned up besides {RUN_A}"
+    log.on_event(RunStarted(A, RUN_A))
+    assert log.on_event(SecondRunFound(A, RUN_A, "r2")) == [
+        f"[ 0:00] {A}  run r2 was found in addition to {RUN_A}"
     ]
-    assert log.hear(RunLeft(A, RUN_A)) == [
-        f"[ 0:00] {A}  run {RUN_A} may be another's, and is not cancelled"
+    assert log.on_event(RunLeft(A, RUN_A)) == [
+        f"[ 0:00] {A}  run {RUN_A} may be someone else's, and is not cancelled"
     ]
 
 
 def test_events_about_other_sets_are_not_told(log: Log) -> None:
-    assert log.hear(RunStarted(some_id(9), some_id(8))) == []
+    assert log.on_event(RunStarted(some_id(9), some_id(8))) == []
 
 
 def test_failure_with_its_reason(log: Log) -> None:
-    log.view.settle(A, outcome("failed", run=run(failed=1)))
-    log.view.settle(B, outcome("passed", error=ArtifactError("no space", run_id="r")))
+    log.view.finish(A, outcome("failed", run=run(failed=1)))
+    log.view.finish(B, outcome("passed", error=ArtifactError("no space", run_id="r")))
     assert log.lines() == [
         f"[ 0:00] {A}  failed: is polite failed in 1 of 2 repeats of unit test test-1",
         f"[ 0:00] {B}  passed: artifact of run r: no space",
     ]
-    log.view.settle(A, outcome("passed"))
+    log.view.finish(A, outcome("passed"))
     assert log.lines() == []
 
 
 def test_limit_wait_is_told_once(log: Log) -> None:
     log.budgets["create"] = budget(waiting=9, opens_in=12.0)
-    log.view.tick()
+    log.view.refresh()
     [line] = log.lines()
-    assert "start: 9 requests held back by the limit of 20; room in 12 s, at " in line
+    assert "create: 9 requests waiting for the rate limit of 20, until " in line
     log.clock.time += 2
     log.budgets["create"] = budget(waiting=8, opens_in=10.0)
-    log.view.tick()
+    log.view.refresh()
     assert log.lines() == []
     log.clock.time += 10
     log.budgets["create"] = budget(waiting=3, opens_in=12.0)
-    log.view.tick()
+    log.view.refresh()
     assert len(log.lines()) == 1
 
 
@@ -140,25 +140,25 @@ def test_short_waits_are_not_told(log: Log) -> None:
         "create": budget(waiting=9, opens_in=0.4),
         "list": budget("list", remaining=3),
     }
-    log.view.tick()
+    log.view.refresh()
     assert log.lines() == []
 
 
 def test_line_after_silence(log: Log) -> None:
     log.clock.time += 29
-    log.view.tick()
+    log.view.refresh()
     assert log.lines() == []
     log.clock.time += 1
-    log.view.tick()
+    log.view.refresh()
     assert log.lines() == ["[ 0:30] 0 of 2 done, 2 waiting"]
-    log.board.settle(A, outcome("failed"))
+    log.board.finish(A, outcome("failed"))
     log.clock.time += 30
-    log.view.tick()
+    log.view.refresh()
     assert log.lines() == ["[ 1:00] 1 of 2 done, 1 waiting: 1 failed"]
 
 
 def test_what_has_to_be_seen_is_written(log: Log) -> None:
-    log.view.say("Stopping")
+    log.view.notify("Stopping")
     assert log.lines() == ["[ 0:00] Stopping"]
 
 
@@ -168,39 +168,39 @@ def test_stderr_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
             raise BrokenPipeError
 
     sets, _ = board(1)
-    show = Show(sets, PlainView(sets, dict))
+    show = Display(sets, PlainView(sets, dict))
     monkeypatch.setattr(sys, "stderr", Gone())
-    show.hear(RunStarted(A, RUN_A))
-    show.settle(A, outcome())
-    show.say("Stopping")
-    show.tick()
+    show.on_event(RunStarted(A, RUN_A))
+    show.finish(A, outcome())
+    show.notify("Stopping")
+    show.refresh()
     show.close()
     assert sets.stages() == {"done": 1}
 
 
 def test_quiet_shows_notices_only(capsys: pytest.CaptureFixture[str]) -> None:
-    show = Show(board(1)[0], None)
-    show.hear(RunStarted(A, RUN_A))
-    show.tick()
-    show.say("Stopping")
+    show = Display(board(1)[0], None)
+    show.on_event(RunStarted(A, RUN_A))
+    show.refresh()
+    show.notify("Stopping")
     assert capsys.readouterr() == ("", "Stopping\n")
 
 
 def test_endings_without_a_verdict(log: Log) -> None:
-    show = Show(log.board, log.view)
+    show = Display(log.board, log.view)
     nothing = outcome("errored", run_id=None)
-    show.settle(A, nothing, "asked")
-    show.settle(B, nothing, "saved")  # an event has told it, with the path
+    show.finish(A, nothing, "asked")
+    show.finish(B, nothing, "saved")  # an event has told it, with the path
     assert log.lines() == [f"[ 0:00] {A}  asked"]
-    show.settle(A, nothing)
+    show.finish(A, nothing)
     assert log.lines() == [
-        f"[ 0:00] {A}  errored: the run met an error; the user may not see which"
+        f"[ 0:00] {A}  errored: the run had an error, but the visible results do not show which"
     ]
 
 
 def test_service_cannot_forge_a_line(log: Log) -> None:
     odd = "r\n##vso[a]\x1b[2J"
-    assert log.hear(RunStarted(A, odd)) == [f"[ 0:00] {A}  started as run r # #vso[a]\ufffd[2J"]
-    assert log.hear(ArtifactSaved(odd, odd, 1)) == [
+    assert log.on_event(RunStarted(A, odd)) == [f"[ 0:00] {A}  started as run r # #vso[a]\ufffd[2J"]
+    assert log.on_event(ArtifactSaved(odd, odd, 1)) == [
         f"[ 0:00] {A}  saved r # #vso[a]\ufffd[2J (1 B)"
     ]

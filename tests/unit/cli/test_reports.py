@@ -11,11 +11,12 @@ import click
 import pytest
 
 from amigo_async import BatchResult
-from amigo_async.cli.carrying import Outputs
-from amigo_async.cli.exit_codes import Status
+from amigo_async.cli.command import Outputs
+from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reports import Reports, annotate, summarize
 from amigo_async.errors import ArtifactError, ConfigurationError
 from amigo_async.report import from_json
+from amigo_async.report.wording import UNEXPLAINED
 from tests.unit.cli.cli_samples import outcome, run, some_id
 
 FAILED = outcome("failed", run=run(failed=1))
@@ -25,7 +26,7 @@ RESULT = BatchResult([outcome(), FAILED])
 def written(reports: Reports) -> None:
     outputs = Outputs()
     reports.write(RESULT, None, outputs)
-    assert outputs.tell_failures(Status.PASSED) is Status.PASSED
+    assert outputs.print_failures(ExitCode.PASSED) is ExitCode.PASSED
 
 
 def test_reports_go_to_their_files(tmp_path: Path) -> None:
@@ -111,20 +112,20 @@ def test_a_report_that_fails_costs_no_other(
     Reports(json=str(gone), junit=str(junit), html=str(page)).write(RESULT, None, outputs)
     assert junit.stat().st_size
     assert page.stat().st_size
-    assert outputs.tell_failures(Status.PASSED) is Status.PASSED
+    assert outputs.print_failures(ExitCode.PASSED) is ExitCode.PASSED
     assert capsys.readouterr().err == (
         f"Error: {gone} was not written: No such file or directory\n"
     )
 
 
-@pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED])
-def test_exit_status_of_lost_output(monkeypatch: pytest.MonkeyPatch, status: Status) -> None:
+@pytest.mark.parametrize("status", [ExitCode.PASSED, ExitCode.FAILED])
+def test_exit_status_of_lost_output(monkeypatch: pytest.MonkeyPatch, status: ExitCode) -> None:
     outputs = Outputs()
     with outputs.to("r.json"):
         Full().write("x")
     monkeypatch.setattr(sys, "stderr", Full())
-    expected = Status.ERRORED if status is Status.PASSED else status
-    assert outputs.tell_failures(status) is expected
+    expected = ExitCode.ERRORED if status is ExitCode.PASSED else status
+    assert outputs.print_failures(status) is expected
 
 
 class Full(io.StringIO):
@@ -167,7 +168,9 @@ def test_annotation_for_each_failed_set(summary: Path, capsys: pytest.CaptureFix
     assert second == (
         f"::error title=Unit test set {some_id(2)} passed::artifact of run r: 50%25 had, no space"
     )
-    assert third == f"::warning title=Unit test set {some_id(3)} timed out::it goes on"
+    assert third == (
+        f"::warning title=Unit test set {some_id(3)} timed out::{UNEXPLAINED['timed_out']}"
+    )
 
 
 def test_several_reasons_are_one_annotation(
@@ -233,7 +236,7 @@ def test_summary_is_bounded(summary: Path, capsys: pytest.CaptureFixture[str]) -
     summary.write_text("x" * (1024 * 1024 - 100))
     summarize(many, None)
     assert summary.stat().st_size == 1024 * 1024 - 100
-    assert capsys.readouterr().err == "::notice::No job summary: that of this step is full\n"
+    assert capsys.readouterr().err == "::notice::No job summary: the summary of this step is full\n"
     summary.unlink()
     summarize(RESULT, None)
     assert "is polite" in summary.read_text()

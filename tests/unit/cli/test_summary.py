@@ -10,11 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from amigo_async import BatchResult, Gate, RunOutcome
-from amigo_async.cli.jobs import Ending, Job
-from amigo_async.cli.reasons import judged
+from amigo_async.cli.jobs import Job, JobResult
+from amigo_async.cli.reasons import gate_reasons
 from amigo_async.cli.reports import Reports
-from amigo_async.cli.run import tell_ending
-from amigo_async.cli.summary import console_of, show_summary, show_what_goes_on
+from amigo_async.cli.run import report_result
+from amigo_async.cli.summary import console_of, show_continuing_runs, show_summary
 from amigo_async.errors import NotFoundError, TransportError
 from amigo_async.events import StartUnresolved
 from tests.unit.cli.cli_samples import outcome, run, some_id
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 def shown(*outcomes: RunOutcome, **fields: Any) -> str:
     given: dict[str, Any] = {"elapsed": 12.0, "interrupted": False, "unresolved": []}
     file = fields.pop("file", None) or io.StringIO()
-    show_summary(Ending(BatchResult(outcomes), **(given | fields)), JOB, file)
+    show_summary(JobResult(BatchResult(outcomes), **(given | fields)), JOB, file)
     return file.getvalue()
 
 
@@ -51,7 +51,7 @@ def test_the_summary_is_a_table_and_reasons() -> None:
 def test_time_of_a_set() -> None:
     began = run().created_at
     line = shown(outcome(started_at=began, finished_at=began.replace(minute=2))).splitlines()[2]
-    assert line.rstrip().endswith("2 min 00 s")
+    assert line.rstrip().endswith("2 min")
 
 
 @pytest.mark.parametrize(("interrupted", "word"), [(True, "running"), (False, "timed out")])
@@ -123,9 +123,9 @@ def test_departed_reader_ends_output(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_which_runs_go_on(
     one: RunOutcome, goes_on: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_what_goes_on([one, one], JOB)
+    show_continuing_runs([one, one], JOB)
     err = capsys.readouterr().err
-    told = f"1 run goes on at the service. To resume:\n  amigo-async wait {one.run_id}\n"
+    told = f"1 run continues on the service. To resume:\n  amigo-async wait {one.run_id}\n"
     assert err == (told if goes_on else "")
 
 
@@ -135,10 +135,10 @@ def test_cancelled_and_foreign_runs(
     ours = outcome("timed_out", run=run(is_completed=False))
     found = replace(outcome("timed_out", 2, run=run(is_completed=False)), attached=True)
     cancelling = JOB._replace(on_exit="cancel")
-    show_what_goes_on([ours, found], cancelling)
-    show_what_goes_on([found], cancelling)
+    show_continuing_runs([ours, found], cancelling)
+    show_continuing_runs([found], cancelling)
     both, one = f"{ours.run_id} {found.run_id}", found.run_id
-    left = "1 run may be another's, and was not to be cancelled. To see them end:"
+    left = "1 run may be someone else's, and was not cancelled. To wait for their end:"
     assert capsys.readouterr().err.splitlines() == [
         f"The service was asked to cancel 1 run. {left}",
         f"  amigo-async wait {both}",
@@ -159,8 +159,8 @@ def test_cancelled_and_foreign_runs(
     ],
 )
 def test_gate_gives_its_reasons(one: RunOutcome, count: int) -> None:
-    assert len(judged(one, Gate(min_pass_rate=0.5))) == count
-    assert judged(one, None) == []
+    assert len(gate_reasons(one, Gate(min_pass_rate=0.5))) == count
+    assert gate_reasons(one, None) == []
 
 
 ODD = "[bold]::error::x[/red]\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2"
@@ -186,8 +186,8 @@ def test_service_text_is_inert(
     text = shown(odd_outcome())
     assert "[bold]: :error" in re.sub("\x1b\\[[0-9;]*m", "", text)
     late = msgspec.structs.replace(odd_outcome(), verdict="timed_out")
-    show_what_goes_on([late], JOB)
-    show_what_goes_on([late], JOB._replace(journal="j"))
+    show_continuing_runs([late], JOB)
+    show_continuing_runs([late], JOB._replace(journal="j"))
     said = text + capsys.readouterr().err
     assert "##" not in said
     assert "\x1b[2J" not in said
@@ -196,15 +196,15 @@ def test_service_text_is_inert(
 
 
 def test_pasted_ids_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
-    show_what_goes_on([outcome("timed_out", run_id="x; rm -rf ~")], JOB)
+    show_continuing_runs([outcome("timed_out", run_id="x; rm -rf ~")], JOB)
     assert capsys.readouterr().err.endswith("  amigo-async wait 'x; rm -rf ~'\n")
 
 
 def test_unresolved_start_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     unresolved = [StartUnresolved(some_id(1), "no answer came")]
-    ending = Ending(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
-    tell_ending(ending, Reports(), Job([some_id(1)]))
+    ending = JobResult(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
+    report_result(ending, Reports(), Job([some_id(1)]))
     assert capsys.readouterr().err == (
         f"A run of set {some_id(1)} may have been started: no answer came. "
-        f"Look with: amigo-async list --set {some_id(1)}\n"
+        f"Check with: amigo-async list --set {some_id(1)}\n"
     )

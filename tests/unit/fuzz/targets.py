@@ -41,8 +41,8 @@ from amigo_async.batch.journal import (
     parse,
 )
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
-from amigo_async.cli import listing, params
-from amigo_async.cli.reasons import amount_done, explain, judged, reasons
+from amigo_async.cli import actions, command
+from amigo_async.cli.reasons import amount_done, explain, gate_reasons, reasons
 from amigo_async.config import Configuration, configure
 from amigo_async.decoding import (
     decode_artifacts_link,
@@ -250,12 +250,12 @@ def _told(outcome: RunOutcome, gate: Gate) -> None:
         return
     amount_done(outcome.run)
     if outcome.run.is_completed:
-        judged(outcome, gate)
+        gate_reasons(outcome, gate)
 
     async def runs() -> Any:
         yield outcome.run
 
-    run(lambda: listing._table(runs(), wide=True))
+    run(lambda: actions._table(runs(), wide=True))
 
 
 def cursor(found: RunPage) -> None:
@@ -425,13 +425,13 @@ def arguments(data: bytes) -> None:
     """Arguments of the command."""
     text = data.decode("utf-8", "surrogateescape")
     with suppress(click.BadParameter):
-        assert 0 < params.duration(text) < math.inf
+        assert 0 < command.duration(text) < math.inf
     with suppress(click.BadParameter):
-        params.instant(text)
+        command.instant(text)
     with suppress(click.UsageError):
-        params.read_ids((), _File(data), "SET_ID")
+        command.read_ids((), _File(data), "SET_ID")
     with suppress(click.UsageError):
-        params.read_ids(text.split("\n"), None, "SET_ID")
+        command.read_ids(text.split("\n"), None, "SET_ID")
 
 
 def written_report(data: bytes) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from amigo_async import AmigoClient, BearerAuth, report
 from amigo_async.artifacts.record import ResumeRecord
 from amigo_async.batch.journal import Finished, JournalHeader, open_journal
-from amigo_async.cli import listing
+from amigo_async.cli import actions
 from amigo_async.decoding import decode_run_page, decode_sign_in
 from amigo_async.errors import (
     APIError,
@@ -392,7 +392,7 @@ async def test_edge_years_are_listed(year: int) -> None:
     async def runs() -> AsyncIterator[Any]:
         yield run
 
-    assert (await listing._table(runs(), wide=True)).row_count == 1
+    assert (await actions._table(runs(), wide=True)).row_count == 1
 
 
 def hostile_page(seed: dict[str, Any]) -> bytes:

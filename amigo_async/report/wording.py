@@ -1,8 +1,8 @@
-"""How the reports say things."""
+"""Words and numbers for people, shared by the reports and the command."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from amigo_async.escaping import encode_json
@@ -14,7 +14,7 @@ from amigo_async.models import (
     UnknownSuccessCriterion,
 )
 
-_VERBS: Final = {
+_COMPARISONS: Final = {
     "==": "equal to",
     "!=": "not equal to",
     "<=": "at most",
@@ -32,32 +32,41 @@ VERDICT_WORDS: Final = {
     "not_started": "not started",
 }
 
+# Why a set did not pass, if neither an error nor its results say so.
+UNEXPLAINED: Final = {
+    "failed": "a metric failed, but the visible results do not show which",
+    "errored": "the run had an error, but the visible results do not show which",
+    "timed_out": "the deadline passed before the run ended; the run continues",
+    "cancelled": "the run was cancelled",
+    "not_started": "no run was started: another set failed, or the time was up",
+}
+
 
 def criterion_in_words(criterion: SuccessCriterion) -> str:
-    """What a metric has to be."""
+    """Describe the value that a metric must have."""
     match criterion:
         case BooleanMetricSuccessCriterion(expected_value=value):
             return "true" if value else "false"
         case NumericalMetricSuccessCriterion(verb=verb, threshold=threshold):
-            return f"{_VERBS.get(verb, verb)} {threshold:g}"
+            return f"{_COMPARISONS.get(verb, verb)} {threshold:g}"
         case CategoricalMetricSuccessCriterion(expected_values=[value]):
             return value
         case CategoricalMetricSuccessCriterion(expected_values=values):
             return f"one of {', '.join(values)}"
         case UnknownSuccessCriterion(data=data):
-            return f"a criterion not known to this version: {encode_json(data)}"
+            return f"a criterion that this version does not know: {encode_json(data)}"
 
 
 def percent(share: float) -> str:
-    """`share` in whole percents; 100% and 0% only where it is all or nothing."""
+    """Format a share in whole percents; 100% and 0% only for exactly all and nothing."""
     if 0 < share < 1:
         return f"{min(max(round(100 * share), 1), 99)}%"
     return f"{100 * share:.0f}%"
 
 
-def duration(length: timedelta) -> str:
-    """A length of time, in its two largest units."""
-    seconds = max(round(length.total_seconds()), 0)
+def duration(length: float) -> str:
+    """Format `length` seconds in the two largest units: ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    seconds = max(round(length), 0)
     if seconds < 60:
         return f"{seconds} s"
     minutes, seconds = divmod(seconds, 60)
@@ -68,12 +77,12 @@ def duration(length: timedelta) -> str:
 
 
 def instant(at: datetime) -> str:
-    """A point in time, to the second, with its zone."""
+    """Format a time to the second, with its zone."""
     return at.strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def numbers(repeats: tuple[int, ...]) -> str:
-    """Repeats as people count them, from 1, with neighbours drawn together: ``1-3, 7``."""
+    """Format indices of repeats as numbers from 1, consecutive ones as ranges: ``1-3, 7``."""
     spans: list[list[int]] = []
     for repeat in repeats:
         if spans and spans[-1][1] == repeat - 1:
@@ -84,5 +93,5 @@ def numbers(repeats: tuple[int, ...]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`count` of `noun`, in the right number."""
+    """Format a count with its noun: ``1 run``, ``1,200 runs``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

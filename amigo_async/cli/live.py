@@ -1,4 +1,4 @@
-"""The live display: a line a set as long as they fit, and the active ones where they do not."""
+"""The live display: one line per set, or only the most relevant sets if there are too many."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.board import Board, Budgets, Row
-from amigo_async.cli.plain import held, stages_said
-from amigo_async.cli.reasons import ENDPOINTS, VERDICTS, seconds, size, stopwatch, verdict
+from amigo_async.cli.plain import count_stages, rate_limit_wait
+from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress
+from amigo_async.cli.reasons import ENDPOINTS, LABELS, endpoint_name, label, size, stopwatch
 from amigo_async.escaping import log_line
 from amigo_async.events import Event, RequestRetried
 from amigo_async.ratelimit import BudgetState
+from amigo_async.report.wording import duration
 
-# The part of a terminal that is drawn on. Some say that they have 65,535 columns and lines, which
-# would take longer to fill than until the next drawing.
+# The part of the terminal to draw on. Some terminals report 65,535 columns and lines, which take
+# longer to fill than the time between two updates.
 _WIDEST: Final = 300
 _TALLEST: Final = 200
 
-# Lines beside those of the sets: heading, bar, two blank ones, budgets, two notices, the cursor's.
+# Lines other than those of sets: heading, bar, two blank ones, rate limits, two notices, cursor.
 _OTHER_LINES: Final = 8
 
 _STYLES: Final = {
@@ -62,15 +63,17 @@ class LiveView:
     """Redraws a few lines at the end of the terminal.
 
     Args:
-        board: What is known.
-        budgets: A snapshot of the budgets.
+        progress: The progress of the batch.
+        budgets: Returns the state of the rate limits.
         console: Where to draw; None for stderr.
     """
 
-    def __init__(self, board: Board, budgets: Budgets, console: Console | None = None) -> None:
-        self._board = board
+    def __init__(
+        self, progress: BatchProgress, budgets: Budgets, console: Console | None = None
+    ) -> None:
+        self._progress = progress
         self._budgets = budgets
-        self._said: str | None = None
+        self._notice: str | None = None
         self._retry: tuple[float, str] | None = None
         self.console = console or Console(stderr=True)
         self._live = Live(
@@ -82,70 +85,75 @@ class LiveView:
         )
         self._live.start()
 
-    def hear(self, event: Event) -> None:
-        """Keep what the board does not; the rest is shown with the next tick."""
+    def on_event(self, event: Event) -> None:
+        """Keep the last retry; everything else is in the progress."""
         if isinstance(event, RequestRetried):
             reason = log_line(event.reason)
-            text = f"{ENDPOINTS[event.endpoint]} failed and is tried again: {reason}"
-            self._retry = (self._board.now() + max(event.delay, 3.0), text)
+            text = f"{endpoint_name(event.endpoint)} failed and is retried: {reason}"
+            self._retry = (self._progress.now() + max(event.delay, 3.0), text)
 
-    def settle(self, key: str, outcome: RunOutcome, said: str | None = None) -> None:
-        """The next tick shows it."""
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+        """Do nothing: the next update shows it."""
 
-    def say(self, text: str) -> None:
-        """Show a line that stays."""
-        self._said = text
-        self.tick()
+    def notify(self, text: str) -> None:
+        """Show a line from now on."""
+        self._notice = text
+        self.refresh()
 
-    def tick(self) -> None:
-        """Draw."""
+    def refresh(self) -> None:
+        """Redraw the lines."""
         height = min(self.console.height, _TALLEST)
-        drawn = frame(self._board, self._budgets(), self._notices(), height)
+        drawn = frame(self._progress, self._budgets(), self._notices(), height)
         self._live.update(Constrain(drawn, _WIDEST), refresh=True)
 
     def close(self) -> None:
-        """Take the lines away and show the cursor again."""
+        """Remove the lines and show the cursor again."""
         self._live.stop()
 
     def _notices(self) -> list[str]:
-        if self._retry is not None and self._retry[0] < self._board.now():
+        if self._retry is not None and self._retry[0] < self._progress.now():
             self._retry = None
-        shown = [self._said, None if self._retry is None else self._retry[1]]
+        shown = [self._notice, None if self._retry is None else self._retry[1]]
         return [text for text in shown if text is not None]
 
 
 def frame(
-    board: Board, budgets: Mapping[str, BudgetState], notices: Sequence[str], height: int
+    progress: BatchProgress, budgets: Mapping[str, BudgetState], notices: Sequence[str], height: int
 ) -> RenderableType:
-    """What to draw.
+    """Build what is drawn.
 
     Args:
-        board: What is known.
-        budgets: The budgets.
-        notices: Lines that have to be seen.
-        height: How many lines there are.
+        progress: The progress of the batch.
+        budgets: The state of the rate limits by endpoint.
+        notices: Lines that must be seen.
+        height: Height of the terminal in lines.
     """
-    room = max(1, height - _OTHER_LINES)
-    rows = list(board.rows.values())
-    shown = rows if len(rows) <= room else choose(rows, room - 1)
-    lines: list[RenderableType] = [_heading(board), _overall(board), "", _table(shown, board)]
+    capacity = max(1, height - _OTHER_LINES)
+    rows = list(progress.rows.values())
+    shown = rows if len(rows) <= capacity else choose(rows, capacity - 1)
+    lines: list[RenderableType] = [
+        _heading(progress),
+        _overall(progress),
+        "",
+        _table(shown, progress),
+    ]
     if len(shown) < len(rows):
         lines.append(_line(_rest(rows, shown), "dim"))
     lines += ["", _budget_line(budgets)]
-    waits = [_line(held(name, b), "yellow") for name, b in budgets.items() if b.waiting]
-    told = [_line(text, "bold") for text in notices]
-    return Group(*lines, *(told + waits)[:2])
+    waits = [_line(rate_limit_wait(name, b), "yellow") for name, b in budgets.items() if b.waiting]
+    texts = [_line(text, "bold") for text in notices]
+    return Group(*lines, *(texts + waits)[:2])
 
 
-def choose(rows: Sequence[Row], room: int) -> list[Row]:
-    """The rows to show where not all fit, in the order asked for, so that they move little."""
-    ranked = sorted(rows, key=_rank)[:room]
+def choose(rows: Sequence[SetProgress], capacity: int) -> list[SetProgress]:
+    """Choose the rows to show if not all fit, in a stable order, so that they move little."""
+    ranked = sorted(rows, key=_rank)[:capacity]
     keys = {row.key for row in ranked}
     return [row for row in rows if row.key in keys]
 
 
-def _rank(row: Row) -> tuple[int, float]:
-    """What is active comes first, then what went wrong, the newest first; then what waits."""
+def _rank(row: SetProgress) -> tuple[int, float]:
+    """Rank rows: active ones first, then failures (latest first), waiting ones, passed ones."""
     if row.stage in ("running", "fetching"):
         return 0, row.began or 0.0
     if row.verdict in _BAD:
@@ -153,8 +161,8 @@ def _rank(row: Row) -> tuple[int, float]:
     return (2, 0.0) if row.stage == "queued" else (3, -(row.ended or 0.0))
 
 
-def _state(row: Row) -> str:
-    """A row's state in a word, as in `_STYLES`."""
+def _state(row: SetProgress) -> str:
+    """Return the state of a row, one of the keys of `_STYLES`."""
     if row.stage == "done":
         return row.verdict or "passed"
     if row.stage == "fetching":
@@ -164,29 +172,29 @@ def _state(row: Row) -> str:
     return {"failed": "failing", "errored": "erroring"}.get(row.trouble or "", "running")
 
 
-def _heading(board: Board) -> RenderableType:
-    """The time and how things stand, and at the right the verdicts so far."""
+def _heading(progress: BatchProgress) -> RenderableType:
+    """Build the heading: elapsed time and counts by stage; on the right, verdicts so far."""
     line = Table.grid(padding=(0, 1), expand=True)
     line.add_column(ratio=1, no_wrap=True)
     line.add_column(justify="right", no_wrap=True)
-    verdicts = board.verdicts()
+    verdicts = progress.verdicts()
     counts = [
         Text(f"{_MARKS.get(name, '-')} {verdicts[name]}", _STYLES[name])
-        for name in VERDICTS
+        for name in LABELS
         if verdicts[name]
     ]
-    elapsed = stopwatch(board.now() - board.began)
-    line.add_row(Text(f"{elapsed}  {stages_said(board)}", "bold"), Text("  ").join(counts))
+    elapsed = stopwatch(progress.now() - progress.began)
+    line.add_row(Text(f"{elapsed}  {count_stages(progress)}", "bold"), Text("  ").join(counts))
     return line
 
 
-def _overall(board: Board) -> RenderableType:
-    done = board.stages()["done"]
-    style = "red" if _BAD & board.verdicts().keys() else "green"
-    return ProgressBar(len(board.rows), done, complete_style=style, finished_style=style)
+def _overall(progress: BatchProgress) -> RenderableType:
+    done = progress.stages()["done"]
+    style = "red" if _BAD & progress.verdicts().keys() else "green"
+    return ProgressBar(len(progress.rows), done, complete_style=style, finished_style=style)
 
 
-def _table(rows: Iterable[Row], board: Board) -> RenderableType:
+def _table(rows: Iterable[SetProgress], progress: BatchProgress) -> RenderableType:
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(width=1)
     table.add_column(width=11, no_wrap=True)
@@ -195,17 +203,17 @@ def _table(rows: Iterable[Row], board: Board) -> RenderableType:
     table.add_column(justify="right", width=9, no_wrap=True)
     table.add_column(justify="right", width=7, no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, board.now()))
+        table.add_row(*_cells(row, progress.now()))
     return table
 
 
-def _cells(row: Row, now: float) -> tuple[RenderableType, ...]:
+def _cells(row: SetProgress, now: float) -> tuple[RenderableType, ...]:
     state = _state(row)
     style = _STYLES[state]
     elapsed = row.elapsed(now)
     return (
         Text(_MARKS.get(state, "●" if row.stage in ("running", "fetching") else "-"), style),
-        Text(verdict(state), style),
+        Text(label(state), style),
         Text(row.key, "dim" if row.stage in ("queued", "done") else ""),
         _bar(row, style),
         Text(_amount(row)),
@@ -213,16 +221,16 @@ def _cells(row: Row, now: float) -> tuple[RenderableType, ...]:
     )
 
 
-def _bar(row: Row, style: str) -> RenderableType:
-    """How far a row is; nothing where it is not known."""
+def _bar(row: SetProgress, style: str) -> RenderableType:
+    """Build the progress bar of a row; empty while its progress is unknown."""
     done, total = (row.received, row.size) if row.stage == "fetching" else (row.done, row.total)
     if row.stage == "queued" or done is None or not total:
         return ""
     return ProgressBar(total, done, complete_style=style, finished_style=style)
 
 
-def _amount(row: Row) -> str:
-    """How far a row is, in numbers."""
+def _amount(row: SetProgress) -> str:
+    """Format the progress of a row in numbers."""
     if row.stage == "fetching":
         if row.received is None:
             return "artifact"
@@ -230,22 +238,22 @@ def _amount(row: Row) -> str:
     return "" if row.done is None else f"{row.done}/{row.total}"
 
 
-def _rest(rows: Iterable[Row], shown: Iterable[Row]) -> str:
+def _rest(rows: Iterable[SetProgress], shown: Iterable[SetProgress]) -> str:
     keys = {row.key for row in shown}
     states = Counter(_state(row) for row in rows if row.key not in keys)
-    said = ", ".join(f"{number} {verdict(state)}" for state, number in states.most_common())
-    return f"and {states.total()} more: {said}"
+    counts = ", ".join(f"{number} {label(state)}" for state, number in states.most_common())
+    return f"and {states.total()} more: {counts}"
 
 
 def _budget_line(budgets: Mapping[str, BudgetState]) -> RenderableType:
-    said = "  ".join(_budget(name, budgets[name]) for name in ENDPOINTS if name in budgets)
-    return _line(f"left  {said}" if said else "", "dim")
+    states = "  ".join(_budget(name, budgets[name]) for name in ENDPOINTS if name in budgets)
+    return _line(f"requests left  {states}" if states else "", "dim")
 
 
 def _budget(name: str, budget: BudgetState) -> str:
     left = "?" if budget.remaining is None else str(budget.remaining)
-    turns = "" if not budget.turns_in else f" ({seconds(budget.turns_in)})"
-    return f"{ENDPOINTS[name]} {left}/{budget.limit}{turns}"
+    turns = "" if not budget.turns_in else f" ({duration(budget.turns_in)})"
+    return f"{endpoint_name(name)} {left}/{budget.limit}{turns}"
 
 
 def _line(text: str, style: str) -> Text:

@@ -1,0 +1,286 @@
+"""What all subcommands share: how a coroutine becomes one, their options and their output."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import io
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import IO, Any, Final, NamedTuple, TypeVar
+
+import click
+
+from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
+from amigo_async.cli.reasons import explain
+from amigo_async.cli.signals import Interrupts
+from amigo_async.cli.streams import note
+from amigo_async.client import AmigoClient
+from amigo_async.errors import AmigoError, ArgumentError
+from amigo_async.escaping import log_line
+from amigo_async.events import Listener
+from amigo_async.protocol.requests import check_id, check_run_id
+from amigo_async.transport import environment_session
+from amigo_async.verdicts.gate import Gate
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NEEDED: Final = (
+    "AMIGO_ORGANIZATION_ID",
+    "AMIGO_API_KEY",
+    "AMIGO_API_KEY_ID",
+    "AMIGO_USER_ID",
+)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
+_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+# --- running a subcommand ---
+
+
+def async_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., int]:
+    """Turn a coroutine function into a callback for click, and add the option --debug.
+
+    The callback runs the coroutine in an event loop of its own, handles signals, prints an
+    error in one line and returns the exit code.
+    """
+
+    @functools.wraps(command)
+    @click.pass_context
+    def run_command(ctx: click.Context, /, *args: Any, debug: bool, **options: Any) -> int:
+        ctx.obj = state = _CommandState(Interrupts(), debug=debug)
+        try:
+            return state.interrupts.run(command(*args, **options))
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            note("Interrupted.")
+            return ExitCode.INTERRUPTED
+        except BrokenPipeError:
+            return ExitCode.PASSED  # the reader of stdout has closed it, and needs no more
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is printed in one line
+            print_error(error)
+            return exit_code_of_error(error)
+
+    option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    return option(run_command)
+
+
+class _CommandState(NamedTuple):
+    """State of one call of the command, kept in click's context.
+
+    Attributes:
+        interrupts: Handles the signals.
+        debug: Whether to print tracebacks of errors.
+    """
+
+    interrupts: Interrupts
+    debug: bool
+
+
+def interrupts() -> Interrupts:
+    """Return the signal handling of the command that is running."""
+    state: _CommandState = click.get_current_context().obj
+    return state.interrupts
+
+
+@asynccontextmanager
+async def open_client(on_event: Listener | None = None) -> AsyncIterator[AmigoClient]:
+    """Open a client configured by the environment, proxies included.
+
+    Args:
+        on_event: Called with each event; None for no one.
+
+    Raises:
+        click.ClickException: If variables are missing; the message names all of them.
+        ConfigurationError: If a variable is invalid.
+    """
+    missing = [name for name in _NEEDED if not os.environ.get(name, "").strip()]
+    if missing:
+        raise click.ClickException(
+            f"set {', '.join(missing)}; `amigo-async sandbox` prints values to try it with"
+        )
+    async with AsyncExitStack() as stack:
+        http = environment_session()
+        if http is not None:
+            await stack.enter_async_context(http)
+        yield await stack.enter_async_context(AmigoClient(on_event=on_event, http=http))
+
+
+# --- errors and output ---
+
+
+def print_error(error: Exception, context: str | None = None) -> bool:
+    """Print an error to stderr in one line; return False if stderr cannot be written.
+
+    Args:
+        error: The error.
+        context: What failed, e.g. ``r.xml was not written``; None if the error says it.
+    """
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and isinstance(ctx.obj, _CommandState) and ctx.obj.debug:
+        _print_traceback(error)
+    if isinstance(error, AmigoError):
+        message = explain(error)
+    elif isinstance(error, OSError):
+        message = log_line(error.strerror or str(error))
+        if not context:
+            message = f"{log_line(str(error.filename or 'cannot continue'))}: {message}"
+    else:
+        message = (
+            f"unexpected {type(error).__name__}: {log_line(str(error))}; --debug shows where. "
+            "Please report it"
+        )
+    return note(f"Error: {log_line(context)}: {message}" if context else f"Error: {message}")
+
+
+def _print_traceback(error: Exception) -> None:
+    """Print a traceback to stderr, escaped: messages in it may be from the service."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        margin = line[: len(line) - len(line.lstrip(" "))]
+        note(f"{margin}{log_line(line)}")
+
+
+class Outputs:
+    """Writes results to several outputs, and goes on with the others if one fails."""
+
+    def __init__(self) -> None:
+        self._failures: list[tuple[str, Exception]] = []
+
+    @contextmanager
+    def to(self, output: str) -> Iterator[None]:
+        """Write to `output` inside this context; an error is kept for `print_failures`."""
+        try:
+            yield
+        except BrokenPipeError:
+            pass  # the reader has closed it, and needs no more
+        except Exception as error:  # noqa: BLE001  # whatever it is, the others are written
+            self._failures.append((output, error))
+
+    def print_failures(self, code: ExitCode) -> ExitCode:
+        """Print to stderr which outputs could not be written.
+
+        Args:
+            code: The exit code of the command so far.
+
+        Returns:
+            `code`; but `ExitCode.ERRORED` instead of 0 if stderr cannot be written either, as
+            only the exit code can tell then.
+        """
+        printed = [print_error(error, f"{name} was not written") for name, error in self._failures]
+        return ExitCode.ERRORED if code is ExitCode.PASSED and not all(printed) else code
+
+
+# --- types of arguments ---
+
+
+def duration(text: str) -> float:
+    """Parse a duration, e.g. ``90``, ``30m`` or ``2h``, into seconds."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = 0.0 if match is None else float(match[1]) * _SECONDS[match[2] or "s"]
+    if not 0 < seconds < math.inf:
+        raise click.BadParameter(f"{text!r} is not a duration above 0, like 90, 30m or 2h")
+    return seconds
+
+
+def instant(text: str) -> datetime:
+    """Parse a time in ISO 8601 (local without a zone), or how long ago, e.g. ``2h``."""
+    match = _DURATION.fullmatch(text.strip())
+    try:
+        if match is not None and match[2] is not None:
+            ago = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+            return datetime.now(UTC) - ago
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is not a time like 2026-05-04T12:30, or how long ago, like 2h"
+        ) from None
+
+
+def read_ids(arguments: Iterable[str], file: IO[Any] | None, metavar: str) -> list[str]:
+    """Read and check the ids given as arguments and in a file.
+
+    Args:
+        arguments: The arguments; ``-`` stands for ids from stdin.
+        file: A file with ids separated by white space, and comments after ``#``; None for none.
+        metavar: What the help calls the ids.
+
+    Raises:
+        click.UsageError: If there are none, or one is invalid.
+    """
+    ids: list[str] = []
+    for argument in arguments:
+        ids += _ids_in(getattr(sys.stdin, "buffer", sys.stdin)) if argument == "-" else [argument]
+    if file is not None:
+        ids += _ids_in(file)
+    if not ids:
+        raise click.UsageError(f"Give at least one {metavar}, or --from FILE with some.")
+    for text in ids:
+        try:
+            (check_run_id if metavar == "RUN_ID" else check_id)(metavar, text)
+        except ArgumentError as error:
+            raise click.UsageError(str(error)) from None
+    return ids
+
+
+def _ids_in(file: IO[Any]) -> list[str]:
+    content = file.read()
+    if isinstance(content, bytes):
+        # PowerShell's > writes UTF-16 with a byte order mark.
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        try:
+            content = content.decode("utf-16" if marked else "utf-8")
+        except UnicodeDecodeError:
+            raise click.UsageError(f"{file.name} is not text.") from None
+    # Concatenated files may have byte order marks in the middle too.
+    lines = io.StringIO(content.replace("\ufeff", " "), newline=None)
+    return [word for line in lines for word in line.partition("#")[0].split()]
+
+
+# --- options that several subcommands have ---
+
+
+def ids_argument(metavar: str) -> Callable[[F], F]:
+    """Add ids as arguments, from a file or from stdin; `metavar` is what the help calls them."""
+    argument = click.argument("ids", nargs=-1, metavar=f"[{metavar}]...")
+    option = click.option(
+        "--from",
+        "file",
+        type=click.File("rb"),
+        help="A file with more ids, or - for stdin; # begins a comment.",
+    )
+    return lambda function: argument(option(function))
+
+
+def quiet_option(function: F) -> F:
+    """Add the option --quiet."""
+    return click.option("-q", "--quiet", is_flag=True, help="Show no progress.")(function)
+
+
+def timeout_option(then: str) -> Callable[[F], F]:
+    """Add the option --timeout; `then` says what happens when the time is up."""
+    return click.option(
+        "--timeout",
+        type=duration,
+        metavar="DURATION",
+        help=f"How long to wait at most, e.g. 90, 30m or 2h; {then}.",
+    )
+
+
+def gate_option(function: F) -> F:
+    """Add the option --min-pass-rate, passed on as a `Gate`."""
+    option = click.option(
+        "--min-pass-rate",
+        "gate",
+        type=click.FloatRange(0, 1),
+        callback=lambda _, __, rate: None if rate is None else Gate(min_pass_rate=rate),
+        help="The share of repeats that must pass for each unit test, e.g. 0.9.",
+    )
+    return option(function)

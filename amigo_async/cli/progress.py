@@ -1,0 +1,274 @@
+"""Progress of a batch: what is known of each set, and the display of it on stderr.
+
+The display is a live one on a terminal (`live`), and lines of text elsewhere (`plain`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+from amigo_async.batch import RunOutcome
+from amigo_async.cli.streams import note
+from amigo_async.events import (
+    ArtifactProgress,
+    ArtifactSaved,
+    Event,
+    RunFinished,
+    RunProgressed,
+    RunStarted,
+    StartUnresolved,
+)
+from amigo_async.ratelimit import BudgetState
+
+# Returns the state of the rate limits by endpoint.
+Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
+Stage: TypeAlias = Literal["queued", "running", "fetching", "done"]
+
+# Seconds between two updates of the display.
+_REFRESH_INTERVAL: Final = 0.25
+
+
+@dataclass(slots=True)
+class SetProgress:
+    """Progress of one set, or of one run if the command is about runs.
+
+    Attributes:
+        key: Its id.
+        run_id: Its run; None while unknown.
+        stage: How far it is.
+        done: Unit test runs done; None while unknown.
+        total: Unit test runs in all; None while unknown.
+        received: Bytes received of the artifact; None before its download.
+        size: Size of the artifact in bytes; None while unknown.
+        trouble: ``"failed"`` or ``"errored"`` as soon as a metric has failed or an error has
+            occurred; None before.
+        verdict: See `RunOutcome`, or a word of the command such as ``"saved"``; None while there
+            is none.
+        began: Loop time at which its run became known; None before.
+        ended: Loop time at which it ended; None before.
+    """
+
+    key: str
+    run_id: str | None = None
+    stage: Stage = "queued"
+    done: int | None = None
+    total: int | None = None
+    received: int | None = None
+    size: int | None = None
+    trouble: str | None = None
+    verdict: str | None = None
+    began: float | None = None
+    ended: float | None = None
+
+    def elapsed(self, now: float) -> float | None:
+        """Return the seconds from its start to its end, or to `now`; None before its start."""
+        return None if self.began is None else (self.ended or now) - self.began
+
+
+class BatchProgress:
+    """Progress of all sets of a batch.
+
+    Args:
+        keys: Ids of the sets, or of the runs if the command is about runs.
+        are_runs: Whether the ids are those of runs, which have started already.
+        fetches: Whether artifacts are downloaded, so that a set is not done when its run ends.
+        now: The clock; None for that of the running loop.
+
+    Attributes:
+        rows: The progress of each set by id, in the order asked for.
+        saved: Number of artifacts saved.
+        saved_bytes: Their total size.
+        unresolved: Starts of which it is unknown whether they started a run.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        *,
+        are_runs: bool = False,
+        fetches: bool = False,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.now = now or asyncio.get_running_loop().time
+        self.began = self.now()
+        self.rows = {key: SetProgress(key) for key in keys}
+        self.saved = 0
+        self.saved_bytes = 0
+        self.unresolved: list[StartUnresolved] = []
+        self._fetches = fetches
+        self._by_run: dict[str, SetProgress] = {}
+        if are_runs:
+            for key, row in self.rows.items():
+                self._start(row, key)
+
+    def row_of(self, event: Event) -> SetProgress | None:
+        """Return the row that an event is about; None if there is none."""
+        run_id = getattr(event, "run_id", None)
+        known = None if run_id is None else self._by_run.get(run_id)
+        return known or self.rows.get(getattr(event, "unit_test_set_id", ""))
+
+    def on_event(self, event: Event) -> None:
+        """Update the progress with an event."""
+        row = self.row_of(event)
+        if row is None:
+            return
+        if isinstance(event, RunStarted):
+            self._start(row, event.run_id)
+        elif isinstance(event, RunProgressed):
+            row.done, row.total = event.done, event.total
+            row.trouble = _trouble(event)
+        elif isinstance(event, RunFinished):
+            self._finish_run(row, event.verdict)
+        elif isinstance(event, ArtifactProgress):
+            row.stage, row.received, row.size = "fetching", event.received, event.total
+        elif isinstance(event, ArtifactSaved):
+            self.saved += 1
+            self.saved_bytes += event.size
+        elif isinstance(event, StartUnresolved):
+            self.unresolved.append(event)
+
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+        """Set the final outcome of a set; `result` is shown instead of the verdict, if given."""
+        row = self.rows[key]
+        row.run_id = outcome.run_id
+        row.stage, row.verdict = "done", result or outcome.verdict
+        row.ended = row.ended or self.now()
+        progress = None if outcome.run is None else outcome.run.progress
+        if progress is not None:
+            row.done, row.total = progress
+
+    def stages(self) -> Counter[Stage]:
+        """Count the sets by stage."""
+        return Counter(row.stage for row in self.rows.values())
+
+    def verdicts(self) -> Counter[str]:
+        """Count the sets that are done by verdict."""
+        return Counter(r.verdict for r in self.rows.values() if r.verdict and r.stage == "done")
+
+    def _start(self, row: SetProgress, run_id: str) -> None:
+        row.run_id, row.stage, row.began = run_id, "running", self.now()
+        self._by_run[run_id] = row
+
+    def _finish_run(self, row: SetProgress, verdict: str) -> None:
+        row.verdict, row.ended = verdict, self.now()
+        row.stage = "fetching" if self._fetches else "done"
+
+
+def _trouble(event: RunProgressed) -> str | None:
+    if event.errored:
+        return "errored"
+    return "failed" if event.failed_metrics else None
+
+
+class View(Protocol):
+    """Shows the progress of a batch."""
+
+    def on_event(self, event: Event) -> None:
+        """Show an event; the `BatchProgress` is up to date."""
+
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+        """Show the final outcome of a set; `result` replaces the verdict, if given."""
+
+    def notify(self, text: str) -> None:
+        """Show a line that must be seen."""
+
+    def refresh(self) -> None:
+        """Show what has changed."""
+
+    def close(self) -> None:
+        """Restore the terminal; may be called twice."""
+
+
+class Display:
+    """Keeps the progress of a batch and its view up to date.
+
+    The view is given up if stderr cannot be written: the display never harms the work.
+
+    Args:
+        progress: The progress.
+        view: The view; None to show nothing but `notify`.
+    """
+
+    def __init__(self, progress: BatchProgress, view: View | None) -> None:
+        self.progress = progress
+        self._view = view
+
+    def on_event(self, event: Event) -> None:
+        """Update the progress with an event, and show it."""
+        self.progress.on_event(event)
+        self._show(lambda view: view.on_event(event))
+
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+        """Set and show the final outcome of a set; `result` replaces the verdict, if given."""
+        self.progress.finish(key, outcome, result)
+        self._show(lambda view: view.finish(key, outcome, result))
+
+    def notify(self, text: str) -> None:
+        """Show a line that must be seen."""
+        if self._view is None:
+            note(text)
+        self._show(lambda view: view.notify(text))
+
+    def refresh(self) -> None:
+        """Show what has changed."""
+        self._show(lambda view: view.refresh())
+
+    def close(self) -> None:
+        """Restore the terminal."""
+        self._show(lambda view: view.close())
+
+    def _show(self, show: Callable[[View], None]) -> None:
+        try:
+            if self._view is not None:
+                show(self._view)
+        except OSError:
+            self._view = None
+
+
+@asynccontextmanager
+async def open_display(
+    progress: BatchProgress, budgets: Budgets, *, quiet: bool = False
+) -> AsyncIterator[Display]:
+    """Show `progress` while the context is open.
+
+    Args:
+        progress: The progress.
+        budgets: Returns the state of the rate limits.
+        quiet: Whether to show nothing but what must be seen.
+    """
+    display = Display(progress, None if quiet else _view(progress, budgets))
+    refreshing = asyncio.create_task(_refresh(display))
+    try:
+        yield display
+    finally:
+        refreshing.cancel()
+        await asyncio.wait({refreshing})
+        display.close()
+
+
+async def _refresh(display: Display) -> None:
+    while True:
+        display.refresh()
+        await asyncio.sleep(_REFRESH_INTERVAL)
+
+
+def _view(progress: BatchProgress, budgets: Budgets) -> View:
+    if is_terminal():
+        from amigo_async.cli.live import LiveView  # noqa: PLC0415  # rich, only where it is used
+
+        return LiveView(progress, budgets)
+    from amigo_async.cli.plain import PlainView  # noqa: PLC0415  # the other one
+
+    return PlainView(progress, budgets)
+
+
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal on which lines can be overwritten."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
