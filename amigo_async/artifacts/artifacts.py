@@ -67,9 +67,15 @@ class Artifacts:
     async def stream(self, run_id: str) -> AsyncIterator[ArtifactStream]:
         """Stream the artifact of a run.
 
-        ``async with client.artifacts.stream(run_id) as stream:`` gives an `ArtifactStream`. Its
-        size, ETag and content type are known at once, and it iterates over ``bytes``. The
-        iteration ends normally only after the last byte of the artifact.
+        The value of the context is an `ArtifactStream`. Its size, ETag and content type are known
+        at once, and it iterates over ``bytes``. The iteration ends normally only after the last
+        byte of the artifact.
+
+        Example::
+
+            async with client.artifacts.stream(run_id) as stream:
+                async for data in stream:
+                    print(len(data), "of", stream.size)
 
         Args:
             run_id: The run.
@@ -111,6 +117,11 @@ class Artifacts:
         If another download to the same file is in progress, in this or another process, this one
         waits for it and returns the same file. On file systems without locks, only downloads of
         the same process wait for each other.
+
+        Example::
+
+            path = await client.artifacts.download(run_id, "results/")
+            print(path, path.stat().st_size)
 
         Args:
             run_id: The run.

@@ -50,7 +50,7 @@ async def test_refused_link_is_not_shown(
         download = calls(told, client)["store"]
         told.sandbox.fault("artifacts", Fault.garbage(json.dumps(body).encode(), "x/json"))
         # Where the API is plain http the store may be too; here it is as if it were not.
-        opens: Any = client.artifacts.source.keywords["seam"].open
+        opens: Any = client.artifacts.source.keywords["open"]
         monkeypatch.setattr(opens.__self__, "_allow_http", False)
         await told.attempt("link", download)
         await told.attempt("download", lambda: client.artifacts.download(run_id, tmp_path))

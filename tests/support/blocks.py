@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ class Block(NamedTuple):
     language: str
     text: str
     line: int
+    file: str = "README.md"
 
     def __str__(self) -> str:
         return f"line {self.line}"
@@ -40,8 +42,15 @@ class Block(NamedTuple):
     def run(self) -> dict[str, Any]:
         """The names that it defines."""
         names: dict[str, Any] = {"__name__": "readme"}
-        exec(compile("\n" * self.line + self.text, "README.md", "exec"), names)
+        assert self.run_with(names) is None
         return names
+
+    def run_with(self, names: dict[str, Any]) -> Coroutine[Any, Any, None] | None:
+        """Run it with these names; what it gives is to be awaited if it awaits at its top level."""
+        text = "\n" * self.line + self.text
+        compiled = compile(text, self.file, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        running: Coroutine[Any, Any, None] | None = eval(compiled, names)
+        return running
 
 
 BLOCKS: Final = [
