@@ -1,8 +1,9 @@
 """Asyncio SDK for the simulation runs of the Amigo API.
 
-`AmigoClient` is where to begin; ``client.run_many`` is the main thing. What is named here, in
+Start with `AmigoClient` and its method `run_many`. The public API is what this module exports,
 `amigo_async.errors`, `amigo_async.events`, `amigo_async.models`, `amigo_async.otel`,
-`amigo_async.report` and `amigo_async.testing` is public; everything else may change.
+`amigo_async.report`, `amigo_async.testing`, and the extras `amigo_async.redis` and
+`amigo_async.dask`. Everything else may change without notice.
 """
 
 from amigo_async.artifacts import Artifacts, ArtifactStream

@@ -1,4 +1,4 @@
-"""Work that must come to its end although its caller is being cancelled."""
+"""Run work to completion even if its caller is cancelled."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ T = TypeVar("T")
 async def finish(
     work: Coroutine[Any, Any, T] | asyncio.Future[T], *, grace: float | None = None
 ) -> T:
-    """Await `work` to its end, even where the caller is cancelled meanwhile.
+    """Await `work` until it has ended, even if the caller is cancelled meanwhile.
 
-    The work, a coroutine in a task of its own or a future, has ended whenever this function
-    returns or raises: nothing is left behind. A cancellation that arrives meanwhile, be it
-    anyio's or a plain ``task.cancel()``, is held back until the work has ended, then delivered.
+    The work has ended whenever this function returns or raises, so no task is left behind. A
+    cancellation of the caller, by anyio or a plain ``task.cancel()``, is delivered afterwards.
 
     Args:
-        work: What is to be finished.
-        grace: How long, in seconds, the work may go on after a cancellation before it is
-            cancelled too. None waits for as long as it takes.
+        work: A coroutine, which runs in a task of its own, or a future.
+        grace: Seconds that the work may go on after a cancellation before it is cancelled too;
+            None for no limit.
+
+    Returns:
+        The result of `work`.
 
     Raises:
-        asyncio.CancelledError: If the caller was cancelled, whatever became of the work.
+        asyncio.CancelledError: If the caller was cancelled, whatever the outcome of the work.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -39,7 +41,7 @@ async def finish(
 
 
 async def _settle(task: asyncio.Future[Any], grace: float | None) -> None:
-    """Wait for `task` for at most `grace` seconds, then cancel it and see it end."""
+    """Wait for `task` for at most `grace` seconds, then cancel it and wait for its end."""
     loop = asyncio.get_running_loop()
     deadline = None if grace is None else loop.time() + grace
     while not task.done():
@@ -52,8 +54,7 @@ async def _settle(task: asyncio.Future[Any], grace: float | None) -> None:
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError:
-            # A second, plain cancel: the caller is in a hurry, but the work is not dropped
-            # before its grace is over.
+            # A second, plain cancel: the caller is in a hurry, but the work keeps its grace.
             continue
     if not task.cancelled():
-        task.exception()  # seen: the cancellation is what the caller gets to hear of
+        task.exception()  # mark it as retrieved: the caller gets the cancellation

@@ -1,4 +1,4 @@
-"""What a client needs to know, from its arguments and the environment."""
+"""The configuration of a client, from its arguments and environment variables."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _VARIABLES: Final = {
 
 
 class Configuration(Struct, frozen=True):
-    """A complete configuration.
+    """A complete, valid configuration.
 
     Attributes:
-        auth: The credentials.
-        organization_id: The organization.
-        base_url: Where the API is, without a slash at the end.
-        headers: The headers that go with every request.
+        auth: Credentials.
+        organization_id: Id of the organization.
+        base_url: URL of the API, without a trailing slash.
+        headers: Headers to send with every request.
     """
 
     auth: Auth
@@ -57,12 +57,13 @@ def configure(
     mongo_cluster_name: str | None,
     headers: Mapping[str, str] | None,
 ) -> Configuration:
-    """Complete the arguments from the environment, and check them.
+    """Fill in missing arguments from the environment, and check all of them.
 
-    Blank ends are cut: a value that was read from a file often has a newline.
+    Surrounding whitespace is stripped: a value that was read from a file often ends in a newline.
+    `AmigoClient` documents the arguments.
 
     Raises:
-        ConfigurationError: If something is missing or cannot be right; the message names it.
+        ConfigurationError: If a setting is missing or invalid; the message names it.
     """
     organization = _setting("organization_id", organization_id)
     organization_segment(organization)
@@ -77,7 +78,7 @@ def configure(
             f"auth must be ApiKeyAuth, BearerAuth or BasicAuth, not {type(auth).__name__}"
         )
     elif api_key is not None or api_key_id is not None or user_id is not None:
-        raise ConfigurationError("give either auth, or api_key, api_key_id and user_id; not both")
+        raise ConfigurationError("give either auth, or api_key, api_key_id and user_id, not both")
     sent = extra_headers(headers or {})
     if mongo_cluster_name is not None:
         cluster = _cut(mongo_cluster_name)
@@ -88,7 +89,7 @@ def configure(
         base_url = SecretUrl(_cut(base_url)) if isinstance(base_url, str) else base_url
     problem = _problem(base_url)
     if problem is not None:
-        raise ConfigurationError(f"base_url {problem}: it must be like https://api.amigo.ai")
+        raise ConfigurationError(f"base_url {problem}: give a URL like https://api.amigo.ai")
     return Configuration(auth, organization, str(URL(base_url)).rstrip("/"), sent)
 
 
@@ -101,10 +102,12 @@ def check_settings(
     on_event: object,
     shared: object = None,
 ) -> None:
-    """Refuse numbers that cannot be right, and a listener that would never be awaited.
+    """Check the settings that need nothing from the environment.
+
+    `AmigoClient` documents them.
 
     Raises:
-        ConfigurationError: If one cannot be right; the message names it.
+        ConfigurationError: If a setting is invalid; the message names it.
     """
     numbers = {"request_timeout": request_timeout}
     if poll_interval is not None:
@@ -119,13 +122,13 @@ def check_settings(
             raise ConfigurationError(f"{name} must be at least 1, not {count!r:.80}")
     if inspect.iscoroutinefunction(on_event):
         raise ConfigurationError(
-            "on_event must be a plain function here; run_many takes a coroutine function too"
+            "on_event must be a plain function here; run_many also takes a coroutine function"
         )
     if shared is not None and (
         isinstance(shared, type) or not callable(getattr(shared, "connect", None))
     ):
         raise ConfigurationError(
-            "shared must be what amigo_async.redis.RedisSharing(...) gives, "
+            "shared must be an instance, as of amigo_async.redis.RedisSharing(...), "
             f"not {type(shared).__name__}"
         )
 
@@ -141,22 +144,22 @@ def _setting(name: str, given: str | None) -> str:
 
 
 def _cut(value: T) -> T:
-    """`value` without blank ends where it is text; the rest is refused by whoever checks it."""
+    """Strip surrounding whitespace from text; other values are rejected by later checks."""
     return value.strip() if isinstance(value, str) else value  # type: ignore[return-value]  # is T
 
 
 def _problem(base_url: str) -> str | None:
-    """What is wrong with a base URL, in words that have nothing of it; None if nothing is."""
+    """Describe what is wrong with a base URL without quoting it; None if it is valid."""
     try:
         url = URL(base_url)
     except (ValueError, TypeError):
-        return "cannot be read"
+        return "cannot be parsed"
     if url.scheme not in ("http", "https") or not url.raw_host:
-        return "is without http or https, or without a host"
+        return "has no scheme (http or https), or no host"
     if not is_host(url.raw_host):
-        return "has a host that cannot be one"
+        return "has an invalid host name"
     if url.scheme == "http" and url.raw_host.rstrip(".").endswith("amigo.ai"):
-        return "is without https, and would show the key to everybody"
+        return "has http instead of https, which would expose the key"
     if url.user or url.password or url.raw_query_string or url.raw_fragment:
         return "has a user, query or fragment"
     return None

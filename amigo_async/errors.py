@@ -1,13 +1,13 @@
-"""Everything this package raises on purpose.
+"""The exceptions of this package.
 
 ::
 
     AmigoError
-    ├── ConfigurationError            the client cannot work as it was set up
-    ├── ArgumentError                 a call's argument cannot be right (also a ValueError)
-    ├── APIError                      the service answered, and said no
-    │   ├── BadRequestError           400, and every 4xx without a class of its own
-    │   │   ├── ArtifactsNotReadyError  400 of the artifacts link
+    ├── ConfigurationError            a setting of the client is missing or invalid
+    ├── ArgumentError                 an argument of a call is invalid (also a ValueError)
+    ├── APIError                      the service answered with an error status
+    │   ├── BadRequestError           400, and every other 4xx without its own class
+    │   │   ├── ArtifactsNotReadyError  400 of the artifacts endpoint
     │   │   └── ValidationError       422
     │   ├── AuthenticationError       401
     │   ├── ForbiddenError            403
@@ -16,20 +16,20 @@
     │   ├── RateLimitError            429
     │   └── ServerError               5xx
     │       └── ServiceUnavailableError  503
-    ├── TransportError                no answer: refused, reset, TLS, DNS
-    │   └── RequestTimeoutError       no answer in time
-    ├── DecodeError                   an answer that is not what the API promises
-    ├── DeadlineError                 the caller's deadline leaves no time for the call
-    ├── WaitTimeoutError              the deadline of a wait passed
-    ├── AmbiguousStartError           a run may have been started
+    ├── TransportError                no response: connection refused or reset, TLS, DNS
+    │   └── RequestTimeoutError       no response in time
+    ├── DecodeError                   a response that cannot be decoded
+    ├── DeadlineError                 the rate limit leaves no request before the deadline
+    ├── WaitTimeoutError              the timeout of a wait passed
+    ├── AmbiguousStartError           a run may have been started, or not
     ├── JournalError                  the journal of a batch cannot be used
-    └── ArtifactError                 an artifact cannot be had whole
+    └── ArtifactError                 an artifact cannot be downloaded completely
         ├── ArtifactChangedError      the object changed during the download
-        ├── ArtifactTruncatedError    fewer bytes than there are
-        └── ArtifactTimeoutError      not had before the deadline
+        ├── ArtifactTruncatedError    the store sent fewer bytes than the object has
+        └── ArtifactTimeoutError      not downloaded before the deadline
 
-An error builds its message from its own fields. All of them survive pickling, and none of them
-carries a key, a token or the query of a presigned URL.
+Each error builds its message from its attributes and can be pickled. None contains a key, a token
+or the query of a presigned URL.
 """
 
 from __future__ import annotations
@@ -55,26 +55,26 @@ def _rebuild(cls: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
 
 
 class AmigoError(Exception):
-    """Base of every error of this package; its message is one line, and has no secret."""
+    """Base class of all errors of this package; the message is one line without secrets."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(log_line(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from the finished message and the fields, whatever ``__init__`` takes."""
+        """Pickle the message and the attributes, whatever the signature of ``__init__``."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def __copy__(self) -> Self:
-        """A copy without a traceback, whatever others have taught `copy` about exceptions."""
+        """Copy without the traceback, even if `copyreg` has a function for exceptions."""
         return _rebuild(type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(AmigoError):
-    """The client cannot work as it was set up; the message names the setting and the remedy."""
+    """A setting of the client is missing or invalid; the message names it and the remedy."""
 
 
 class ArgumentError(AmigoError, ValueError):
-    """An argument cannot be right; the message names it and the remedy. Nothing was sent."""
+    """An argument is invalid; the message names it and the remedy. No request was sent."""
 
 
 class _RequestError(AmigoError):
@@ -85,19 +85,18 @@ class _RequestError(AmigoError):
 
 
 class APIError(_RequestError):
-    """The service answered with a status that is not success.
+    """The service answered with an error status.
 
     Attributes:
-        method: The method of the request.
-        path: Its path, without the query.
-        status: The status of the response.
-        headers: The headers of the response, their names in lower case. Cookies are left out,
-            and URLs are without their queries.
-        body: The text of the body, at most its first 16,384 characters.
-        detail: What the service says is wrong, in one line; None where the body does not say.
-        request_id: The service's own name of the request, for its support; None without one.
-        retry_after: Seconds after which the service wants to be asked again; None where it
-            does not say.
+        method: HTTP method of the request.
+        path: Path of the request, without the query.
+        status: HTTP status of the response.
+        headers: Headers of the response, with names in lower case. Cookies are left out, and URLs
+            have no query.
+        body: Body as text, cut off after 16,384 characters.
+        detail: The service's description of the error, in one line; None if the body has none.
+        request_id: The service's id of the request, to quote to its support; None if it sent none.
+        retry_after: Seconds after which the service asks to retry; None if it did not say.
     """
 
     def __init__(
@@ -128,18 +127,18 @@ class APIError(_RequestError):
 
 
 class BadRequestError(APIError):
-    """400, and every other 4xx that has no class of its own."""
+    """400, and every other 4xx without its own class."""
 
 
 class ArtifactsNotReadyError(BadRequestError):
-    """The run has no artifacts yet; wait with ``require_artifacts=True``."""
+    """400: the run has no artifacts yet; wait with ``require_artifacts=True``."""
 
 
 class ValidationError(BadRequestError):
-    """422: the service found the request invalid.
+    """422: the service rejected the request as invalid.
 
     Attributes:
-        field_errors: What is wrong, by the place the service names, e.g. ``"query.limit"``.
+        field_errors: The error message for each field, e.g. of ``"query.limit"``.
     """
 
     def __init__(self, *, field_errors: Mapping[str, str] | None = None, **fields: Any) -> None:
@@ -148,7 +147,7 @@ class ValidationError(BadRequestError):
 
 
 class AuthenticationError(APIError):
-    """401: the key or token is wrong, expired or of another organization."""
+    """401: the key or token is wrong, expired, or belongs to another organization."""
 
 
 class ForbiddenError(APIError):
@@ -156,11 +155,11 @@ class ForbiddenError(APIError):
 
 
 class NotFoundError(APIError):
-    """404: no such organization in this region, no such set, or no such run for this user."""
+    """404: the organization, set or run does not exist, or is not visible to the user."""
 
     @classmethod
     def of_run(cls, run_id: str) -> NotFoundError:
-        """The error for a run that a list, though it succeeded, does not show."""
+        """The error for a run that is missing from a list response."""
         return cls(
             method="GET",
             path=f"run {run_id}",
@@ -170,13 +169,13 @@ class NotFoundError(APIError):
 
 
 class ConflictError(APIError):
-    """409: an unfinished run is in the way of a start, or a run to be cancelled has ended.
+    """409: an unfinished run prevents a start, or the run to cancel has already ended.
 
     Attributes:
-        existing_run_id: The unfinished run that is in the way of a start, where it could be
-            found; otherwise None.
-        after_loss: Whether the request had been sent before and its answer was lost, so that
-            it may be in conflict with itself.
+        existing_run_id: Id of the unfinished run that prevents a start; None if it could not be
+            found.
+        after_loss: Whether an earlier attempt of the request got no response, so that the request
+            may conflict with itself.
     """
 
     def __init__(
@@ -188,7 +187,7 @@ class ConflictError(APIError):
 
 
 class RateLimitError(APIError):
-    """429: the budget of the organization for this endpoint is spent."""
+    """429: the organization has used up its rate limit for this endpoint."""
 
 
 class ServerError(APIError):
@@ -200,41 +199,42 @@ class ServiceUnavailableError(ServerError):
 
 
 class TransportError(_RequestError):
-    """No answer came: connection refused or lost, name not found, TLS not agreed upon.
+    """No response: the connection failed or was lost, or DNS or TLS failed.
 
     Attributes:
-        method: The method of the request.
-        path: Its path, without the query.
-        sent: False where the request is known not to have left; True where it may have.
-        lasting: Whether the same would happen again, as with a certificate that is refused; it
-            is raised at once then, and never tried again.
+        method: HTTP method of the request.
+        path: Path of the request, without the query.
+        sent: False if the request was certainly not sent; True if it may have been.
+        lasting: Whether a retry would fail the same way, as with an untrusted certificate; such an
+            error is raised at once.
     """
 
     def __init__(
         self, reason: str, *, method: str, path: str, sent: bool = True, lasting: bool = False
     ) -> None:
-        super().__init__(f"{method} {path} got no answer: {reason}", method=method, path=path)
+        super().__init__(f"{method} {path} got no response: {reason}", method=method, path=path)
         self.sent = sent
         self.lasting = lasting
 
 
 class RequestTimeoutError(TransportError):
-    """No answer came within the time of one attempt."""
+    """No response within the `request_timeout` of an attempt."""
 
 
 class DecodeError(_RequestError):
-    """An answer came that is not what the API promises.
+    """A response cannot be decoded.
 
     Attributes:
-        method: The method of the request.
-        path: Its path, without the query.
-        status: The status of the response.
-        request_id: The service's own name of the request; None without one.
-        body: The text of the body, at most its first 16,384 characters.
-        lasting: Whether the same would happen again, as with a body beyond the limit, or the
-            record of a run; it is raised at once then, and never tried again.
-        run: Where it is one run that cannot be read: as much of it as can, its flags but not its
-            specs and results. None where that is nothing, or not one run.
+        method: HTTP method of the request.
+        path: Path of the request, without the query.
+        status: HTTP status of the response.
+        request_id: The service's id of the request, to quote to its support; None if it sent none.
+        body: Body as text, cut off after 16,384 characters.
+        lasting: Whether a retry would fail the same way, as with a body over the size limit or
+            the record of a single run; such an error is raised at once.
+        run: The readable part of a run whose record cannot be decoded completely: its flags,
+            without specs and results. None if nothing is readable or the error is not about a
+            single run.
     """
 
     def __init__(
@@ -251,7 +251,8 @@ class DecodeError(_RequestError):
     ) -> None:
         suffix = f" [request id {request_id}]" if request_id else ""
         super().__init__(
-            f"{method} {path} answered {status} with a body that cannot be read: {reason}{suffix}",
+            f"{method} {path} answered {status} with a body that cannot be decoded: "
+            f"{reason}{suffix}",
             method=method,
             path=path,
         )
@@ -263,18 +264,16 @@ class DecodeError(_RequestError):
 
 
 class DeadlineError(AmigoError, TimeoutError):
-    """The deadline of the caller leaves no time for the call: the budget has no room before it.
-
-    Nothing was sent.
+    """The rate limit leaves no request before the deadline of the caller. No request was sent.
 
     Attributes:
-        endpoint: The endpoint whose budget is spent.
-        retry_after: Seconds after which the call can get through at the earliest.
+        endpoint: The endpoint whose rate limit is used up, such as ``"create"``.
+        retry_after: Seconds until a request can be sent at the earliest.
     """
 
     def __init__(self, *, endpoint: str, retry_after: float) -> None:
         super().__init__(
-            f"the budget of {endpoint} has room in {retry_after:.3g} s at the earliest, "
+            f"the rate limit for {endpoint} allows the next request in {retry_after:.3g} s, "
             "which is after the deadline"
         )
         self.endpoint = endpoint
@@ -282,16 +281,16 @@ class DeadlineError(AmigoError, TimeoutError):
 
 
 class WaitTimeoutError(AmigoError, TimeoutError):
-    """The deadline of a wait passed. The runs go on; wait for the same ids again to resume.
+    """The timeout of a wait passed. The runs go on; wait for the same ids to resume.
 
     Attributes:
-        run_ids: The runs that were still being waited for.
-        run_id: The first of them; the one of ``wait_for_completion``.
-        last_run: The last state seen of that run; None where none was seen.
-        last_runs: The last states seen, by run id.
-        last_error: Why the last look at that run told nothing of it; None if it did.
-        last_errors: The same for each run of which the last look told nothing, by run id.
-        timeout: The seconds that were allowed.
+        run_ids: Ids of the runs that were not completed.
+        run_id: The first of them; for ``wait_for_completion``, the only one.
+        last_run: The last state seen of that run; None if none was seen.
+        last_runs: The last state seen of each run, by id.
+        last_error: Why the last poll returned no state of that run; None if it did.
+        last_errors: Why the last poll returned no state, by id, for the runs where it did not.
+        timeout: The timeout in seconds.
     """
 
     def __init__(
@@ -310,24 +309,24 @@ class WaitTimeoutError(AmigoError, TimeoutError):
         self.last_error = self.last_errors.get(self.run_id)
         self.timeout = timeout
         said = self.last_error or next(iter(self.last_errors.values()), None)
-        failed = f" The last look failed: {said}." if said else ""
+        failed = f" The last poll failed: {said}." if said else ""
         shown = ", ".join(self.run_ids[:5]) + (", ..." if len(self.run_ids) > 5 else "")
         count = "1 run" if len(self.run_ids) == 1 else f"{len(self.run_ids)} runs"
         super().__init__(
             f"{count} not completed within {timeout:g} s: {shown}. "
-            f"They go on; wait for the same ids again to resume.{failed}"
+            f"They go on; wait for the same ids to resume.{failed}"
         )
 
 
 class AmbiguousStartError(AmigoError):
-    """A run may have been started, and it could not be found out. Look before starting again.
+    """A run may have been started, or not. List the runs of the set before starting another.
 
     Attributes:
-        unit_test_set_id: The set.
-        since: When the create left whose answer was lost, by the service's clock; None if the
-            service does not tell the time.
-        candidates: The ids of the runs that may be the one in question, the earliest first; empty
-            if none is listed. Wait for the right one with ``wait_for_completion``.
+        unit_test_set_id: Id of the set.
+        since: When the create request was sent that got no response, by the service's clock; None
+            if the service sends no ``Date``.
+        candidates: Ids of the runs that may be the one started, the earliest first; empty if
+            none is listed. Wait for the right one with ``wait_for_completion``.
     """
 
     def __init__(
@@ -341,9 +340,9 @@ class AmbiguousStartError(AmigoError):
         at = "" if since is None else f" at {since.isoformat()}"
         shown = ", ".join(candidates[:5]) + (", ..." if len(candidates) > 5 else "")
         remedy = (
-            f"Find out which of these it is: {shown}"
+            f"It may be one of these: {shown}"
             if candidates
-            else "Look with runs.list(simulation_unit_test_set_id=...) before starting again"
+            else "Check with runs.list(simulation_unit_test_set_id=...) before starting another"
         )
         super().__init__(
             f"a run of set {unit_test_set_id} may have been started{at}: {reason}. {remedy}"
@@ -354,11 +353,11 @@ class AmbiguousStartError(AmigoError):
 
 
 class JournalError(AmigoError):
-    """The journal of a batch cannot be used or written.
+    """The journal of a batch cannot be opened, read or written.
 
     Attributes:
-        path: The journal.
-        in_use: Whether it is only that another batch has it open.
+        path: Path of the journal.
+        in_use: Whether the reason is that another batch has it open.
     """
 
     def __init__(self, reason: str, *, path: PathLike[str], in_use: bool = False) -> None:
@@ -368,12 +367,12 @@ class JournalError(AmigoError):
 
 
 class ArtifactError(AmigoError):
-    """An artifact cannot be had whole, or not be written.
+    """An artifact cannot be downloaded completely, or not be written to disk.
 
     Attributes:
-        run_id: The run whose artifact it is.
-        lasting: Whether the same would happen again; False where the store failed in passing,
-            for longer than a download bears.
+        run_id: Id of the run.
+        lasting: Whether a retry would fail the same way; False if transient errors of the store
+            lasted longer than a download retries.
     """
 
     def __init__(self, reason: str, *, run_id: str, lasting: bool = True) -> None:
@@ -383,32 +382,31 @@ class ArtifactError(AmigoError):
 
 
 class ArtifactChangedError(ArtifactError):
-    """The object in the store changed while it was being fetched."""
+    """The object in the store changed during the download."""
 
 
 class ArtifactTruncatedError(ArtifactError):
-    """The store gave fewer bytes than the artifact has, and would not give the rest."""
+    """The store sent fewer bytes than the artifact has, and did not send the rest."""
 
 
 class ArtifactTimeoutError(ArtifactError, TimeoutError):
-    """The artifact was not had in time: the caller's deadline passed, or it is never generated.
+    """The artifact was not downloaded in time, or was never generated.
 
-    What was fetched by then is kept; the same call again goes on from there.
+    The bytes downloaded so far are kept; the same call resumes from them.
     """
 
     def __init__(
-        self, reason: str = "the time was over before it was fetched", *, run_id: str
+        self, reason: str = "the deadline passed before it was downloaded", *, run_id: str
     ) -> None:
         super().__init__(reason, run_id=run_id)
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call may succeed later.
+    """Return whether the same call may succeed if it is repeated later.
 
-    It may after no answer, 408, 5xx other than 501 and 505, or an answer that cannot be read,
-    which may be of something in between. It will not after anything that is marked as `lasting`,
-    as the record of a run that cannot be read. A refusal (429) is not a failure, and is waited out
-    before this is asked.
+    Transient errors are a missing response, 408, 5xx except 501 and 505, and a response that cannot
+    be decoded, which a proxy may have sent; none of them if marked as `lasting`. 429 is not among
+    them: it is waited out by the rate limiter.
     """
     if isinstance(error, APIError):
         return error.status == 408 or (error.status >= 500 and error.status not in (501, 505))

@@ -1,12 +1,12 @@
-"""What the client tells while it works, as typed structs, and how it reaches those who listen.
+"""The events that a client emits, and their delivery to listeners.
 
-An event is a frozen struct that encodes to JSON with its name in ``type``. No event carries a
-secret.
+An event is a frozen struct that encodes to JSON with its class name in ``type``. No event contains
+a secret.
 
-Each event is also logged, by the logger ``amigo_async``: what runs meet on their way at ``DEBUG``,
-starts and ends at ``INFO``, retries, holds, what is lost and what could not be found out at
-``WARNING``. A record is one line, and has the event itself as ``amigo_event``. Nothing is shown
-unless logging is set up.
+Each event is also logged to the logger ``amigo_async``: progress at ``DEBUG``, starts and ends at
+``INFO``, retries, requests held by a rate limit and everything lost or unresolved at ``WARNING``. A
+log record is one line and has the event as its attribute ``amigo_event``. Nothing is shown unless
+the application configures logging.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from amigo_async.cancellation import finish
 from amigo_async.escaping import log_line
 
 _log = logging.getLogger("amigo_async")
-_log.addHandler(logging.NullHandler())  # silent until the user says where logs go
+_log.addHandler(logging.NullHandler())  # silent until logging is configured
 
 
 class Event(Struct, frozen=True, tag=True):
-    """Base of every event."""
+    """Base class of all events."""
 
 
 class SignedIn(Event, frozen=True):
@@ -43,11 +43,11 @@ class SignedIn(Event, frozen=True):
 
 
 class RequestRetried(Event, frozen=True):
-    """A request failed and will be sent again.
+    """A request failed and will be retried.
 
     Attributes:
         endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or ``artifacts``.
-        attempt: How many attempts have failed.
+        attempt: Number of attempts that have failed.
         delay: Seconds until the next attempt.
         reason: The error, in one line.
     """
@@ -59,12 +59,12 @@ class RequestRetried(Event, frozen=True):
 
 
 class LimitHeld(Event, frozen=True):
-    """A request waits for room in the budget of its endpoint.
+    """A request is waiting for the rate limit of its endpoint.
 
     Attributes:
         endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or ``artifacts``.
-        delay: Seconds until it may go at the earliest.
-        queue: How many requests wait, this one included.
+        delay: Seconds until the request can be sent at the earliest.
+        queue: Number of waiting requests, including this one.
     """
 
     endpoint: str
@@ -73,13 +73,13 @@ class LimitHeld(Event, frozen=True):
 
 
 class RunStarted(Event, frozen=True):
-    """The id of a run is known.
+    """A run was started or attached to; its id is known from now on.
 
     Attributes:
-        unit_test_set_id: The set.
-        run_id: The run.
-        attached: Whether the run was found, and may be another's: it was there before, or the
-            answer to its create was lost.
+        unit_test_set_id: Id of the set.
+        run_id: Id of the run.
+        attached: Whether the run was found rather than started, and may belong to someone else:
+            it existed before, or the response to the create request was lost.
     """
 
     unit_test_set_id: str
@@ -88,15 +88,15 @@ class RunStarted(Event, frozen=True):
 
 
 class RunProgressed(Event, frozen=True):
-    """A run was seen in a new state, and goes on.
+    """A poll returned a new state of an unfinished run.
 
     Attributes:
-        unit_test_set_id: The set.
-        run_id: The run.
-        done: Unit test runs that are done; None where the permission hides it.
-        total: Unit test runs in all; None where the permission hides it.
-        failed_metrics: Whether a unit test run failed so far.
-        errored: Whether an error was met so far.
+        unit_test_set_id: Id of the set.
+        run_id: Id of the run.
+        done: Number of repeats that are done; None if hidden by a missing permission.
+        total: Number of repeats in all; None if hidden by a missing permission.
+        failed_metrics: Whether a metric has failed so far.
+        errored: Whether an error has occurred so far.
     """
 
     unit_test_set_id: str
@@ -108,12 +108,12 @@ class RunProgressed(Event, frozen=True):
 
 
 class RunFinished(Event, frozen=True):
-    """A set of a batch has come to its end; its artifacts may still be on their way.
+    """A run of a batch is completed; its artifacts may not be downloaded yet.
 
     Attributes:
-        unit_test_set_id: The set.
-        run_id: The run.
-        verdict: As in `RunOutcome`.
+        unit_test_set_id: Id of the set.
+        run_id: Id of the run.
+        verdict: ``passed``, ``failed``, ``errored`` or ``cancelled``, as in `RunOutcome`.
     """
 
     unit_test_set_id: str
@@ -122,11 +122,11 @@ class RunFinished(Event, frozen=True):
 
 
 class StartUnresolved(Event, frozen=True):
-    """A start was cancelled, and whether it started a run could not be found out in time.
+    """A start was cancelled, and it is unknown whether it started a run.
 
     Attributes:
-        unit_test_set_id: The set.
-        reason: Why, in one line.
+        unit_test_set_id: Id of the set.
+        reason: Why this is unknown, in one line.
     """
 
     unit_test_set_id: str
@@ -134,15 +134,15 @@ class StartUnresolved(Event, frozen=True):
 
 
 class SecondRunFound(Event, frozen=True):
-    """A run turned up that was started besides another one.
+    """A set was run a second time: another run of the same start appeared in the lists.
 
-    The answer to its create was lost, and it was over when the create was sent again; no list had
-    shown it for half a minute.
+    The response to its create request was lost, no list showed the run for half a minute, and it
+    was completed when the request was sent again.
 
     Attributes:
-        unit_test_set_id: The set.
-        run_id: The run whose result is given.
-        second_run_id: The run that turned up.
+        unit_test_set_id: Id of the set.
+        run_id: Id of the run whose result is reported.
+        second_run_id: Id of the run that appeared later.
     """
 
     unit_test_set_id: str
@@ -151,13 +151,13 @@ class SecondRunFound(Event, frozen=True):
 
 
 class RunLeft(Event, frozen=True):
-    """A batch was left with ``on_exit="cancel"``, and a run goes on that it does not cancel.
+    """A batch with ``on_exit="cancel"`` left a run uncancelled.
 
-    The run was found, not started, so somebody else may count on it.
+    The run was found rather than started here, so someone else may rely on it.
 
     Attributes:
-        unit_test_set_id: The set.
-        run_id: The run.
+        unit_test_set_id: Id of the set.
+        run_id: Id of the run.
     """
 
     unit_test_set_id: str
@@ -165,12 +165,12 @@ class RunLeft(Event, frozen=True):
 
 
 class ArtifactProgress(Event, frozen=True):
-    """A part of an artifact has come; not more than ten a second for each download.
+    """Part of an artifact was received; emitted at most ten times a second per download.
 
     Attributes:
-        run_id: The run whose artifact it is.
-        received: Bytes had so far.
-        total: Bytes in all; None where the store does not say.
+        run_id: Id of the run.
+        received: Number of bytes received so far.
+        total: Size of the artifact in bytes; None if the store does not say.
     """
 
     run_id: str
@@ -179,12 +179,12 @@ class ArtifactProgress(Event, frozen=True):
 
 
 class ArtifactSaved(Event, frozen=True):
-    """An artifact is whole and has its final name.
+    """An artifact was downloaded completely and has its final name.
 
     Attributes:
-        run_id: The run whose artifact it is.
-        path: Where it is.
-        size: Its size in bytes.
+        run_id: Id of the run.
+        path: Path of the file.
+        size: Size of the file in bytes.
     """
 
     run_id: str
@@ -193,11 +193,13 @@ class ArtifactSaved(Event, frozen=True):
 
 
 class SharingLost(Event, frozen=True):
-    """What is shared with other processes cannot be reached; until it can, headers are believed.
+    """The connection for sharing rate limits with other processes was lost.
+
+    Until it is restored, the client relies on the rate limit headers of the API alone.
 
     Attributes:
         reason: The error, in one line.
-        delay: Seconds until it is tried again.
+        delay: Seconds until the next attempt to connect.
     """
 
     reason: str
@@ -205,10 +207,10 @@ class SharingLost(Event, frozen=True):
 
 
 class SharingRestored(Event, frozen=True):
-    """What is shared with other processes can be reached again.
+    """The connection for sharing rate limits with other processes was restored.
 
     Attributes:
-        after: Seconds since it was lost.
+        after: Seconds since the connection was lost.
     """
 
     after: float
@@ -217,16 +219,16 @@ class SharingRestored(Event, frozen=True):
 # How long a slow listener of a batch may take to catch up at the end, in seconds.
 _CATCH_UP: Final = 5.0
 
-# How each event is logged; the words are put together only where somebody listens.
+# Level and message of each event. A message is formatted only if its level is enabled.
 _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     SignedIn: (logging.INFO, "signed in for %(expires_in).0f s"),
     RequestRetried: (
         logging.WARNING,
-        "%(endpoint)s failed %(attempt)d times, again in %(delay).3g s: %(reason)s",
+        "%(endpoint)s failed, attempt %(attempt)d, retry in %(delay).3g s: %(reason)s",
     ),
     LimitHeld: (
         logging.WARNING,
-        "%(endpoint)s waits for its limit, %(delay).3g s or longer; %(queue)d in the queue",
+        "%(endpoint)s waits at least %(delay).3g s for its rate limit; %(queue)d in the queue",
     ),
     RunStarted: (
         logging.INFO,
@@ -234,20 +236,20 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     ),
     RunProgressed: (
         logging.DEBUG,
-        "run %(run_id)s of set %(unit_test_set_id)s goes on: %(done)s of %(total)s done",
+        "run %(run_id)s of set %(unit_test_set_id)s in progress: %(done)s of %(total)s done",
     ),
     RunFinished: (logging.INFO, "run %(run_id)s of set %(unit_test_set_id)s: %(verdict)s"),
     StartUnresolved: (
         logging.WARNING,
-        "whether a run of set %(unit_test_set_id)s was started is not known: %(reason)s",
+        "unknown whether a run of set %(unit_test_set_id)s was started: %(reason)s",
     ),
     SecondRunFound: (
         logging.WARNING,
-        "besides run %(run_id)s of set %(unit_test_set_id)s, run %(second_run_id)s turned up",
+        "set %(unit_test_set_id)s was run twice: run %(run_id)s and run %(second_run_id)s",
     ),
     RunLeft: (
         logging.WARNING,
-        "run %(run_id)s of set %(unit_test_set_id)s goes on: it may be another's",
+        "run %(run_id)s of set %(unit_test_set_id)s was not cancelled: it was not started here",
     ),
     ArtifactProgress: (
         logging.DEBUG,
@@ -256,11 +258,11 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     ArtifactSaved: (logging.INFO, "artifact of run %(run_id)s: %(size)d bytes at %(path)s"),
     SharingLost: (
         logging.WARNING,
-        "sharing with other processes is lost, again in %(delay).3g s: %(reason)s",
+        "sharing with other processes lost, next attempt in %(delay).3g s: %(reason)s",
     ),
     SharingRestored: (
         logging.WARNING,
-        "sharing with other processes is back after %(after).0f s",
+        "sharing with other processes restored after %(after).0f s",
     ),
 }
 
@@ -270,30 +272,33 @@ Emit: TypeAlias = Callable[[Event], None]
 
 
 class Events:
-    """Hands each event to every listener.
+    """Delivers each event to every listener.
 
-    A listener that raises harms nobody: the error goes to the logger ``amigo_async``. What asks
-    the program to end, `KeyboardInterrupt` and `SystemExit`, does end it, but not in the middle of
-    what tells the event: the event loop raises it, once the step that is under way is done.
+    An exception of a listener affects nobody else; it is logged to the logger ``amigo_async``. Only
+    `KeyboardInterrupt` and `SystemExit` end the program: the event loop raises them after the
+    current step, not in the middle of the code that emits the event.
+
+    Args:
+        listener: The first listener; None for none.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listeners: list[Listener] = [] if listener is None else [listener]
 
     def emit(self, event: Event) -> None:
-        """Log `event`, and hand it to every listener, at once and in the order they came."""
+        """Log `event` and call every listener, in the order of subscription."""
         _write(event)
         for listener in tuple(self._listeners):
             try:
                 listener(event)
             except (KeyboardInterrupt, SystemExit) as error:
                 asyncio.get_running_loop().call_soon(_raise, error)
-            except BaseException:  # noqa: BLE001  # the listener is the user's: anything can come
+            except BaseException:  # noqa: BLE001  # a listener may raise anything
                 _log.exception("an on_event listener failed on %s", type(event).__name__)
 
     @contextmanager
     def subscribed(self, listener: Listener) -> Iterator[None]:
-        """Let `listener` hear events for as long as the context is open."""
+        """Deliver events to `listener` while the context is open."""
         self._listeners.append(listener)
         try:
             yield
@@ -369,7 +374,7 @@ def _raise(error: BaseException) -> None:
 
 
 def _write(event: Event) -> None:
-    """Log `event` where its level is on."""
+    """Log `event` if its level is enabled."""
     level, words = _LOGGED.get(type(event), (logging.DEBUG, "%(event)s"))
     if _log.isEnabledFor(level):
         known = {

@@ -1,11 +1,12 @@
-"""The structs of the wire, with the API's own field names.
+"""The structs of the API, with the API's field names.
 
-All structs are frozen. Fields the service adds are ignored, and a success criterion of a type
-or shape that is not known becomes an `UnknownSuccessCriterion`, so that an old client keeps
-working. Ids and enum values that are received are opaque strings.
+All structs are frozen. Fields that the service adds are ignored, and a success criterion of an
+unknown type becomes an `UnknownSuccessCriterion`, so that an old client keeps working. Ids and
+enum values from the service are opaque strings.
 
-The structs of a page are not tracked by the garbage collector, which would go through all of the
-tens of thousands in a large one several times while it is decoded: what is decoded has no cycles.
+The garbage collector does not track the structs of a page (``gc=False``): it would traverse the
+tens of thousands of structs of a large page several times while decoding, although decoded data
+has no cycles.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from msgspec.structs import force_setattr
 
 from amigo_async.redact import Secret, SecretUrl
 
-# Python's own limit is near a thousand, for JSON and for all that is going on around it.
+# Deepest nesting of JSON that is kept; recursion in Python ends near a thousand.
 _DEEPEST = 100
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def _aware(instant: datetime) -> datetime:
-    """`instant` in its own zone, or in UTC where the service left the zone out."""
+    """Return `instant` with its time zone, or in UTC if the service sent none."""
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 def _too_deep(value: Any) -> bool:
-    """Whether JSON is nested so deeply that what walks through it may not come to its end."""
+    """Return whether JSON is nested too deeply to be processed by recursion."""
     level = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -46,7 +47,7 @@ def _too_deep(value: Any) -> bool:
 
 
 class SignIn(Struct, frozen=True):
-    """Answer of the sign in: a token and when it expires."""
+    """Response of the sign in: a token and when it expires."""
 
     id_token: str
     expires_at: datetime
@@ -59,13 +60,13 @@ class SignIn(Struct, frozen=True):
 
 
 class CreatedRun(Struct, frozen=True):
-    """Answer of a create: the run to wait for.
+    """Result of `Runs.create`: the run to wait for.
 
     Attributes:
-        simulation_unit_test_set_run_id: The id of the run.
-        attached: True where the run was found, and may be another's: it was there before the call
-            (``on_conflict="attach"``), or the answer to its create was lost. False where the
-            service said that this call started it.
+        simulation_unit_test_set_run_id: Id of the run.
+        attached: Whether the run was found rather than started, and may belong to someone else:
+            it existed before the call (``on_conflict="attach"``), or the response to the create
+            request was lost. False if the service confirmed that this call started it.
     """
 
     simulation_unit_test_set_run_id: str
@@ -73,10 +74,10 @@ class CreatedRun(Struct, frozen=True):
 
 
 class ArtifactsLink(Struct, frozen=True):
-    """A link to the artifacts of a run. The URL is a secret until it expires.
+    """A link to the artifacts of a run; its URL is a secret until it expires.
 
     Attributes:
-        presigned_url: Where the artifacts are; shown without its query.
+        presigned_url: URL to download the artifacts from; its `repr` leaves out the query.
         url_expires_at: When the URL expires, by the server's clock.
     """
 
@@ -89,14 +90,19 @@ class ArtifactsLink(Struct, frozen=True):
 
 
 class UserInfo(Struct, frozen=True, gc=False):
-    """A user and the organization the user belongs to."""
+    """A user and the organization that the user belongs to.
+
+    Attributes:
+        org_id: Id of the organization.
+        user_id: Id of the user.
+    """
 
     org_id: str
     user_id: str
 
 
 class VersionInfo(Struct, frozen=True, gc=False, array_like=True):
-    """The id of something that is versioned, and which version of it."""
+    """A version of a persona, scenario, agent or state machine: its id and version number."""
 
     id: str
     version: int
@@ -110,7 +116,7 @@ class LLMConfig(Struct, frozen=True, gc=False):
 
 
 class BooleanMetricSuccessCriterion(Struct, frozen=True, gc=False, tag_field="type", tag="boolean"):
-    """The metric has to have this value."""
+    """The metric must have the value `expected_value`."""
 
     expected_value: bool
 
@@ -118,11 +124,11 @@ class BooleanMetricSuccessCriterion(Struct, frozen=True, gc=False, tag_field="ty
 class NumericalMetricSuccessCriterion(
     Struct, frozen=True, gc=False, tag_field="type", tag="numerical"
 ):
-    """The metric has to compare with the threshold as the verb says.
+    """The metric must compare to a threshold.
 
     Attributes:
-        verb: ``==``, ``!=``, ``<=``, ``<``, ``>=``, ``>``, or what the service may add.
-        threshold: What the metric is compared with.
+        verb: ``==``, ``!=``, ``<=``, ``<``, ``>=``, ``>``, or one that the service adds.
+        threshold: The number on the right of the verb.
     """
 
     verb: str
@@ -132,13 +138,13 @@ class NumericalMetricSuccessCriterion(
 class CategoricalMetricSuccessCriterion(
     Struct, frozen=True, gc=False, tag_field="type", tag="categorical"
 ):
-    """The metric has to have one of these values."""
+    """The metric must have one of the `expected_values`."""
 
     expected_values: list[str]
 
 
 class UnknownSuccessCriterion(Struct, frozen=True, gc=False, tag_field="type", tag="?"):
-    """A criterion of a type or shape that this version does not know.
+    """A success criterion that this version does not know.
 
     Attributes:
         data: The criterion as the service sent it.
@@ -160,7 +166,7 @@ SuccessCriterion: TypeAlias = (
 
 
 class MetricToEvaluate(Struct, frozen=True, gc=False):
-    """A metric of a unit test, and what counts as success."""
+    """A metric of a unit test and its success criterion."""
 
     metric_id: str
     success_criterion_name: str
@@ -168,11 +174,11 @@ class MetricToEvaluate(Struct, frozen=True, gc=False):
 
 
 class UnitTestRunSpec(Struct, frozen=True, gc=False):
-    """What is run for one unit test of the set.
+    """How one unit test of the set is run.
 
     Attributes:
-        run_count: How many times the unit test is run.
-        max_interactions: After how many interactions the unit test fails.
+        run_count: Number of repeats.
+        max_interactions: Number of interactions after which a repeat fails.
         scenario_version_info: None without the permission to see unit tests.
         persona_version_info: None without the permission to see unit tests.
         metrics_to_evaluate: Empty without the permission to see unit tests.
@@ -190,14 +196,14 @@ class UnitTestRunSpec(Struct, frozen=True, gc=False):
 
 
 class Evaluation(Struct, frozen=True, gc=False, array_like=True):
-    """What one repeat of a unit test came to in one metric."""
+    """The result of one repeat of a unit test in one metric."""
 
     metric_evaluation_result_id: str
     passed: bool
 
 
 class MetricEvaluationResult(Struct, frozen=True, gc=False):
-    """What the repeats of a unit test came to in one metric."""
+    """The results of the repeats of a unit test in one metric."""
 
     metric_id: str
     metric_version: int
@@ -205,11 +211,11 @@ class MetricEvaluationResult(Struct, frozen=True, gc=False):
 
 
 class UnitTestRunResult(Struct, frozen=True, gc=False):
-    """What the repeats of one unit test came to, as far as they are done.
+    """The results of one unit test, as far as its repeats are done.
 
     Attributes:
         metric_evaluation_results: Empty without the permission to see unit tests.
-        run_errors: For each repeat the error it met, or None.
+        run_errors: The error of each repeat; None for a repeat without one.
     """
 
     unit_test_id: str
@@ -218,19 +224,24 @@ class UnitTestRunResult(Struct, frozen=True, gc=False):
 
 
 class Progress(NamedTuple):
-    """How many unit test runs (unit tests times repeats) are done, of how many."""
+    """How many repeats of unit tests are done.
+
+    Attributes:
+        done: Number of repeats that are done, of all unit tests.
+        total: Number of repeats in all.
+    """
 
     done: int
     total: int
 
 
 class FailedMetric(Struct, frozen=True, gc=False):
-    """A metric of a unit test that some repeats failed.
+    """A metric of a unit test that at least one repeat failed.
 
     Attributes:
-        failed: How many repeats failed it.
-        evaluated: How many repeats were evaluated.
-        metric: Its name and criterion; None where the specs do not have it.
+        failed: Number of repeats that failed the metric.
+        evaluated: Number of repeats that were evaluated.
+        metric: Its name and criterion; None if the specs do not list the metric.
     """
 
     unit_test_id: str
@@ -241,11 +252,11 @@ class FailedMetric(Struct, frozen=True, gc=False):
 
 
 class ErroredRun(Struct, frozen=True, gc=False):
-    """A repeat of a unit test that met an error.
+    """A repeat of a unit test that ended with an error.
 
     Attributes:
-        repeat: Which repeat, from 0.
-        error: The error, as the service tells it.
+        repeat: Number of the repeat, from 0.
+        error: The error message of the service.
     """
 
     unit_test_id: str
@@ -257,20 +268,20 @@ class Run(Struct, frozen=True, gc=False):
     """A run of a unit test set.
 
     Attributes:
-        org_id: The organization of the run.
-        id: The run's id.
-        is_completed: Whether the run is over, cancelled ones included.
-        simulation_unit_test_set_id: The set that is run.
-        failed_metrics: Whether a unit test run failed; can be True while the run goes on.
-        errored: Whether an error was met; can be True while the run goes on.
-        artifacts_generated: Whether the artifacts can be fetched; becomes True some time after
+        org_id: Id of the organization.
+        id: Id of the run.
+        is_completed: Whether the run has ended, by cancellation too.
+        simulation_unit_test_set_id: Id of the set.
+        failed_metrics: Whether a metric has failed so far; may be True before the run ends.
+        errored: Whether an error has occurred so far; may be True before the run ends.
+        artifacts_generated: Whether the artifacts can be downloaded; becomes True some time after
             `is_completed`, if at all.
-        unit_test_run_specs: Empty without the permission to see unit test sets, and where this
-            version cannot read them (`RunPage.unreadable` and `DecodeError` say so).
-        unit_test_run_results: Empty where `unit_test_run_specs` is; an entry is None while there
-            is nothing to tell.
+        unit_test_run_specs: Empty without the permission to see unit test sets, and if they cannot
+            be decoded (see `RunPage.unreadable` and `DecodeError.run`).
+        unit_test_run_results: Empty if `unit_test_run_specs` is; an entry is None until its unit
+            test has a result.
         created_at: When the run was created, by the server's clock.
-        creator: Who created it.
+        creator: The user who created the run.
     """
 
     org_id: str
@@ -291,22 +302,21 @@ class Run(Struct, frozen=True, gc=False):
 
     @property
     def passed(self) -> bool:
-        """True once the run is completed, whole, without a failed metric and without an error."""
+        """Whether the run is completed, ran every repeat, and had no failed metric and no error."""
         flagged = self.failed_metrics or self.errored
         return self.is_completed and not flagged and not self.was_cut_short
 
     @property
     def was_cut_short(self) -> bool:
-        """Whether the run is over and repeats that were asked for never ran.
+        """Whether the run has ended although some repeats never ran, as after a cancellation.
 
-        So it is with a run that somebody cancelled; its flags do not tell. False where the
-        permission hides the specs.
+        The flags of a run do not show this. False if the specs are hidden by a missing permission.
         """
         return self.is_completed and self.repeats_missing > 0
 
     @property
     def repeats_missing(self) -> int:
-        """How many repeats of those that are shown have neither an evaluation nor an error."""
+        """Number of visible repeats that have neither an evaluation nor an error."""
         asked: Counter[str] = Counter()
         evaluated = set()
         for spec in self.unit_test_run_specs:
@@ -321,7 +331,7 @@ class Run(Struct, frozen=True, gc=False):
 
     @property
     def progress(self) -> Progress | None:
-        """Unit test runs done, of how many; None where the permission hides the specs."""
+        """How many repeats are done; None if the specs are hidden by a missing permission."""
         if not self.unit_test_run_specs:
             return None
         total = sum(spec.run_count for spec in self.unit_test_run_specs)
@@ -330,7 +340,7 @@ class Run(Struct, frozen=True, gc=False):
 
     @property
     def metrics_that_failed(self) -> tuple[FailedMetric, ...] | None:
-        """The metrics that a repeat failed so far; None where the permission hides the results."""
+        """Metrics failed so far; None if the results are hidden by a missing permission."""
         results = [r for r in self.unit_test_run_results if r]
         shown = any(r.metric_evaluation_results for r in results)
         if not shown and not any(spec.metrics_to_evaluate for spec in self.unit_test_run_specs):
@@ -353,7 +363,7 @@ class Run(Struct, frozen=True, gc=False):
 
     @property
     def runs_that_errored(self) -> tuple[ErroredRun, ...] | None:
-        """The repeats that met an error so far; None where the permission hides the results."""
+        """Repeats with an error so far; None if the results are hidden by a missing permission."""
         if not self.unit_test_run_specs and not any(self.unit_test_run_results):
             return None
         return tuple(
@@ -366,17 +376,17 @@ class Run(Struct, frozen=True, gc=False):
 
 
 def _repeats_run(result: UnitTestRunResult, *, evaluations_shown: bool) -> int:
-    """How many repeats of a unit test have run."""
+    """Number of repeats of a unit test that have run."""
     if not evaluations_shown:
         return len(result.run_errors)
-    # Whether evaluations are listed for repeats that met an error is not known: count both, so
-    # that no run is taken for cut short which was not.
+    # Whether repeats with an error are evaluated too is unknown. Count both, so that a complete run
+    # is never taken for one that was cut short.
     evaluations = max((len(m.results) for m in result.metric_evaluation_results), default=0)
     return evaluations + sum(error is not None for error in result.run_errors)
 
 
 class FilterValues(Struct, frozen=True, gc=False):
-    """The values that the filters of a list can take, whatever the user may see of them."""
+    """The values that filters of the list can have, including those the user may not see."""
 
     creators: list[UserInfo]
     simulation_unit_test_set_ids: list[str]
@@ -387,15 +397,15 @@ class RunPage(Struct, frozen=True, gc=False, omit_defaults=True):
     """A page of runs.
 
     Attributes:
-        simulation_unit_test_set_runs: The runs of this page, as far as they can be read.
-        has_more: Whether there are more.
-        continuation_token: Where the next page begins; None at the end.
-        filter_values: On the first page alone, otherwise None; None as well where this version
-            cannot read them.
-        unreadable: What of which run this version cannot read, with the place of the field, by
-            run id (or by place on the page, as in ``[3]``, where that cannot be read either). A
-            run whose specs or results cannot be read is on the page without both; one whose other
-            fields cannot be read is left out. Not on the wire.
+        simulation_unit_test_set_runs: The runs of this page that can be decoded.
+        has_more: Whether there are more pages.
+        continuation_token: Where the next page begins; None on the last page.
+        filter_values: The values for filters, on the first page only; None on others, and if they
+            cannot be decoded.
+        unreadable: What cannot be decoded, with the path of the field, by run id (or by position
+            on the page, as ``[3]``, if the id cannot be decoded either). A run whose specs or
+            results cannot be decoded is on the page without both; with any other such field it
+            is left out. Not part of the API.
     """
 
     simulation_unit_test_set_runs: list[Run]

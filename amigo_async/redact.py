@@ -1,4 +1,4 @@
-"""Keep keys, tokens and the queries of presigned URLs out of everything that is shown."""
+"""Remove keys, tokens and the queries of presigned URLs from everything that is shown."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 MASK = "***"
 
-# As `html.escape`, whose module is large.
+# The escapes of `html.escape`; importing `html` would cost more than this table.
 HTML_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 
-# A URL's user info and everything behind its "?" may be secret; its host and path are not. A mask
-# is left as it is, with the punctuation that a sentence has put behind it.
+# The user info and query of a URL may be secret, its host and path are not. A query that is already
+# masked is left alone, with any punctuation after it.
 _URL = (
     r"(?i)(\bhttps?:(?://|\\/\\/))(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>)]*)"
     r"(\?(?!\*\*\*[.,:;\]]{0,3}(?:\s|$))[^\s\"'<>)]*)?"
@@ -23,20 +23,20 @@ _URL = (
 _USER = r"//[^/]*@"
 _SIGNED = r"(?i)\b((?:X-(?:Amz|Goog)-[\w-]{1,40}|Signature|AWSAccessKeyId)=)[^&\s\"'<>)]+"
 _SCHEME = r"(?i)\b(Bearer|Basic)\s+[\w.~+/=-]{16,}"
-# Tokens that no one has told of: the answer of a sign in has one, whatever else is wrong with it.
+# Tokens in the response of a sign in, which may be shown if the rest cannot be decoded.
 _ISSUED = r'(?i)("(?:id|access|refresh)_token"\s*:\s*")(?:[^"\\]|\\.)+'
 _JWT = r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*"
-# One of these is in whatever one of the above finds; most texts have none.
+# Every match of the patterns above contains one of these; most texts contain none.
 _HINTS = ("http", "x-amz-", "x-goog-", "signature=", "keyid=", "bearer", "basic", "_token", "eyj")
 
-# A shorter secret is none, and would be found in many a word of a page.
+# Shorter secrets are not replaced: they would match parts of ordinary words.
 _SHORTEST = 8
 
 
 class Secret(str):
-    """A string that is used as it is and shown as ``***``, in tracebacks' local variables too.
+    """A string whose `repr` is ``***``, as tracebacks show local variables by their `repr`.
 
-    So is a part of it: what shows local variables cuts long ones off first.
+    Slices are secrets too, because tools that show local variables truncate long ones first.
     """
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class Secret(str):
 
 
 class SecretUrl(Secret):
-    """A URL, or a part of one, whose query is a secret; shown without it."""
+    """A URL, or part of one, whose `repr` leaves out the user info and the query."""
 
     __slots__ = ()
 
@@ -59,20 +59,20 @@ class SecretUrl(Secret):
 
 
 def masked(value: Any) -> Any:
-    """`value` as a `Secret` where it is a string, with such values where it is a mapping."""
+    """Return a string as a `Secret`, a mapping with masked values, and anything else as is."""
     if isinstance(value, Mapping):
         return {name: masked(inner) for name, inner in value.items()}
     return Secret(value) if isinstance(value, str) else value
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without the queries of URLs, credentials of an Authorization, tokens, and `secrets`.
+    """Replace queries of URLs, authorizations, tokens and `secrets` in a text by ``***``.
 
     Args:
         text: Any text.
-        secrets: What must not be in it, as it is or as JSON, HTML, URLs and Base64 spell it.
+        secrets: Strings to replace, also where they are encoded as JSON, HTML, URL or Base64.
     """
-    # The longest first: one may be a part of another.
+    # The longest first: a secret may be part of another.
     forms = [form for secret in secrets if secret for form in _forms(str(secret))]
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
@@ -87,13 +87,13 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def redact_body(body: bytes, secrets: Iterable[str]) -> bytes:
-    """The body of an answer without `secrets`: what it repeats of them gets no further.
+    """Replace `secrets` that a response body repeats by ``***``.
 
-    Nothing is looked for that only looks like a secret, so a body without them is left as it is.
+    Unlike `redact`, this replaces nothing that merely looks like a secret.
 
     Args:
         body: JSON.
-        secrets: What must not be in it; those of less than eight characters are left.
+        secrets: Strings to replace; those shorter than eight characters are not replaced.
     """
     forms = {form for s in secrets if len(s) >= _SHORTEST for form in _forms(str(s))}
     for form in sorted(forms, key=len, reverse=True):
@@ -102,12 +102,12 @@ def redact_body(body: bytes, secrets: Iterable[str]) -> bytes:
 
 
 def _forms(secret: str) -> Iterable[str]:
-    """`secret` as it may be spelled by whoever repeats it."""
+    """Yield `secret` in the encodings in which a text may repeat it."""
     escaped = json.dumps(secret)[1:-1]
     encoded = secret.encode(errors="surrogatepass")
     yield from (secret, escaped, escaped.replace("/", r"\/"), secret.translate(HTML_ESCAPES))
     doubled = secret.replace("\\", "\\\\")
-    yield from (doubled, doubled.replace("'", r"\'"))  # as Python shows strings and bytes
+    yield from (doubled, doubled.replace("'", r"\'"))  # as in the repr of strings and bytes
     yield b64encode(encoded).decode()
     for safe in ("", "/"):
         quoted = quote(encoded, safe=safe)

@@ -1,7 +1,7 @@
-"""Blocking work in threads of our own.
+"""Run blocking work in threads that belong to this package.
 
-Those of the event loop's default executor are the application's, which may have filled them with
-work of its own for as long as it likes.
+The default executor of the event loop belongs to the application, which may keep all its threads
+busy for as long as it likes.
 """
 
 from __future__ import annotations
@@ -17,30 +17,36 @@ from amigo_async.cancellation import finish
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Jobs on files at a time in one event loop. They are short; what they wait for is the disk.
+# Concurrent file operations of an event loop; they are short and wait for the disk.
 _FILES: Final = 16
 
-# Names that are looked up at a time. A resolver that hangs holds these, and no file.
+# Concurrent DNS lookups; a resolver that hangs blocks these threads, and no file operation.
 _NAMES: Final = 4
 
 
 class _Threads:
-    """The threads of one event loop; none is started before there is work for it."""
+    """The threads of one event loop, started as they are needed."""
 
     def __init__(self) -> None:
         self.files = ThreadPoolExecutor(_FILES, thread_name_prefix="amigo-files")
         self.names = ThreadPoolExecutor(_NAMES, thread_name_prefix="amigo-names")
-        # Waited for before a job is handed over, so that one that was handed over is under way:
-        # who is cancelled before that leaves at once, however busy the threads are.
+        # Acquired before work is submitted, so that submitted work starts at once, and a caller
+        # that is cancelled while all threads are busy can leave immediately.
         self.free = asyncio.Semaphore(_FILES)
 
 
 async def in_thread(func: Callable[[Unpack[Ts]], T], /, *args: *Ts) -> T:
     """Run blocking work on files in a thread.
 
+    The work has ended when this returns or raises, even on cancellation; if it was cancelled while
+    all threads were busy, the work was never started.
+
+    Args:
+        func: The function to call.
+        *args: Its arguments.
+
     Returns:
-        What `func` returns. It has ended when this returns or raises, be it cancelled, unless it
-        was cancelled before a thread was free for it: then it has not begun.
+        The result of `func`.
     """
     threads = _here()
     async with threads.free:
@@ -49,7 +55,7 @@ async def in_thread(func: Callable[[Unpack[Ts]], T], /, *args: *Ts) -> T:
 
 
 async def in_name_thread(func: Callable[[Unpack[Ts]], T], /, *args: *Ts) -> T:
-    """Look up a name in a thread; who is cancelled meanwhile leaves the thread to itself."""
+    """Run a DNS lookup in a thread; on cancellation the thread is left to finish alone."""
     return await asyncio.get_running_loop().run_in_executor(_here().names, func, *args)
 
 
@@ -63,5 +69,5 @@ def _here() -> _Threads:
     return threads
 
 
-# With its loop go the threads of a loop: an executor that is collected lets idle threads end.
+# The threads go with their loop: an executor that is garbage collected ends its idle threads.
 _THREADS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Threads] = WeakKeyDictionary()

@@ -211,8 +211,8 @@ class Batch:
             )
         if item.run_id is not None and self._wants_artifacts(item):
             generated = item.run is not None and item.run.artifacts_generated
-            done = "fetched" if generated else "generated"
-            reason = f"the time was over before it was {done}"
+            done = "downloaded" if generated else "generated"
+            reason = f"the deadline passed before it was {done}"
             return ArtifactTimeoutError(reason, run_id=item.run_id)
         return None
 

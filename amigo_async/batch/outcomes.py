@@ -18,24 +18,25 @@ from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
 
 
 class RunOutcome(Struct, frozen=True, kw_only=True):
-    """What became of one set.
+    """The outcome of one set of a batch.
 
     Attributes:
-        unit_test_set_id: The set.
-        run_id: Its run; None where none was started.
-        verdict: ``"passed"``, ``"failed"`` (metrics), ``"errored"`` (the run met an error, or
-            was lost sight of), ``"timed_out"`` (it goes on), ``"cancelled"`` (also by somebody
-            else: repeats that were asked for never ran) or ``"not_started"``.
-        run: The last state seen; None where none was seen.
-        error: What went wrong here, or in fetching the artifacts; None if nothing did.
-        artifacts: Where the artifacts are; None where they were not asked for or not had.
-        attached: Whether the run was found and may be another's, so that it is not cancelled: it
-            was there before (``on_conflict="attach"``), or the answer to its create was lost.
-        started_at: When its id was known, by the server's clock; None if it never was.
-        finished_at: When its end was seen, by the server's clock; None if it was not.
-        saved_at: When its artifacts were whole, by the server's clock; None if they are not had.
-        reason: What the verdict rests on, where that is not plain: that the run was cut short, or
-            that its flags alone could be seen; None otherwise.
+        unit_test_set_id: Id of the set.
+        run_id: Id of its run; None if none was started.
+        verdict: ``"passed"``, ``"failed"`` (a metric failed), ``"errored"`` (the run had an error,
+            or its end could not be determined), ``"timed_out"`` (the run goes on), ``"cancelled"``
+            (here or by someone else, so that some repeats never ran) or ``"not_started"``.
+        run: The last state seen of the run; None if none was seen.
+        error: The error of the start, the wait or the download; None if there was none.
+        artifacts: Path of the downloaded artifacts; None if there are none.
+        attached: Whether the run was found rather than started here, so that it may belong to
+            someone else and is never cancelled: it existed before (``on_conflict="attach"``), or
+            the response to the create request was lost.
+        started_at: When the id of the run was obtained, by the server's clock; None if it was not.
+        finished_at: When the run was seen completed, by the server's clock; None if it was not.
+        saved_at: When the download was complete, by the server's clock; None if it was not.
+        reason: Why the verdict is what it is, if the run itself does not show it: it was cut
+            short, or only its flags are visible; None otherwise.
     """
 
     unit_test_set_id: str
@@ -52,11 +53,11 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(Struct, frozen=True):
-    """What became of all sets of a batch.
+    """The outcomes of all sets of a batch.
 
     Attributes:
-        outcomes: One for each set, in the order asked for; a set named twice is there twice.
-        began_at: When the batch began, by the server's clock; None if that is not known.
+        outcomes: One outcome for each set, in the order asked for; a set named twice has two.
+        began_at: When the batch began, by the server's clock; None if unknown.
     """
 
     outcomes: Sequence[RunOutcome]
@@ -64,12 +65,12 @@ class BatchResult(Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether every set passed, and nothing that was asked for is missing."""
+        """Whether every set passed, without an error and with its artifacts if asked for."""
         return all(o.verdict == "passed" and o.error is None for o in self.outcomes)
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How many sets there are of each verdict that occurs."""
+        """Number of sets by verdict, for the verdicts that occur."""
         return dict(Counter(outcome.verdict for outcome in self.outcomes))
 
 

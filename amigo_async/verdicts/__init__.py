@@ -1,1 +1,1 @@
-"""What counts as passing."""
+"""Verdicts on runs: gates, and the results of repeats that they count."""

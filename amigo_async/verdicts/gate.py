@@ -1,11 +1,7 @@
-"""What counts as passing where agents are not deterministic.
+"""Verdicts on runs of agents that are not deterministic.
 
-A run's own flags say that something failed once one repeat of one unit test has. A `Gate` asks
-for a minimum pass rate instead::
-
-    gate = Gate(min_pass_rate=0.9, per="unit_test", errored="fail")
-    judgement = gate.judge(run)
-    judgement.verdict, judgement.reasons
+The flags of a run report a failure as soon as one repeat of one unit test fails. A `Gate` requires
+a minimum pass rate instead.
 """
 
 from __future__ import annotations
@@ -27,16 +23,16 @@ Errored: TypeAlias = Literal["error", "fail", "ignore"]
 
 
 class PassRate(Struct, frozen=True, kw_only=True):
-    """How many repeats passed of what a gate asks a rate of.
+    """The pass rate of a run, a unit test or a metric.
 
     Attributes:
-        unit_test_id: The unit test; None where the rate is that of the whole run.
-        metric_id: The metric of it; None where the rate is not that of one metric.
-        passed: Repeats that passed: every metric of theirs, or the one of `metric_id`.
-        failed: Repeats that were evaluated and did not pass.
-        errored: Repeats that met an error, or that a run that is over has no result of.
-        rate: The share that passed, from 0 to 1, with errored repeats counted as the gate was
-            asked to; None where no repeat is left to count.
+        unit_test_id: Id of the unit test; None for the rate of the whole run.
+        metric_id: Id of the metric; None if the rate is not that of a single metric.
+        passed: Number of repeats that passed: all their metrics, or the one of `metric_id`.
+        failed: Number of repeats that were evaluated and did not pass.
+        errored: Number of repeats with an error, or without a result in a completed run.
+        rate: Share of repeats that passed, from 0 to 1, with errored repeats counted as the gate
+            says; None if no repeat counts.
         verdict: ``"passed"``, ``"failed"`` (too few passed) or ``"errored"``.
     """
 
@@ -50,15 +46,15 @@ class PassRate(Struct, frozen=True, kw_only=True):
 
 
 class Judgement(Struct, frozen=True, kw_only=True):
-    """A verdict with its reasons.
+    """The verdict of a gate on a run.
 
     Attributes:
         verdict: ``"passed"``, ``"failed"`` (too few repeats passed), ``"errored"`` or
-            ``"cancelled"`` (the run was cut short: repeats that were asked for never ran).
-        reasons: Why, one sentence each; never empty.
-        rates: The rates it was computed from; empty where it fell back.
-        fell_back: Whether the verdict is that of the run's own flags, because the permission
-            hides the results of the repeats, or some of them.
+            ``"cancelled"`` (the run was cut short: some repeats never ran).
+        reasons: The reasons for the verdict, one sentence each; never empty.
+        rates: The pass rates that were compared; empty if `fell_back`.
+        fell_back: Whether the verdict was taken from the flags of the run because some results are
+            hidden by a missing permission.
     """
 
     verdict: GateVerdict
@@ -68,20 +64,28 @@ class Judgement(Struct, frozen=True, kw_only=True):
 
 
 class Gate(Struct, frozen=True, kw_only=True):
-    """What counts as passing: a minimum pass rate over the repeats.
+    """What counts as passing: a minimum pass rate over repeats.
+
+    Example::
+
+        gate = Gate(min_pass_rate=0.9, per="unit_test", errored="fail")
+        judgement = gate.judge(run)
+        print(judgement.verdict, judgement.reasons)
+
+        result = await client.run_many(set_ids, gate=gate)
 
     Args:
-        min_pass_rate: The share of repeats that has to pass, from 0 to 1; 0.9 is 90%.
-        per: What has to reach it: ``"run"`` (all repeats of all unit tests together),
-            ``"unit_test"`` (the repeats of each unit test; one passes if all of its metrics do)
-            or ``"metric"`` (each metric of each unit test).
-        errored: How a repeat counts that met an error, or that a run that is over has no result
-            of: ``"error"`` (one of them makes the verdict ``"errored"``, as without a gate),
-            ``"fail"`` (as one that did not pass) or ``"ignore"`` (not at all; where none is
-            left, the verdict is ``"errored"``).
+        min_pass_rate: Share of repeats that must pass, from 0 to 1; 0.9 means 90%.
+        per: What the rate is computed for: ``"run"`` (all repeats of all unit tests together),
+            ``"unit_test"`` (the repeats of each unit test; a repeat passes if all of its metrics
+            do) or ``"metric"`` (each metric of each unit test).
+        errored: How repeats count that have an error, or no result in a completed run:
+            ``"error"`` (any of them makes the verdict ``"errored"``, as without a gate),
+            ``"fail"`` (as failed) or ``"ignore"`` (not at all; if no other repeat is left, the
+            verdict is ``"errored"``).
 
     Raises:
-        ArgumentError: If an argument is none of these.
+        ArgumentError: If an argument is invalid.
     """
 
     min_pass_rate: float = 1.0
@@ -91,22 +95,26 @@ class Gate(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.min_pass_rate <= 1:
             raise ArgumentError(
-                f"min_pass_rate is a share from 0 to 1 (0.9 for 90%), not {self.min_pass_rate!r}"
+                "min_pass_rate must be a share from 0 to 1 (0.9 for 90%), "
+                f"not {self.min_pass_rate!r}"
             )
         for name, value, choices in (("per", self.per, Per), ("errored", self.errored, Errored)):
             if value not in get_args(choices):
-                raise ArgumentError(f"{name} is one of {get_args(choices)}, not {value!r}")
+                raise ArgumentError(f"{name} must be one of {get_args(choices)}, not {value!r}")
 
     def judge(self, run: Run) -> Judgement:
-        """The verdict on a run that is over, from the results of its repeats.
+        """Judge a completed run by the results of its repeats.
 
-        Where the permission hides the results it is that of the run's own flags, and says so.
-        It is as well where the flags tell of a failure or an error that no result shows: what
-        was not seen never passes. Nor does what did not run: a run that was cut short is
-        ``"cancelled"``, whatever the rates of the rest.
+        If results are hidden by a missing permission, or the flags of the run report a failure or
+        an error that no visible result shows, the verdict is taken from the flags, and the
+        judgement says so: what cannot be seen does not pass. Nor does what did not run: a run that
+        was cut short is ``"cancelled"``, whatever the rates of its other repeats.
 
         Args:
             run: The last state of the run.
+
+        Returns:
+            The verdict, with the reasons and rates.
 
         Raises:
             ArgumentError: If the run is not completed.
@@ -136,7 +144,7 @@ class Gate(Struct, frozen=True, kw_only=True):
     def _subjects(
         self, tests: tuple[UnitTestTally, ...]
     ) -> Iterator[tuple[str, Counts, str | None, str | None]]:
-        """Whatever has to reach the rate, with its unit test and metric."""
+        """Yield what must reach the rate, with its counts, unit test id and metric id."""
         if self.per == "run":
             each = [test.counts for test in tests]
             yield "the run", Counts(*map(sum, zip(*each, strict=True))), None, None
@@ -170,17 +178,17 @@ class Gate(Struct, frozen=True, kw_only=True):
         )
 
     def _reason(self, subject: str, rate: PassRate) -> str:
-        """Why `subject` did not pass."""
+        """Explain why `subject` did not pass."""
         repeats = rate.passed + rate.failed + rate.errored
         if rate.verdict == "errored" and rate.errored:
-            return f"{subject}: {rate.errored} of {repeats} repeats met an error or have no result"
+            return f"{subject}: {rate.errored} of {repeats} repeats have an error or no result"
         if rate.rate is None:
-            return f"{subject}: there is no repeat to judge by"
+            return f"{subject}: no repeat counts"
         counted = repeats if self.errored == "fail" else rate.passed + rate.failed
         errored = f", {rate.errored} errored" if rate.errored else ""
         return (
             f"{subject}: {rate.passed} of {counted} repeats passed ({_percent(rate.rate)}{errored})"
-            f"; at least {_percent(self.min_pass_rate)} have to"
+            f"; at least {_percent(self.min_pass_rate)} must"
         )
 
     def _praise(self, rates: tuple[PassRate, ...]) -> str:
@@ -194,23 +202,23 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 def _what_is_hidden(run: Run, tests: tuple[UnitTestTally, ...]) -> str | None:
-    """Why the results cannot be judged by, in words; None where they can."""
+    """Explain why the visible results are not enough for a verdict; None if they are."""
     if not any(test.metrics for test in tests):
-        return "the permission hides the results of the repeats"
+        return "the results of the repeats are hidden by a missing permission"
     failed = any(metric.counts.failed for test in tests for metric in test.metrics)
     blind = any(not test.metrics for test in tests)
     if run.failed_metrics and (blind or not failed):
-        return "a metric failed, perhaps one whose results are not shown"
+        return "a metric failed, perhaps one whose results are hidden"
     if run.errored and not any(test.counts.missing for test in tests):
-        return "an error was met that is not in the results of the repeats"
+        return "the run has an error that is not in the results of its repeats"
     return None
 
 
 def cut_short(run: Run) -> str:
-    """Why a run that was cut short has no other verdict, in words."""
+    """Explain the verdict on a run that was cut short."""
     missing = run.repeats_missing
     never = "1 repeat" if missing == 1 else f"{missing} repeats"
-    return f"the run was cut short: {never} of those asked for never ran"
+    return f"the run was cut short: {never} never ran"
 
 
 def verdict_of(run: Run, gate: Gate | None, *, cancelled: bool) -> Verdict:
@@ -237,7 +245,7 @@ def reason_of(run: Run | None) -> str | None:
     if run.was_cut_short:
         return cut_short(run)
     if not run.unit_test_run_specs and not any(run.unit_test_run_results):
-        return "by the run's own flags: the results of its repeats are not shown"
+        return "judged by the flags of the run: the results of its repeats are hidden"
     return None
 
 
@@ -245,11 +253,11 @@ def _by_flags(run: Run, hidden: str) -> Judgement:
     verdict: GateVerdict = "failed" if run.failed_metrics else "passed"
     verdict = "errored" if run.errored else verdict
     said = {
-        "passed": "no metric failed and no error was met",
+        "passed": "no metric failed and there was no error",
         "failed": "a metric failed",
-        "errored": "an error was met",
+        "errored": "there was an error",
     }
-    reason = f"{hidden}; by the run's own flags {said[verdict]}"
+    reason = f"{hidden}; by the flags of the run, {said[verdict]}"
     return Judgement(verdict=verdict, reasons=(reason,), fell_back=True)
 
 

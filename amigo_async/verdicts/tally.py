@@ -1,7 +1,6 @@
-"""What the repeats of each unit test of a run came to, put side by side.
+"""Tables of the results of a run: one for each unit test, a row a repeat, a column a metric.
 
-The service lists errors by repeat and evaluations by metric. Here both are brought into one table:
-a row for each repeat that was asked for, a column for each metric.
+The service lists errors by repeat, but evaluations by metric.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from amigo_async.models import (
     UnitTestRunSpec,
 )
 
-# More repeats than are ever run. What is asked for beyond is not counted: it would take memory.
+# More repeats than are ever run; counting a larger number would only take memory.
 _MOST_REPEATS: Final = 10_000
 
 
 class Counts(NamedTuple):
-    """How many repeats passed, failed, and came to neither.
+    """The numbers of repeats that passed, failed, and did neither.
 
     Attributes:
-        passed: Repeats that passed.
-        failed: Repeats that were evaluated and did not pass.
-        missing: Repeats that met an error, or of which there is no result.
+        passed: Number of repeats that passed.
+        failed: Number of repeats that were evaluated and did not pass.
+        missing: Number of repeats with an error or without a result.
     """
 
     passed: int
@@ -39,7 +38,7 @@ class Counts(NamedTuple):
 
     @property
     def evaluated(self) -> int:
-        """Repeats that passed or failed."""
+        """Number of repeats that passed or failed."""
         return self.passed + self.failed
 
 
@@ -48,12 +47,12 @@ def _counts(states: Sequence[bool | None]) -> Counts:
 
 
 class MetricTally(Struct, frozen=True):
-    """What the repeats of a unit test came to in one metric.
+    """The results of the repeats of a unit test in one metric.
 
     Attributes:
-        metric_id: The metric.
-        metric: Its name and criterion; None where the specs do not have it.
-        evaluations: One for each repeat; None where it met an error or was not evaluated.
+        metric_id: Id of the metric.
+        metric: Its name and criterion; None if the specs do not list the metric.
+        evaluations: One for each repeat; None if it had an error or was not evaluated.
     """
 
     metric_id: str
@@ -62,22 +61,22 @@ class MetricTally(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What people call the metric; its id where that is not known."""
+        """The name of the metric; its id if the name is unknown."""
         return (self.metric.success_criterion_name if self.metric else "") or self.metric_id
 
     @property
     def counts(self) -> Counts:
-        """How many repeats passed, failed, or came to nothing in this metric."""
+        """How many repeats passed, failed, and did neither in this metric."""
         return _counts([None if e is None else e.passed for e in self.evaluations])
 
 
 class UnitTestTally(Struct, frozen=True):
-    """What the repeats of a unit test came to.
+    """The results of the repeats of a unit test.
 
     Attributes:
-        unit_test_id: The unit test.
-        errors: For each repeat that was asked for, the error it met, or None.
-        done: How many repeats there is a result of; the others have not come to an end.
+        unit_test_id: Id of the unit test.
+        errors: The error of each repeat that was asked for; None for a repeat without one.
+        done: Number of repeats with a result; the others have not ended.
         metrics: Its metrics, in the order of the spec.
     """
 
@@ -88,7 +87,7 @@ class UnitTestTally(Struct, frozen=True):
 
     @property
     def counts(self) -> Counts:
-        """How many repeats passed every metric, failed one, or came to nothing."""
+        """How many repeats passed every metric, failed one, and did neither."""
         return _counts([self._passed(repeat) for repeat in range(len(self.errors))])
 
     def _passed(self, repeat: int) -> bool | None:
@@ -101,12 +100,12 @@ class UnitTestTally(Struct, frozen=True):
 
 
 def tally(run: Run) -> tuple[UnitTestTally, ...]:
-    """The unit tests of `run`, as far as the permission shows them; empty where it shows none."""
+    """Return the results of each unit test of `run` that the user may see."""
     return tuple(_tally(spec, result) for spec, result in _paired(run))
 
 
 def _paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResult | None]]:
-    """Each spec with its result: by place where the ids agree, otherwise by id."""
+    """Pair each spec with its result: by position if all ids agree, otherwise by id."""
     specs, results = run.unit_test_run_specs, run.unit_test_run_results
     in_place = len(specs) == len(results) and all(
         result is None or result.unit_test_id == spec.unit_test_id
@@ -148,10 +147,10 @@ def _tally(spec: UnitTestRunSpec | None, result: UnitTestRunResult | None) -> Un
 def _by_repeat(
     evaluations: list[Evaluation], errors: list[str | None]
 ) -> tuple[Evaluation | None, ...]:
-    """`evaluations` in the places of their repeats; a repeat that met an error has none.
+    """Assign evaluations to repeats; a repeat with an error gets none.
 
-    The service does not say whether it leaves errored repeats out of the evaluations; how many
-    there are tells. Where they can be of neither kind, the worst ones are believed.
+    Whether the service evaluates repeats with an error shows in the number of evaluations. If the
+    number fits neither case, the worst evaluations are kept.
     """
     sound = [repeat for repeat, error in enumerate(errors) if error is None]
     if len(evaluations) == len(errors):

@@ -201,7 +201,7 @@ def test_deadline_cuts_off_a_download(sandbox: Sandbox, capsys: pytest.CaptureFi
     [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
     said = Said(capsys, "download", run_id, "--timeout=0.7")
     assert (said.status, said.out) == (4, "")
-    assert said.err.endswith("the time was over before it was fetched\n")
+    assert said.err.endswith("the deadline passed before it was downloaded\n")
 
 
 def test_run_applies_a_pass_rate(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,7 +166,7 @@ async def test_proxy_restarts(tmp_path: Path) -> None:
         await restarting
         batch.check(result)
         assert proxy.started == 5
-        assert any("got no answer" in reason for reason in batch.retried)
+        assert any("got no response" in reason for reason in batch.retried)
 
 
 # --- the proxies of users ---

@@ -194,7 +194,7 @@ def test_verdict_no_case_shows() -> None:
     nothing = run(("ut", {"m": ""}, []))
     root = parsed(outcome(nothing, "errored"), gate=Gate())
     error = the(root, "testsuite/testcase[@name='run']/error")
-    assert error.get("message") == "unit test ut: there is no repeat to judge by"
+    assert error.get("message") == "unit test ut: no repeat counts"
 
 
 def test_unit_test_without_metrics() -> None:

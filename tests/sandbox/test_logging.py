@@ -40,47 +40,51 @@ SAID: list[tuple[Event, int, str]] = [
     (
         RequestRetried("list", 2, 0.51234, "GET /x answered 503"),
         logging.WARNING,
-        "list failed 2 times, again in 0.512 s: GET /x answered 503",
+        "list failed, attempt 2, retry in 0.512 s: GET /x answered 503",
     ),
     (
         LimitHeld("create", 41.26, 40),
         logging.WARNING,
-        "create waits for its limit, 41.3 s or longer; 40 in the queue",
+        "create waits at least 41.3 s for its rate limit; 40 in the queue",
     ),
     (RunStarted("s", "r"), logging.INFO, "run r of set s started (attached: False)"),
     (
         RunProgressed("s", "r", 1, 4, failed_metrics=False, errored=False),
         logging.DEBUG,
-        "run r of set s goes on: 1 of 4 done",
+        "run r of set s in progress: 1 of 4 done",
     ),
     (
         RunProgressed("s", "r", None, None, failed_metrics=False, errored=False),
         logging.DEBUG,
-        "run r of set s goes on: ? of ? done",
+        "run r of set s in progress: ? of ? done",
     ),
     (RunFinished("s", "r", "failed"), logging.INFO, "run r of set s: failed"),
     (
         StartUnresolved("s", "100% unknown"),
         logging.WARNING,
-        "whether a run of set s was started is not known: 100% unknown",
+        "unknown whether a run of set s was started: 100% unknown",
     ),
     (
         SecondRunFound("s", "r", "r2"),
         logging.WARNING,
-        "besides run r of set s, run r2 turned up",
+        "set s was run twice: run r and run r2",
     ),
-    (RunLeft("s", "r"), logging.WARNING, "run r of set s goes on: it may be another's"),
+    (
+        RunLeft("s", "r"),
+        logging.WARNING,
+        "run r of set s was not cancelled: it was not started here",
+    ),
     (ArtifactProgress("r", 5, 9), logging.DEBUG, "artifact of run r: 5 of 9 bytes"),
     (ArtifactProgress("r", 5, None), logging.DEBUG, "artifact of run r: 5 of ? bytes"),
     (
         SharingLost("no answer in time", 30.0),
         logging.WARNING,
-        "sharing with other processes is lost, again in 30 s: no answer in time",
+        "sharing with other processes lost, next attempt in 30 s: no answer in time",
     ),
     (
         SharingRestored(61.5),
         logging.WARNING,
-        "sharing with other processes is back after 62 s",
+        "sharing with other processes restored after 62 s",
     ),
     (ArtifactSaved("r", "x/a.zip", 9), logging.INFO, "artifact of run r: 9 bytes at x/a.zip"),
 ]
@@ -180,7 +184,7 @@ async def test_a_batch_is_logged_without_a_secret(
     assert result.passed
     ours = [record for record in caplog.records if record.name == LOGGER]
     said = "\n".join(record.getMessage() for record in ours)
-    for part in ("signed in", "failed 1 times", "waits for its limit", "started", "bytes at"):
+    for part in ("signed in", "failed, attempt 1", "for its rate limit", "started", "bytes at"):
         assert part in said
     for secret in (str(sandbox.api_key), sandbox.api_key_id, "X-Amz-", "eyJ", "Bearer"):
         assert secret not in said
@@ -209,4 +213,4 @@ def test_record_is_one_line(caplog: pytest.LogCaptureFixture, run_id: str, reaso
 def test_a_record_has_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     Events().emit(StartUnresolved("s", "GET https://h/k?X-Amz-Signature=hunter2"))
-    assert caplog.messages[0].endswith("is not known: GET https://h/k?***")
+    assert caplog.messages[0].endswith("was started: GET https://h/k?***")

@@ -207,7 +207,7 @@ async def test_bad_api_certificate_is_named(certificate: Callable[[], Any], reas
             await here.client.runs.list()
         where = here.api.url.removeprefix("https://")
         said = str(caught.value)
-        assert f"got no answer: the certificate of {where} is refused: " in said
+        assert f"got no response: the certificate of {where} is refused: " in said
         assert reason in said
         assert (caught.value.lasting, caught.value.sent) == (True, False)
         assert (here.api.tried, here.api.received) == (1, b"")

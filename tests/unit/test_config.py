@@ -183,7 +183,7 @@ def test_base_urls_that_cannot_be_right(base_url: Any) -> None:
     with pytest.raises(ConfigurationError, match="base_url") as caught:
         configured(base_url=base_url)
     assert "hunter2" not in str(caught.value)
-    assert "it must be like https://api.amigo.ai" in str(caught.value)
+    assert "give a URL like https://api.amigo.ai" in str(caught.value)
 
 
 @pytest.mark.parametrize("organization", ["..", "../x", "."])

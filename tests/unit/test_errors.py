@@ -66,29 +66,29 @@ CASES: dict[type[errors.AmigoError], Case] = {
     errors.ServiceUnavailableError: api_case(errors.ServiceUnavailableError),
     errors.TransportError: (
         lambda: errors.TransportError("reset", sent=False, **WHERE),
-        "DELETE /v1/org/x/ got no answer: reset",
+        "DELETE /v1/org/x/ got no response: reset",
         {**WHERE, "sent": False, "lasting": False},
     ),
     errors.RequestTimeoutError: (
         lambda: errors.RequestTimeoutError("no answer in time", **WHERE),
-        "DELETE /v1/org/x/ got no answer: no answer in time",
+        "DELETE /v1/org/x/ got no response: no answer in time",
         {**WHERE, "sent": True, "lasting": False},
     ),
     errors.DecodeError: (
         lambda: errors.DecodeError("no JSON", status=200, request_id="r", body="<p>", **WHERE),
-        "DELETE /v1/org/x/ answered 200 with a body that cannot be read: no JSON [request id r]",
+        "DELETE /v1/org/x/ answered 200 with a body that cannot be decoded: no JSON [request id r]",
         {**WHERE, "status": 200, "request_id": "r", "body": "<p>", "lasting": False, "run": None},
     ),
     errors.DeadlineError: (
         lambda: errors.DeadlineError(endpoint="create", retry_after=12.3456),
-        "the budget of create has room in 12.3 s at the earliest, which is after the deadline",
+        "the rate limit for create allows the next request in 12.3 s, which is after the deadline",
         {"endpoint": "create", "retry_after": 12.3456},
     ),
     errors.WaitTimeoutError: (
         lambda: errors.WaitTimeoutError(["b" * 24], timeout=60.0, last_runs={RUN.id: RUN}),
         (
             f"1 run not completed within 60 s: {'b' * 24}. "
-            "They go on; wait for the same ids again to resume."
+            "They go on; wait for the same ids to resume."
         ),
         {
             "run_ids": ("b" * 24,),
@@ -106,7 +106,7 @@ CASES: dict[type[errors.AmigoError], Case] = {
         ),
         (
             f"a run of set {'a' * 24} may have been started at 2026-01-02T03:04:05+00:00: "
-            "lost. Find out which of these it is: r1, r2"
+            "lost. It may be one of these: r1, r2"
         ),
         {"unit_test_set_id": "a" * 24, "since": SINCE, "candidates": ("r1", "r2")},
     ),
@@ -132,7 +132,7 @@ CASES: dict[type[errors.AmigoError], Case] = {
     ),
     errors.ArtifactTimeoutError: (
         lambda: errors.ArtifactTimeoutError(run_id="r"),
-        "artifact of run r: the time was over before it was fetched",
+        "artifact of run r: the deadline passed before it was downloaded",
         {"run_id": "r", "lasting": True},
     ),
 }
@@ -269,7 +269,7 @@ def test_headers_are_a_copy() -> None:
 
 def test_decode_error_without_id() -> None:
     error = errors.DecodeError("empty", method="GET", path="/p", status=200)
-    assert str(error) == "GET /p answered 200 with a body that cannot be read: empty"
+    assert str(error) == "GET /p answered 200 with a body that cannot be decoded: empty"
     assert (error.request_id, error.body) == (None, "")
 
 
@@ -347,7 +347,7 @@ def test_deadline_names_the_last_failure() -> None:
     first, second = errors.AmigoError("a list failed"), errors.AmigoError("another failed")
     told = errors.WaitTimeoutError(["a", "b"], timeout=1.0, last_errors={"a": first, "b": second})
     assert (told.last_error, told.last_errors) == (first, {"a": first, "b": second})
-    assert str(told).endswith(" The last look failed: a list failed.")
+    assert str(told).endswith(" The last poll failed: a list failed.")
     other = pickle.loads(pickle.dumps(errors.WaitTimeoutError(["a"], timeout=1.0)))
     assert (other.last_error, other.last_errors) == (None, {})
     of_second = errors.WaitTimeoutError(["a", "b"], timeout=1.0, last_errors={"b": second})

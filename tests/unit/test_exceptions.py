@@ -111,7 +111,7 @@ def test_every_aiohttp_error_is_mapped(cls: type[BaseException]) -> None:
     assert type(error) is (RequestTimeoutError if timeout else TransportError)
     assert error.__cause__ is foreign
     assert (error.method, error.path) == ("GET", "/v1/org/x/")
-    assert str(error).startswith("GET /v1/org/x/ got no answer: ")
+    assert str(error).startswith("GET /v1/org/x/ got no response: ")
     assert str(error).split(": ", 1)[1].strip()
     assert "hunter2" not in f"{error} {vars(error)}"
     assert "\n" not in str(error)

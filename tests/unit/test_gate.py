@@ -73,11 +73,8 @@ def test_judgement_names_low_rates() -> None:
     assert judgement == Judgement(
         verdict="failed",
         reasons=(
-            "unit test ut1, metric m1: 4 of 5 repeats passed (80%); at least 90% have to",
-            (
-                "unit test ut4, metric m1: 4 of 5 repeats passed (80%, 1 errored); "
-                "at least 90% have to"
-            ),
+            "unit test ut1, metric m1: 4 of 5 repeats passed (80%); at least 90% must",
+            ("unit test ut4, metric m1: 4 of 5 repeats passed (80%, 1 errored); at least 90% must"),
         ),
         rates=(
             _rate("ut1", "m1", 4, 1, 0, 0.8, "failed"),
@@ -103,10 +100,10 @@ def test_pass_says_by_how_much() -> None:
 
 def test_reasons_of_errors_count_the_repeats() -> None:
     assert Gate().judge(run(ERRED)).reasons == (
-        "unit test ut4: 1 of 5 repeats met an error or have no result",
+        "unit test ut4: 1 of 5 repeats have an error or no result",
     )
     nothing = run(("ut7", {"m1": ""}, []))
-    assert Gate().judge(nothing).reasons == ("unit test ut7: there is no repeat to judge by",)
+    assert Gate().judge(nothing).reasons == ("unit test ut7: no repeat counts",)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +118,8 @@ def test_reasons_of_errors_count_the_repeats() -> None:
 def test_hidden_results_fall_back(flags: dict[str, Any], verdict: str) -> None:
     judgement = Gate(min_pass_rate=0.1, errored="ignore").judge(hidden_run(**flags))
     assert (judgement.verdict, judgement.fell_back, judgement.rates) == (verdict, True, ())
-    assert "permission hides" in judgement.reasons[0]
-    assert "by the run's own flags" in judgement.reasons[0]
+    assert "hidden by a missing permission" in judgement.reasons[0]
+    assert "by the flags of the run" in judgement.reasons[0]
 
 
 def test_metrics_alone_can_be_hidden() -> None:
@@ -165,7 +162,7 @@ def test_cut_short_is_cancelled(errored: Errored, flags: dict[str, Any]) -> None
     )
     judgement = Gate(errored=errored, min_pass_rate=0.0, per="run").judge(short)
     assert (judgement.verdict, judgement.fell_back) == ("cancelled", False)
-    assert judgement.reasons == ("the run was cut short: 4 repeats of those asked for never ran",)
+    assert judgement.reasons == ("the run was cut short: 4 repeats never ran",)
     assert [(r.passed, r.errored) for r in judgement.rates] == [(3, 4)]
     assert verdict_of(short, None, cancelled=False) == "cancelled"
     assert not short.passed
@@ -219,8 +216,8 @@ def test_a_run_that_goes_on_is_not_judged() -> None:
         ({"min_pass_rate": 90}, "0.9 for 90%"),
         ({"min_pass_rate": -0.1}, "not -0.1"),
         ({"min_pass_rate": float("nan")}, "not nan"),
-        ({"per": "set"}, "per is one of"),
-        ({"errored": "pass"}, "errored is one of"),
+        ({"per": "set"}, "per must be one of"),
+        ({"errored": "pass"}, "errored must be one of"),
     ],
 )
 def test_invalid_arguments(gate: dict[str, Any], told: str) -> None:

@@ -711,7 +711,7 @@ def test_deadline_names_last_failure() -> None:
     async def main() -> None:
         shared = poller(fake)
         fake.errors = [None, *[NO_ANSWER] * 100]
-        with pytest.raises(WaitTimeoutError, match="The last look failed: GET / got") as caught:
+        with pytest.raises(WaitTimeoutError, match="The last poll failed: GET / got") as caught:
             await wait_for(shared, run_id(1), timeout=20.0)
         assert isinstance(caught.value.last_error, TransportError)
         assert caught.value.last_run is not None

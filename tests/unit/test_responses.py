@@ -325,7 +325,7 @@ def test_a_decode_error() -> None:
     response = Response(200, {"X-Request-Id": "r"}, b"null")
     error = decode_error(LIST, response, reason)
     assert str(error) == (
-        f"GET {LIST.path} answered 200 with a body that cannot be read: "
+        f"GET {LIST.path} answered 200 with a body that cannot be decoded: "
         "Expected `object`, got `null` [request id r]"
     )
     assert (error.method, error.path, error.status) == ("GET", LIST.path, 200)

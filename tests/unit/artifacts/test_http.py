@@ -205,7 +205,7 @@ async def test_a_store_that_is_not_there() -> None:
         pass
     async with aiohttp.ClientSession() as session:
         store = Store(lambda: session, allow_http=True)
-        with pytest.raises(TransportError, match="got no answer") as caught:
+        with pytest.raises(TransportError, match="got no response") as caught:
             await whole(store, server.url)
     assert not caught.value.sent
     check_bare(caught.value)
