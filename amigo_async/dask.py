@@ -1,4 +1,4 @@
-"""A fleet on the workers of a Dask cluster. Needs the extra ``dask``.
+"""Run the sets of many organizations on a Dask cluster. Needs the extra ``dask``.
 
 ::
 
@@ -9,8 +9,8 @@
         jobs = [FleetJob(organization_id=name, unit_test_set_ids=ids) for name, ids in sets.items()]
         result = await run_fleet(dask, jobs, "/shared/results")
 
-Dask says which worker does what, and does again what a lost worker was doing; it needs
-``allowed-failures`` (three by default) to be more than the workers a job may lose.
+Dask assigns the jobs to workers, and repeats the jobs of a lost worker on others. Its setting
+``allowed-failures`` (three by default) must be larger than the number of workers a job may lose.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from amigo_async.fleet import (
     JobResult,
     OnProgress,
     Put,
-    carry_out,
+    execute_job,
     check_jobs,
 )
 from amigo_async.polling import check_seconds
@@ -63,22 +63,22 @@ __all__ = [
     "run_fleet",
 ]
 
-# How long after the end of its time the fleet is waited for, in seconds: its jobs are over then,
-# and only what became of them is on its way.
-_REPORTING: Final = 30.0
+# Seconds to wait for results after the deadline: the jobs have ended by then, and only their
+# results are still being transferred.
+_RESULT_GRACE: Final = 30.0
 
-# How long it may take to tell the workers to leave, in seconds, while the caller is cancelled.
+# Seconds for telling the workers to stop, while the caller is cancelled.
 _GRACE: Final = 10.0
 
-# What is told on the way: the organization and the event.
+# Progress that a worker reports: the id of the organization and the event.
 _EVENT: Final[Any] = Union[tuple(Event.__subclasses__())]  # noqa: UP007  # built, not written
 _decode = msgspec.json.Decoder(tuple[str, _EVENT]).decode
 
-# The jobs at work in this process, with their fleet and loop, so that they can be told to leave.
-_AT_WORK: Final[dict[asyncio.Task[JobResult], tuple[str, asyncio.AbstractEventLoop]]] = {}
+# The running jobs of this process, each with its fleet and event loop, so that it can be stopped.
+_RUNNING: Final[dict[asyncio.Task[JobResult], tuple[str, asyncio.AbstractEventLoop]]] = {}
 
-# The fleets that were left lately: a job may just be about to begin.
-_LEFT: Final[deque[str]] = deque(maxlen=64)
+# The fleets stopped lately: one of their jobs may only be starting.
+_STOPPED: Final[deque[str]] = deque(maxlen=64)
 
 
 async def run_fleet(
@@ -90,38 +90,38 @@ async def run_fleet(
     timeout: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> FleetResult:
-    """Run the sets of many organizations on a Dask cluster, one task an organization.
+    """Run the sets of many organizations on a Dask cluster, one task for each organization.
 
-    What goes wrong with a job is in its result and does not concern the others. If a worker is
-    lost, Dask gives its jobs to others, which carry on from the journals: no set is run twice.
-    The same call with the same folder carries on after this process itself was stopped.
+    An error of a job is in its result and does not affect other jobs. If a worker is lost, Dask
+    gives its jobs to other workers, which resume from the journals, so that no set is run twice.
+    The same call with the same folder resumes after this process itself was stopped.
 
-    Leaving the call, be it by a cancellation, takes back the jobs that have not begun and tells
-    the workers to leave the others; what becomes of their runs says `on_exit` of the job.
+    Leaving the call, also by cancellation, withdraws jobs that have not begun and stops the others;
+    `on_exit` of a job says what happens to its unfinished runs.
 
     Args:
-        client: A client of the cluster, asynchronous or not; the caller closes it.
-        jobs: What to do; one for each organization.
-        folder: A folder that all workers share, made where there is none. Each organization has
-            a folder in it with its journal and, without `put`, the artifacts: those of a run in
-            a folder with its id.
-        put: Called on the worker with each outcome that has artifacts and the file that holds
-            them, to put it elsewhere; may be a coroutine function, and is otherwise called in a
-            thread. The file is removed afterwards. What it returns is in `JobResult.put`. It may
-            be called again for the same run if a worker was lost. None leaves them in `folder`.
-        timeout: Seconds for all of it, time in Dask's queue included; None for as long as it
-            takes. It is kept by the workers' clocks.
-        on_progress: Called with the organization and each event of its batch, as it comes; after
-            a worker was lost some come again. What it raises goes to the exception handler of
-            the event loop. None for no one.
+        client: Client of the cluster, asynchronous or not; the caller closes it.
+        jobs: The jobs, one for each organization.
+        folder: Folder shared by all workers, created if it is missing. Each organization has a
+            subfolder for its journal and, without `put`, the artifacts, in a subfolder for each
+            run.
+        put: Function or coroutine function called on the worker with each outcome that has
+            artifacts and the path of their file, to store the file elsewhere; a plain function
+            is called in a thread. The file is removed afterwards. Return values are in
+            `JobResult.put`. If a worker is lost, it may be called again for the same run. None
+            leaves the artifacts in `folder`.
+        timeout: Seconds for all jobs, including the time in Dask's queue, by the clocks of the
+            workers; None for no limit.
+        on_progress: Called with the id of the organization and each event of its batch; if a
+            worker is lost, some events come again. Exceptions go to the exception handler of the
+            event loop. None for none.
 
     Returns:
-        What became of each job, in the order asked for.
+        The result of each job, in the order given.
 
     Raises:
-        ArgumentError: If an argument cannot be right, or a secret would travel; nothing was
-            sent.
-        ConfigurationError: If an organization's id cannot be one; nothing was sent.
+        ArgumentError: If an argument is invalid, or a job contains a secret; nothing was sent.
+        ConfigurationError: If the id of an organization is invalid; nothing was sent.
     """
     check_seconds("timeout", timeout)
     expires_at = None if timeout is None else time.time() + timeout
@@ -136,13 +136,13 @@ async def run_fleet(
             client.submit(_work, a, fleet_id, key=f"{fleet_id}-{a.job.organization_id}", pure=False)
             for a in assignments
         ]
-        deadline = math.inf if timeout is None else anyio.current_time() + timeout + _REPORTING
+        deadline = math.inf if timeout is None else anyio.current_time() + timeout + _RESULT_GRACE
         try:
             pairs = zip(assignments, futures, strict=True)
             return FleetResult([await _result(client, a.job, f, deadline) for a, f in pairs])
         finally:
             if not all(future.done() for future in futures):
-                await finish(_call_off(client, futures, fleet_id), grace=_GRACE)
+                await finish(_stop_jobs(client, futures, fleet_id), grace=_GRACE)
 
 
 async def _result(
@@ -151,35 +151,35 @@ async def _result(
     future: distributed.Future[JobResult],
     deadline: float,
 ) -> JobResult:
-    """What a worker made of a job; an error of its own where none made anything of it."""
+    """Wait for the result of a job; if no worker returns one, make a result with an error."""
     cause: Exception | None = None
     with anyio.CancelScope(deadline=deadline):
         try:
-            result: JobResult = await _ask(client, future.result)
-        except Exception as error:  # noqa: BLE001  # of Dask, or of code that travelled
+            result: JobResult = await _call(client, future.result)
+        except Exception as error:  # noqa: BLE001  # of Dask, or of code sent to the worker
             cause = error
         else:
             return result
-    why = "no worker came back in time" if cause is None else f"{type(cause).__name__}: {cause}"
+    why = "no worker returned it in time" if cause is None else f"{type(cause).__name__}: {cause}"
     lost = AmigoError(
-        f"the job of organization {job.organization_id} was lost by the cluster ({why}); the same "
-        "call with the same folder carries on"
+        f"the result of organization {job.organization_id} was lost by the cluster ({why}); the "
+        "same call with the same folder resumes"
     )
     lost.__cause__ = cause
     return JobResult(organization_id=job.organization_id, error=lost)
 
 
-async def _call_off(
+async def _stop_jobs(
     client: distributed.Client, futures: list[distributed.Future[JobResult]], fleet_id: str
 ) -> None:
-    await _ask(client, client.cancel, futures)
-    await _ask(client, client.run, _leave, fleet_id, on_error="ignore")
+    await _call(client, client.cancel, futures)
+    await _call(client, client.run, _stop, fleet_id, on_error="ignore")
 
 
-async def _ask(
+async def _call(
     client: distributed.Client, function: Callable[..., Any], *args: Any, **options: Any
 ) -> Any:
-    """Call a method of Dask's client, which blocks where the client is not asynchronous."""
+    """Call a method of Dask's client, in a thread if the client is not asynchronous."""
     if client.asynchronous:
         return await function(*args, **options)
     return await asyncio.to_thread(function, *args, **options)
@@ -189,16 +189,16 @@ async def _ask(
 def _listening(
     client: distributed.Client, topic: str, on_progress: OnProgress | None
 ) -> Iterator[None]:
-    """Hand what the workers tell to `on_progress`, in the loop of the caller."""
+    """Pass progress of the workers to `on_progress`, in the event loop of the caller."""
     if on_progress is None:
         yield
         return
     loop = asyncio.get_running_loop()
 
-    def hear(told: tuple[float, bytes]) -> None:
-        loop.call_soon_threadsafe(on_progress, *_decode(told[1]))
+    def receive(logged: tuple[float, bytes]) -> None:
+        loop.call_soon_threadsafe(on_progress, *_decode(logged[1]))
 
-    client.subscribe_topic(topic, hear)
+    client.subscribe_topic(topic, receive)
     try:
         yield
     finally:
@@ -206,7 +206,7 @@ def _listening(
 
 
 def _work(assignment: Assignment, fleet_id: str) -> JobResult:
-    """Carry out a job in a thread of a worker, in an event loop of its own."""
+    """Execute a job in a thread of a worker, with its own event loop."""
     worker = distributed.get_worker()
     organization_id = assignment.job.organization_id
 
@@ -214,38 +214,38 @@ def _work(assignment: Assignment, fleet_id: str) -> JobResult:
         worker.log_event(fleet_id, encode_json((organization_id, event)).encode())
 
     async def main() -> JobResult:
-        task = asyncio.create_task(carry_out(assignment, report))
-        _AT_WORK[task] = fleet_id, asyncio.get_running_loop()
-        if fleet_id in _LEFT:
+        task = asyncio.create_task(execute_job(assignment, report))
+        _RUNNING[task] = fleet_id, asyncio.get_running_loop()
+        if fleet_id in _STOPPED:
             task.cancel()
         try:
             return await task
         except asyncio.CancelledError:
-            error = AmigoError("the fleet was left before the job was done")
+            error = AmigoError("the fleet was stopped before the job was done")
             return JobResult(organization_id=organization_id, error=error)
         finally:
-            del _AT_WORK[task]
+            del _RUNNING[task]
 
     return asyncio.run(main())
 
 
-def _leave(fleet_id: str) -> None:
-    """Tell the jobs of a fleet that are at work in this process to leave."""
-    _LEFT.append(fleet_id)
-    for task, (fleet, loop) in tuple(_AT_WORK.items()):
+def _stop(fleet_id: str) -> None:
+    """Stop the jobs of a fleet that run in this process."""
+    _STOPPED.append(fleet_id)
+    for task, (fleet, loop) in tuple(_RUNNING.items()):
         if fleet == fleet_id:
             loop.call_soon_threadsafe(task.cancel)
 
 
 class _Checked(cloudpickle.Pickler):  # type: ignore[misc]  # without types
-    """Refuses to pickle a secret."""
+    """Refuses to pickle secrets."""
 
     def persistent_id(self, thing: object) -> None:
-        """Look at everything that would travel."""
+        """Check each object before it is pickled."""
         if isinstance(thing, Secret):
             raise ArgumentError(
-                "a secret would travel to the workers with a job: let connect and put read it "
-                "there, from the environment or a store of secrets"
+                "a job contains a secret, which would be sent to the workers: let connect and put "
+                "read it there, from the environment or a secret store"
             )
 
 
@@ -254,6 +254,6 @@ def _check_secrets(assignment: Assignment) -> None:
         _Checked(io.BytesIO()).dump(assignment)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise ArgumentError(
-            f"the job of organization {assignment.job.organization_id} cannot travel to the "
+            f"the job of organization {assignment.job.organization_id} cannot be sent to the "
             f"workers: {error}"
         ) from error

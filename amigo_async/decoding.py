@@ -1,10 +1,10 @@
-"""Decodes the responses, each into its struct.
+"""Decode response bodies into structs.
 
-What msgspec has to know of a struct it learns with the first response, not with the import.
+Decoders are built with the first response, not at import.
 
-A page of runs is first split into its records, which are then decoded one by one: a record that
-cannot be read costs no other. A wait needs no more of a record than its flags, so that the rest of
-it is decoded once, when the run is given to somebody.
+A page of runs is first split into records, which are then decoded one by one, so that a record that
+cannot be decoded does not affect the others. A wait needs only the flags of a record; the rest is
+decoded once, when the run is returned to a caller.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _DETAILS: Final = ("unit_test_run_specs", "unit_test_run_results")
 
 
 class _Created(Struct, frozen=True):
-    """What of `CreatedRun` is on the wire; a new field there is not our `attached`."""
+    """The fields of `CreatedRun` that the service sends; `attached` is never taken from it."""
 
     simulation_unit_test_set_run_id: str
 
 
 def decode_sign_in(body: bytes) -> SignIn:
-    """Decode the answer of a sign in.
+    """Decode the response of a sign in.
 
     Raises:
         msgspec.DecodeError: If `body` is not JSON, or has no token.
@@ -65,7 +65,7 @@ def decode_artifacts_link(body: bytes) -> ArtifactsLink:
 
 
 def decode_nothing(body: bytes) -> None:
-    """Decode an answer that needs no body. Any JSON will do; a page of a proxy will not.
+    """Check a response that needs no body: JSON is ignored, the page of a proxy is an error.
 
     Raises:
         msgspec.DecodeError: If there is a body that is not JSON.
@@ -75,7 +75,7 @@ def decode_nothing(body: bytes) -> None:
 
 
 def decode_created_run(body: bytes) -> CreatedRun:
-    """Decode the answer of a create.
+    """Decode the response of a create request.
 
     Raises:
         msgspec.DecodeError: If `body` is not JSON, or has no id.
@@ -85,17 +85,17 @@ def decode_created_run(body: bytes) -> CreatedRun:
 
 
 class RunRecord:
-    """A run as a page has it: what a wait needs of it, and the rest undecoded.
+    """The record of a run on a page: the fields that a wait needs, and the rest undecoded.
 
     Args:
-        flags: What a wait needs.
-        raw: The whole record, as JSON.
+        flags: The fields that a wait needs.
+        raw: The record as JSON.
 
     Attributes:
-        id: The run.
-        is_completed: Whether it is over.
-        artifacts_generated: Whether its artifacts can be fetched.
-        raw: The whole record; a copy, as a part would keep the whole page in memory.
+        id: Id of the run.
+        is_completed: Whether the run has ended.
+        artifacts_generated: Whether its artifacts can be downloaded.
+        raw: The record as JSON; copied, because a slice would keep the whole page in memory.
     """
 
     __slots__ = ("_read", "artifacts_generated", "id", "is_completed", "raw")
@@ -108,17 +108,17 @@ class RunRecord:
         self._read: _Read | None = None
 
     def same_as(self, other: RunRecord | None) -> bool:
-        """Whether the service sent the same of the run as in `other`."""
+        """Return whether `other` is the same record, byte by byte."""
         return other is not None and self.raw == other.raw
 
     @property
     def run(self) -> Run | None:
-        """The run as far as it can be read, perhaps without its details; None if it cannot."""
+        """The run, without specs and results if those cannot be decoded; None if nothing can."""
         return self._decoded().run
 
     @property
     def error(self) -> DecodeError | None:
-        """What of the run cannot be read; None if all of it can."""
+        """The error for what cannot be decoded of the run; None if all of it can."""
         read = self._decoded()
         return None if read.flaw is None else run_decode_error(self.id, read.flaw, read.run)
 
@@ -129,12 +129,12 @@ class RunRecord:
 
 
 class RecordPage(NamedTuple):
-    """A page of runs as a wait needs it.
+    """A page of runs, decoded as far as a wait needs.
 
     Attributes:
-        records: The runs by id.
-        errors: What is wrong with the runs of which not even that can be read, by id.
-        has_more: Whether there are more runs.
+        records: The records by run id.
+        errors: The errors for records of which not even the flags can be decoded, by run id.
+        has_more: Whether there are more pages.
     """
 
     records: Mapping[str, RunRecord]
@@ -156,7 +156,7 @@ def decode_record_page(body: bytes) -> RecordPage:
             record = RunRecord(_decode(raw, _Flags), raw)
         except (ValueError, RecursionError) as error:
             run_id = _id_of(raw)
-            if run_id is not None:  # otherwise it is nobody's
+            if run_id is not None:  # otherwise no wait can be for it
                 errors[run_id] = run_decode_error(run_id, _flaw(error))
         else:
             records[record.id] = record
@@ -181,12 +181,12 @@ def decode_run_page(body: bytes) -> RunPage:
     try:
         filter_values: FilterValues | None = _decode(envelope.filter_values, FilterValues | None)
     except (ValueError, RecursionError):
-        filter_values = None  # no run depends on it
+        filter_values = None  # the runs do not depend on it
     return RunPage(runs, envelope.has_more, envelope.continuation_token, filter_values, unreadable)
 
 
 def run_decode_error(run_id: str, flaw: str, run: Run | None = None) -> DecodeError:
-    """The error for a run of which a list has a record that cannot be read."""
+    """Return the error for a run whose record in a list cannot be decoded completely."""
     return DecodeError(flaw, method="GET", path=f"run {run_id}", status=200, lasting=True, run=run)
 
 
@@ -203,7 +203,7 @@ class _Page(Struct):
 
 
 class _Flags(Struct):
-    """What a wait needs of a record; artifacts are there only if it says just that."""
+    """The fields that a wait needs; anything but true means that there are no artifacts yet."""
 
     id: str
     is_completed: bool
@@ -251,9 +251,9 @@ def _row_decoder() -> msgspec.json.Decoder[Any]:
 
 
 def _decode_json(body: bytes, kind: Any) -> Any:
-    """Decode `body`, even if it is JSON by the standard library's lights alone.
+    """Decode `body`, even if only the standard library accepts it as JSON.
 
-    That reads half of a surrogate pair, control characters, NaN and bytes that are not UTF-8.
+    That accepts lone surrogates, control characters, NaN and bytes that are not UTF-8.
     """
     try:
         return _decode(body, kind)
@@ -267,9 +267,9 @@ def _decode_json(body: bytes, kind: Any) -> Any:
 
 
 def _sound(body: bytes | Raw) -> bytes | None:
-    """`body` as JSON that msgspec reads; None if the standard library does not read it either.
+    """Convert `body` to JSON that msgspec accepts; None if the standard library rejects it too.
 
-    What is no character becomes U+FFFD, and what is no number that can be had becomes text.
+    Invalid characters become U+FFFD, and numbers that JSON does not have become strings.
     """
     try:
         value = json.loads(
@@ -284,7 +284,7 @@ def _sound(body: bytes | Raw) -> bytes | None:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """`value` as msgspec encodes it; what has no half of a surrogate pair in it is encoded here."""
+    """Replace lone surrogates in `value`; parts without any are encoded to JSON at once."""
     if isinstance(value, str):
         return re.sub("[\ud800-\udfff]", "\ufffd", value)
     try:
@@ -301,7 +301,7 @@ def _finite(text: str) -> float | str:
 
 
 def _read_run(raw: Raw) -> _Read:
-    """Decode a record, or what of it can be decoded."""
+    """Decode a record, or as much of it as possible."""
     read = _read_sound_run(raw)
     if read.flaw is not None:
         sound = _sound(raw)
@@ -326,7 +326,7 @@ def _read_sound_run(raw: Raw) -> _Read:
             flaw = _flaw(error)
             place = f"`$.{field}"
             flaw = flaw.replace("`$", place) if "`$" in flaw else f"{flaw} - at {place}`"
-            # One list without the other would tell of repeats that never ran.
+            # One list without the other would look like a run with repeats that never ran.
             return _Read(Run(**row | {name: [] for name in _DETAILS}), flaw)
     return _Read(Run(**row), None)
 
@@ -337,8 +337,8 @@ def _decode_results(raw: Raw) -> list[UnitTestRunResult | None]:
 
 
 def _decode_specs(raw: Raw) -> list[UnitTestRunSpec]:
-    """Decode the specs of a run with criteria of types that are not known."""
-    criterion = cache(_decode_criterion)  # most metrics of a run have one of a few
+    """Decode the specs of a run, with success criteria of unknown types."""
+    criterion = cache(_decode_criterion)  # the metrics of a run share a few criteria
     return [
         UnitTestRunSpec(
             **asdict(spec)

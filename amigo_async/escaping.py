@@ -1,7 +1,7 @@
-"""Escape text of the service for the place where it is written: one function for each place.
+"""Escape text of the service for where it is written: one function for each destination.
 
 ========================================================================== ====================
-place                                                                      function
+destination                                                                function
 ========================================================================== ====================
 terminal, log file, log of a CI system, `logging`, OpenTelemetry, messages `log_line`
 annotation of GitHub Actions                                               `workflow_command`
@@ -11,9 +11,10 @@ HTML                                                                       `esca
 XML                                                                        `encode_xml`
 ========================================================================== ====================
 
-Each of them redacts, accepts any string (lone surrogates and control characters too) and gives
-text that encodes to UTF-8. JSON, HTML and XML can go to stdout as well, where a CI system reads
-along, so nothing in them looks like a command to it. There the text is the same once it is parsed.
+Each function redacts, accepts any string (including lone surrogates and control characters) and
+returns text that can be encoded to UTF-8. JSON, HTML and XML may also be written to stdout, which
+CI systems scan for commands, so anything that looks like a command is escaped there; parsing
+restores the text.
 """
 
 from __future__ import annotations
@@ -32,44 +33,44 @@ if TYPE_CHECKING:
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
-# Line breaks, tabs and the like; not the plain space, since paths may have several in a row.
+# White space except the plain space, as paths may have several of those in a row.
 _BLANKS = r"[^\S ]+"
 
-# GitHub Actions obeys `::name ...::` at the beginning of a line, after blanks too, and `##[name]`
-# anywhere; Azure Pipelines `##vso[...]` and TeamCity `##teamcity[...]` anywhere. What precedes a
-# text in its line is not known here, so `::` is taken apart at the beginning of a text and
-# wherever a command may begin, but not in `Module::name` and `[::1]`.
+# GitHub Actions executes `::name ...::` at the beginning of a line, even after blanks, and
+# `##[name]` anywhere; Azure Pipelines executes `##vso[...]` anywhere, and TeamCity
+# `##teamcity[...]`. What precedes a text on its line is unknown here, so `::` is split at the
+# beginning of a text and wherever a command may begin, but not in `Module::name` and `[::1]`.
 _LOG_COMMANDS = r"\A:(?=:)|(?<![\w\[]):(?=:[A-Za-z])|#(?=#)"
 
-# In documents character references and escapes keep the text as it is.
+# In documents, character references and escapes preserve the text.
 _DOCUMENT_COMMANDS = r"(?<=#)#|(?<=:):"
-_JSON_COMMANDS = r"(?<=#)#"  # a line of JSON never begins with a colon
+_JSON_COMMANDS = r"(?<=#)#"  # no line of JSON begins with a colon
 
-# What neither XML nor HTML can carry: control characters, lone surrogates, non-characters.
-_UNSPEAKABLE = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+# Not allowed in XML and HTML: control characters, lone surrogates, non-characters.
+_FORBIDDEN = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 _SURROGATES = "[\ud800-\udfff]"
-# Sets the direction of the text behind it: what is shown is then not what is written.
+# Characters that change the direction of text, so that it is displayed in another order.
 _DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _BIDI = f"[{_DIRECTIONS}]"
-# These, further line breaks and C1 control characters, which some terminals obey.
+# The same, other line breaks, and C1 control characters, which some terminals execute.
 _INVISIBLE = f"[\x7f-\x9f{_DIRECTIONS}\u2028\u2029\ufeff]"
 
-# Punctuation that has a meaning in the Markdown of GitHub or GitLab; `www.` begins a link.
+# Punctuation with a meaning in the Markdown of GitHub or GitLab; `www.` begins a link.
 _MARKDOWN = r"[\\`*_{}\[\]()<>#!~:&@$]|(?<=[wW])\."
-# GitHub looks for mentions and issues in the rendered text, where a backslash is gone.
+# GitHub finds mentions and issues in the rendered text, after backslashes are removed.
 _MENTION = r"@(?=\w)|#(?=\d)"
 
-# Runs, sets and organizations are found again by these, so they are written as they are.
+# Fields with ids, by which objects are found again: they are not redacted.
 _IDS: Final = frozenset(
     {"id", "run_id", "unit_test_set_id", "simulation_unit_test_set_id", "organization_id"}
 )
 
 
 def log_line(text: str) -> str:
-    """`text` as part of one line on a terminal, in a log, a log record or an error's message.
+    """Escape `text` for a line on a terminal, in a log, a log record or an error message.
 
-    No character moves the cursor, changes colours or the direction of the text, and no CI system
-    takes the line for a command.
+    The result has no character that moves the cursor or changes colours or text direction, and
+    nothing that a CI system executes as a command.
     """
     line = re.sub(_BLANKS, " ", redact(text)).strip()
     if not line.isprintable():
@@ -78,12 +79,12 @@ def log_line(text: str) -> str:
 
 
 def workflow_command(name: str, message: Iterable[str], *, title: str | None = None) -> str:
-    """A line by which GitHub Actions shows an annotation.
+    """Return a command that makes GitHub Actions show an annotation.
 
     Args:
         name: ``error``, ``warning`` or ``notice``.
-        message: Its lines.
-        title: Its title; None for GitHub's own.
+        message: Lines of the message.
+        title: Title of the annotation; None for GitHub's default.
     """
     heading = ""
     if title is not None:
@@ -99,18 +100,18 @@ def _workflow_data(text: str) -> str:
 def encode_json(
     value: Any, *, indent: int = 0, enc_hook: Callable[[Any], Any] | None = None
 ) -> str:
-    """`value` as JSON; ids by which things are found again are kept as they are.
+    """Encode `value` as JSON, redacted except for ids.
 
     Numbers that JSON does not have (NaN, infinity) become null.
 
     Args:
-        value: Whatever msgspec can encode.
-        indent: Spaces for each level; 0 for everything on one line.
-        enc_hook: Converts what msgspec does not know.
+        value: Anything msgspec can encode.
+        indent: Spaces for each level; 0 writes everything on one line.
+        enc_hook: Converts types that msgspec does not know; None for none.
 
     Raises:
-        NotImplementedError: If a value has no form in JSON.
-        RecursionError: If it is nested too deeply.
+        NotImplementedError: If a value cannot be converted to JSON.
+        RecursionError: If `value` is nested too deeply.
     """
     document = msgspec.json.encode(_redacted(msgspec.to_builtins(value, enc_hook=enc_hook)))
     if indent:
@@ -125,7 +126,7 @@ def _redacted(value: Any, *, is_id: bool = False) -> Any:
     if isinstance(value, dict):
         inner = {_redacted(k): _redacted(v, is_id=k in _IDS) for k, v in value.items()}
         if inner.get("type") == "numerical" and inner.get("threshold", 0) is None:
-            return {"type": "?", "data": inner}  # a criterion without a number cannot be read back
+            return {"type": "?", "data": inner}  # such a criterion could not be decoded again
         return inner
     if isinstance(value, list | tuple):
         return [_redacted(inner) for inner in value]
@@ -139,24 +140,24 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` as part of a line of Markdown, or of a cell: no markup, link or mention."""
+    """Escape `text` for a line or table cell of Markdown: no markup, link or mention."""
     line = re.sub(_BIDI, _REPLACEMENT, " ".join(document_text(text).split()))
     marked = re.sub(_MENTION, "\\g<0>\N{ZERO WIDTH SPACE}", line)
     escaped = re.sub(_MARKDOWN, r"\\\g<0>", marked)
-    # As references: a bar ends a cell even where it is escaped, for some parsers.
+    # As character references: for some parsers even an escaped bar ends a cell.
     return escaped.replace("|", "&#124;").replace("\N{ZERO WIDTH SPACE}", "&#8203;")
 
 
 def escape_html(text: str) -> str:
-    """`text` for HTML, between tags and in quoted attributes."""
+    """Escape `text` for HTML, between tags and in quoted attributes."""
     return _referenced(document_text(text).translate(HTML_ESCAPES))
 
 
 def encode_xml(root: Element) -> str:
-    """`root` and what is in it as an XML document.
+    """Encode `root` as an XML document.
 
     Args:
-        root: The elements, with any text in them; it is changed to what can be encoded.
+        root: Root element; text and attributes that XML does not allow are replaced in place.
     """
     from xml.etree import ElementTree as ET  # noqa: PLC0415  # only needed for reports
 
@@ -171,13 +172,13 @@ def encode_xml(root: Element) -> str:
 
 
 def document_text(text: str) -> str:
-    """`text` without secrets, and U+FFFD in the place of what a document cannot carry."""
+    """Redact `text`, and replace characters that documents do not allow by U+FFFD."""
     lines = redact(text).replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(_UNSPEAKABLE, _REPLACEMENT, lines)
+    return re.sub(_FORBIDDEN, _REPLACEMENT, lines)
 
 
 def _referenced(markup: str) -> str:
-    """Markup whose text looks like a command to nobody, by references to characters."""
+    """Replace commands of CI systems and invisible characters by character references."""
     markup = re.sub(_INVISIBLE, _reference, markup)
     return re.sub(_DOCUMENT_COMMANDS, _reference, markup)
 

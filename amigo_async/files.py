@@ -1,7 +1,7 @@
-"""Files in folders that others may write to: opened without surprises, and locked.
+"""Open and lock regular files in folders that others may write to.
 
-The partial files of downloads and the journals of batches are opened here. Everything blocks
-for as long as the file system does, and no longer: never on a FIFO, never on a lock.
+Partial downloads and journals are opened here. Functions block only as long as the file system
+does: never on a FIFO, never on a lock.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any, Final
 
 from amigo_async.errors import ArgumentError
 
-# What a file system answers to an operation that it does not know, such as a hard link, a
-# preallocation, a lock or an fsync on some network and FUSE file systems.
+# Errors for operations that a file system does not support, such as hard links, preallocation,
+# locks or fsync on some network and FUSE file systems.
 UNSUPPORTED: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 )
-# Also where a file system that could lock has nobody to keep its locks, as NFS without lockd.
+# The same for locks, including file systems that lack their lock service, as NFS without lockd.
 _NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
-# What Windows answers where somebody else has the lock (msvcrt), and what the others do.
+# Errors for a file that is already locked, on Windows (msvcrt) and elsewhere.
 _BUSY = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 
-# Some of them are unknown on Windows.
+# Some of these do not exist on Windows.
 _FLAGS: Final = sum(
     getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 )
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
-# Where Windows locks a byte: locks are mandatory there, so not where one is read or written.
+# The byte that is locked on Windows, where locks are mandatory: one that is never read or written.
 _LOCKED_BYTE: Final = 2**31 - 2
 
 _LONGEST_NAME: Final = 255
@@ -38,26 +38,26 @@ _LONGEST_PATH: Final = 4095
 
 
 class LockedError(Exception):
-    """Somebody else, in this process or another, has the file open."""
+    """The file is locked, by this process or another."""
 
 
 def check_path(argument: str, value: Any) -> str:
-    """`value` as text, if a file or folder can have that name.
+    """Return `value` as text if it is a valid path.
 
     Args:
-        argument: The name of the argument it was given as.
-        value: A ``str`` or an ``os.PathLike`` of one.
+        argument: Name of the argument, for error messages.
+        value: A ``str``, or an ``os.PathLike`` of one.
 
     Raises:
-        ArgumentError: If no file can be called so, whatever the file system.
+        ArgumentError: If no file system can have such a path.
     """
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str):
-        raise ArgumentError(f"{argument} must be a path, as text or a Path, not {value!r:.80}")
+        raise ArgumentError(f"{argument} must be a path, as str or Path, not {value!r:.80}")
     if not path:
-        raise ArgumentError(f"{argument} is empty: give the name of a file or folder")
+        raise ArgumentError(f"{argument} is empty: give the path of a file or folder")
     if "\0" in path:
-        raise ArgumentError(f"{argument} has a NUL character in it, which no path can have")
+        raise ArgumentError(f"{argument} has a NUL character, which no path can have")
     try:
         names = os.fsencode(path)
     except UnicodeEncodeError:
@@ -76,16 +76,19 @@ def check_path(argument: str, value: Any) -> str:
 def open_regular(
     path: str | os.PathLike[str], flags: int, mode: int = 0o666, *, follow: bool = False
 ) -> int:
-    """Open a regular file, as ``os.open`` does, and nothing else: no FIFO, no device, no link.
+    """Open a regular file with ``os.open``; refuse FIFOs, devices and symbolic links.
 
     Args:
-        path: Its name.
-        flags: As for ``os.open``.
-        mode: As for ``os.open``.
-        follow: Whether `path` may be a link to a file, as where it is only read.
+        path: Path of the file.
+        flags: Flags for ``os.open``.
+        mode: Permissions of a new file, for ``os.open``.
+        follow: Whether `path` may be a symbolic link to a file, as when it is only read.
+
+    Returns:
+        The file descriptor.
 
     Raises:
-        OSError: If it cannot be opened, or is something else than a regular file.
+        OSError: If the file cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, flags | _FLAGS | (0 if follow else _NO_FOLLOW), mode)
@@ -105,21 +108,29 @@ def _refused(path: str | os.PathLike[str], reason: str) -> OSError:
     return OSError(errno.EINVAL, f"It {reason}", os.fspath(path))
 
 
-# The descriptors with a lock, and the files (device, inode) they are of. Two of one process are
-# kept apart by this, also where the file system or the platform has no locks.
+# The locked descriptors with their files (device, inode). This keeps two openers in one process
+# apart, even if the file system or the platform has no locks.
 _held: dict[int, tuple[int, int]] = {}
-# A process must not fork between the opening and the noting of a file.
+# Held while a file is opened and added to `_held`, so that no fork happens in between.
 _mutex = threading.Lock()
 
 
 def open_locked(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """Open a regular file and lock it until it is closed with `close_locked`, or the process ends.
+    """Open a regular file and lock it until `close_locked` is called or the process ends.
 
-    Where the file system or the platform has no locks, other processes are not kept out.
+    If the file system or the platform has no locks, the file is only locked within this process.
+
+    Args:
+        path: Path of the file.
+        flags: Flags for ``os.open``.
+        mode: Permissions of a new file, for ``os.open``.
+
+    Returns:
+        The file descriptor.
 
     Raises:
-        LockedError: If somebody else has locked it.
-        OSError: As `open_regular`.
+        LockedError: If the file is already locked.
+        OSError: If the file cannot be opened, or is not a regular file.
     """
     with _mutex:
         descriptor = open_regular(path, flags, mode)
@@ -136,18 +147,18 @@ def open_locked(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> 
 
 
 def close_locked(descriptor: int) -> None:
-    """Close a file of `open_locked`, which lets others lock it."""
+    """Close and unlock a file that `open_locked` has opened."""
     with _mutex:
         _held.pop(descriptor, None)
         os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file for this process; False if another one has."""
+    """Lock a file for this process; return False if another process has locked it."""
     try:
         _lock_as_the_platform_does(descriptor)
     except ImportError:
-        return True  # a platform with neither, as WebAssembly
+        return True  # neither module exists, as on WebAssembly
     except OSError as error:
         if error.errno in _BUSY:
             return False
@@ -159,14 +170,14 @@ def _lock(descriptor: int) -> bool:
 def _lock_as_the_platform_does(descriptor: int) -> None:
     """Lock a file, or raise at once.
 
-    Imported where it is used: most of the package works where there is no such module.
+    The modules are imported here because the rest of the package works without them.
     """
     try:
         import fcntl  # noqa: PLC0415
     except ImportError:
         import msvcrt  # noqa: PLC0415
 
-        windows: Any = msvcrt  # typeshed has its functions for Windows alone
+        windows: Any = msvcrt  # typeshed defines its functions for Windows only
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         try:
             windows.locking(descriptor, windows.LK_NBLCK, 1)
@@ -177,11 +188,11 @@ def _lock_as_the_platform_does(descriptor: int) -> None:
 
 
 def _let_go_in_child() -> None:
-    """After a fork, in the child: have no part in the locks of the parent.
+    """After a fork, in the child: give up the locks of the parent.
 
-    A lock belongs to the open file, which a fork shares: without this a worker of a pool that
-    outlives its parent would keep what the parent had locked. The numbers stay taken, as code
-    that was copied with the process may still use them.
+    A lock belongs to the open file, which a fork shares. Without this, a worker process that
+    outlives its parent would keep the parent's files locked. The descriptor numbers stay in use,
+    because code that was copied with the process may still refer to them.
     """
     if _held:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
-"""A fleet: many organizations at once, wherever and however often an engine carries out its jobs.
+"""Run the sets of many organizations as jobs on the workers of a distributed engine.
 
-Budgets are per organization, so the work is divided by organization: one job each. A job may be
-carried out more than once, because a worker was lost: its journal, and a start that takes what is
-there, make sure that no set is run twice.
+Rate limits are per organization, so there is one job for each organization. An engine may execute a
+job more than once if a worker is lost; the journal of the job, and starts that attach to unfinished
+runs, ensure that no set is run twice.
 """
 
 from __future__ import annotations
@@ -45,27 +45,30 @@ Connect: TypeAlias = Callable[[str], AmigoClient]
 Put: TypeAlias = Callable[[RunOutcome, Path], Any | Awaitable[Any]]
 OnProgress: TypeAlias = Callable[[str, Event], None]
 
-# A journal that an earlier worker still holds is tried again after so many seconds.
-_HELD: Final = 2.0
+# Seconds until a journal is tried again that an earlier worker has open.
+_JOURNAL_PAUSE: Final = 2.0
 
-# The least that is left of a deadline, in seconds, so that each set still gets its verdict.
-_LEAST: Final = 0.001
+# The shortest timeout of a batch, in seconds, so that each set still gets a verdict.
+_SHORTEST_TIMEOUT: Final = 0.001
 
 
 class Environment(Struct, frozen=True):
-    """Makes an organization's client from variables of the environment it is called in.
+    """Creates the client of an organization from environment variables of the worker.
 
-    Only the names of the variables travel to the workers; what they hold is read there.
+    Only the prefix is sent to the workers, not the values of the variables.
 
     Args:
-        prefix: What the names begin with: ``"ACME"`` reads ``ACME_API_KEY``,
-            ``ACME_API_KEY_ID``, ``ACME_USER_ID`` and, where it is set, ``ACME_BASE_URL``.
+        prefix: Prefix of the names: ``"ACME"`` reads ``ACME_API_KEY``, ``ACME_API_KEY_ID``,
+            ``ACME_USER_ID`` and, if it is set, ``ACME_BASE_URL``.
     """
 
     prefix: str = "AMIGO"
 
     def __call__(self, organization_id: str) -> AmigoClient:
-        """A client of `organization_id`.
+        """Create a client.
+
+        Args:
+            organization_id: Id of the organization.
 
         Raises:
             ConfigurationError: If a variable is missing; the message names it.
@@ -88,20 +91,25 @@ class Environment(Struct, frozen=True):
 
 
 class FleetJob(Struct, frozen=True, kw_only=True):
-    """The sets of one organization. It has no secret; `connect` says where the workers find them.
+    """The sets of one organization to run. Contains no secret; `connect` reads those on the worker.
 
     Args:
-        organization_id: The organization.
-        unit_test_set_ids: Its sets; one named twice is run once and reported twice.
-        connect: Called with `organization_id` on the worker, to make the client there: an
+        organization_id: Id of the organization.
+        unit_test_set_ids: Ids of its sets; a set named twice is run once and reported twice.
+        connect: Called with `organization_id` on the worker to create the client: an
             `Environment`, or a function that reads the secrets from where the worker has them.
-        artifacts: Whether to fetch the artifacts.
-        poll_interval: As for `AmigoClient.run_many`, like all that follow.
-        on_conflict: ``"attach"`` is what makes it safe to carry a job out again where a worker
-            was lost so early that the journal has nothing of a run.
-        on_failure: As for `AmigoClient.run_many`.
-        on_exit: As for `AmigoClient.run_many`.
-        gate: As for `AmigoClient.run_many`.
+        artifacts: Whether to download the artifacts.
+        poll_interval: Seconds between two polls; None adapts to how long the runs take.
+        on_conflict: What to do if the user has an unfinished run of a set: ``"attach"`` (take that
+            run), ``"raise"`` (report it as an error), ``"wait"`` (let it finish, then start) or
+            ``"restart"`` (cancel it, then start). Only ``"attach"``, the default, is safe if a
+            worker is lost before the journal records a run.
+        on_failure: What to do when a set has failed, or is certain to fail: ``"continue"``,
+            ``"stop"`` (start no more sets) or ``"cancel_rest"`` (start no more sets and cancel the
+            unfinished runs).
+        on_exit: What to do with unfinished runs when the job is cancelled or times out:
+            ``"leave"`` them running or ``"cancel"`` them.
+        gate: What counts as passing; None uses the flags of each run.
     """
 
     organization_id: str
@@ -116,13 +124,13 @@ class FleetJob(Struct, frozen=True, kw_only=True):
 
 
 class JobResult(Struct, frozen=True, kw_only=True):
-    """What became of one job.
+    """The result of one job.
 
     Attributes:
-        organization_id: The organization.
-        result: The outcomes of its sets; None where the job as a whole failed.
+        organization_id: Id of the organization.
+        result: The outcomes of its sets; None if the job as a whole failed.
         error: Why the job as a whole failed; None if it did not.
-        put: What `put` returned for each artifact, by run id.
+        put: The return values of `put`, by run id.
     """
 
     organization_id: str
@@ -137,10 +145,10 @@ class JobResult(Struct, frozen=True, kw_only=True):
 
 
 class FleetResult(Struct, frozen=True):
-    """What became of all jobs.
+    """The results of all jobs.
 
     Attributes:
-        jobs: One for each, in the order asked for.
+        jobs: One result for each job, in the order given.
     """
 
     jobs: Sequence[JobResult]
@@ -152,17 +160,17 @@ class FleetResult(Struct, frozen=True):
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How many sets there are of each verdict that occurs."""
+        """Number of sets by verdict, for the verdicts that occur."""
         batches = [job.result.outcomes for job in self.jobs if job.result is not None]
         return dict(Counter(outcome.verdict for outcomes in batches for outcome in outcomes))
 
 
 def check_jobs(jobs: Iterable[FleetJob]) -> tuple[FleetJob, ...]:
-    """The jobs, if they can be right.
+    """Return the jobs as a tuple, if all of them are valid.
 
     Raises:
-        ArgumentError: If one cannot, or an organization has two; the message says which.
-        ConfigurationError: If an organization's id cannot be one.
+        ArgumentError: If a job is invalid, or an organization has two; the message says which.
+        ConfigurationError: If the id of an organization is invalid.
     """
     checked = tuple(jobs)
     if not checked:
@@ -175,28 +183,28 @@ def check_jobs(jobs: Iterable[FleetJob]) -> tuple[FleetJob, ...]:
         BatchSettings.from_options(_options(job))
         if not callable(job.connect):
             raise ArgumentError(
-                f"connect of organization {job.organization_id} must be a function that makes "
+                f"connect of organization {job.organization_id} must be a function that creates "
                 "the client on the worker"
             )
     names = Counter(job.organization_id for job in checked)
     twice = [name for name, times in names.items() if times > 1]
     if twice:
         raise ArgumentError(
-            f"organization {twice[0]} has {names[twice[0]]} jobs, which would share one budget; "
-            "put all its sets into one"
+            f"organization {twice[0]} has {names[twice[0]]} jobs, which would share its rate "
+            "limits; put all its sets into one job"
         )
     return checked
 
 
 class Assignment(Struct, frozen=True):
-    """A job as it travels to a worker.
+    """A job as it is sent to a worker.
 
     Args:
         job: The job.
-        folder: A folder that all workers share, for the journals and the artifacts.
-        put: Called with each outcome and the file of its artifacts; None to leave artifacts in
+        folder: Folder for journals and artifacts, shared by all workers.
+        put: Called with each outcome and the file of its artifacts; None leaves artifacts in
             `folder`.
-        expires_at: When the fleet's time is over, in seconds since the epoch; None for never.
+        expires_at: Deadline of all jobs, in seconds since the epoch; None for none.
     """
 
     job: FleetJob
@@ -205,28 +213,31 @@ class Assignment(Struct, frozen=True):
     expires_at: float | None = None
 
 
-async def carry_out(assignment: Assignment, report: Callable[[Event], None]) -> JobResult:
-    """Carry out a job, or carry on with it where an earlier worker was stopped.
+async def execute_job(assignment: Assignment, report: Callable[[Event], None]) -> JobResult:
+    """Execute a job; resume it from its journal if an earlier worker was stopped.
 
     Args:
         assignment: The job.
-        report: Called with each event of its batch but the progress of downloads.
+        report: Called with each event of the batch, except the progress of downloads.
+
+    Returns:
+        The outcomes of the sets, or the error of the job.
     """
     organization_id = assignment.job.organization_id
     try:
         while True:
             try:
-                return await _carry_out(assignment, report)
+                return await _execute_once(assignment, report)
             except JournalError as error:
-                # An earlier worker was given up, yet still works: what it does is in the journal.
+                # A worker considered lost still runs the batch, and records it in the journal.
                 if not error.in_use or _is_over(assignment):
                     raise
-            await anyio.sleep(_HELD)
+            await anyio.sleep(_JOURNAL_PAUSE)
     except AmigoError as error:
         return JobResult(organization_id=organization_id, error=error)
 
 
-async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) -> JobResult:
+async def _execute_once(assignment: Assignment, report: Callable[[Event], None]) -> JobResult:
     job = assignment.job
     home = Path(assignment.folder) / organization_segment(job.organization_id)
     await in_thread(partial(home.mkdir, parents=True, exist_ok=True))
@@ -235,7 +246,7 @@ async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) ->
         if not isinstance(event, ArtifactProgress):
             report(event)
 
-    with _place(home, assignment.put) as artifacts:
+    with _download_folder(home, assignment.put) as artifacts:
         options: BatchOptions = {
             **_options(job),
             "artifacts_dir": artifacts if job.artifacts else None,
@@ -250,15 +261,15 @@ async def _carry_out(assignment: Assignment, report: Callable[[Event], None]) ->
             return await _collect(job, batch, assignment.put)
 
 
-def _place(home: Path, put: Put | None) -> AbstractContextManager[str | Path]:
-    """Where artifacts are downloaded to: to stay, or until they are put elsewhere."""
+def _download_folder(home: Path, put: Put | None) -> AbstractContextManager[str | Path]:
+    """Return the folder for downloads: `home`, or a temporary one if `put` moves them elsewhere."""
     if put is None:
         return nullcontext(home)
     return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 async def _collect(job: FleetJob, batch: Batch, put: Put | None) -> JobResult:
-    """See a batch to its end, and put each artifact where it belongs as it comes."""
+    """Wait for all outcomes of a batch, and pass each artifact to `put` as it arrives."""
     values: dict[str, Any] = {}
     failed: dict[str, Exception] = {}
     async for outcome in batch:
@@ -267,7 +278,7 @@ async def _collect(job: FleetJob, batch: Batch, put: Put | None) -> JobResult:
             continue
         try:
             values[run_id] = await _call(put, outcome, path)
-        except Exception as error:  # noqa: BLE001  # the user's: it concerns this artifact alone
+        except Exception as error:  # noqa: BLE001  # an error of `put` concerns this artifact alone
             failed[run_id] = error
         await in_thread(partial(path.unlink, missing_ok=True))
     result = batch.result()
@@ -283,7 +294,7 @@ def _without_file(outcome: RunOutcome, failed: Mapping[str, Exception]) -> RunOu
 
 
 async def _call(put: Put, outcome: RunOutcome, path: Path) -> Any:
-    """Call a function of the user's, in a thread unless it is a coroutine function."""
+    """Call `put`, in a thread unless it is a coroutine function."""
     if inspect.iscoroutinefunction(put):
         return await put(outcome, path)
     return await asyncio.to_thread(put, outcome, path)
@@ -300,12 +311,12 @@ def _options(job: FleetJob) -> BatchOptions:
 
 
 def _left(assignment: Assignment) -> float | None:
-    """Seconds until the fleet's time is over; None for never."""
+    """Return the seconds until the deadline of the jobs; None if there is none."""
     if assignment.expires_at is None:
         return None
-    return max(_LEAST, assignment.expires_at - time.time())
+    return max(_SHORTEST_TIMEOUT, assignment.expires_at - time.time())
 
 
 def _is_over(assignment: Assignment) -> bool:
-    """Whether the fleet's time is over."""
+    """Return whether the deadline of the jobs has passed."""
     return assignment.expires_at is not None and time.time() >= assignment.expires_at

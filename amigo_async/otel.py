@@ -1,33 +1,28 @@
-"""Spans and metrics of OpenTelemetry, made from the events; needs the extra ``otel``.
+"""OpenTelemetry spans and metrics, made from events. Needs the extra ``otel``.
 
-::
+There are two kinds of spans. ``amigo.run`` lasts from the start of a run to its end; its parent is
+the span that is current when the run is started. It has the ids and the verdict as attributes, and
+an event for each progress. ``amigo.artifact`` is its child and lasts from the first byte of an
+artifact to the last, retries included. Retries and unresolved starts are events of the span that is
+current when the client is called.
 
-    telemetry = Telemetry()
-    await client.run_many(set_ids, on_event=telemetry)
-
-There are two kinds of spans. ``amigo.run`` goes from the start of a run to its end, beneath the
-span that is current where it is started; it has the ids and the verdict, and an event for each
-progress. ``amigo.artifact`` is beneath it, and goes from the first bytes of an artifact to the
-whole of it, however many tries that takes. Retries, and starts that could not be resolved, are
-events of the span that is current where the client is called.
-
-The metrics, and the attributes they have:
+The metrics and their attributes:
 
 ===================== ========= ========= =====================================================
 name                  kind      unit      attributes
 ===================== ========= ========= =====================================================
 amigo.sign_ins        counter   {sign_in}
 amigo.request.retries counter   {retry}   amigo.endpoint
-amigo.request.hold    histogram s         amigo.endpoint; the delay foreseen of requests held
+amigo.request.hold    histogram s         amigo.endpoint; expected delay by the rate limit
 amigo.run.starts      counter   {run}     amigo.run.attached
 amigo.run.unresolved  counter   {start}
-amigo.runs            counter   {run}     amigo.run.verdict, error.type; runs that have ended
+amigo.runs            counter   {run}     amigo.run.verdict, error.type; completed runs
 amigo.run.duration    histogram s         amigo.run.verdict, error.type; runs started here
 amigo.artifact.size   histogram By
 ===================== ========= ========= =====================================================
 
-``error.type`` is ``failed`` or ``errored`` for such a verdict, and not there otherwise. Ids are
-attributes of spans alone, and no attribute has a secret.
+``error.type`` is ``failed`` or ``errored`` for such a verdict and is missing otherwise. Ids are
+attributes of spans only, and no attribute contains a secret.
 """
 
 from __future__ import annotations
@@ -69,27 +64,35 @@ __all__ = ["Telemetry"]
 
 _SCOPE: Final = "amigo_async"
 
-# Runs and downloads that are remembered: those whose end is never told must not pile up.
+# Runs and downloads to remember; the end of some is never reported, and they must not pile up.
 _REMEMBERED: Final = 4096
 
 _BAD: Final = frozenset({"failed", "errored"})
 
-# The usual boundaries are for requests of less than ten seconds.
+# The default boundaries are for requests of less than ten seconds.
 _SECONDS: Final = (1, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 _BYTES: Final = tuple(1024 * 4**power for power in range(12))
 
 
 class Telemetry:
-    """Makes spans and metrics from events.
+    """A listener that makes spans and metrics from events.
 
-    It is a listener: give it to clients (``AmigoClient(on_event=telemetry)``) or to batches
-    (``run_many(on_event=telemetry)``), but not to both, which would count everything twice. One
-    is enough for any number of either. A batch tells the end of its runs, and their progress
-    where it has a listener of its own; of a run that was started by itself the end is not told.
+    Pass it to clients (``AmigoClient(on_event=telemetry)``) or to batches, but not to both, which
+    would count everything twice. One instance serves any number of either. Batches report the end
+    of their runs, and their progress if they have a listener of their own; the end of a run that
+    was started with `Runs.create` is not reported.
+
+    Example::
+
+        from amigo_async.otel import Telemetry
+
+        telemetry = Telemetry()
+        await client.run_many(set_ids, on_event=telemetry)
+        telemetry.close()
 
     Args:
-        tracer_provider: Where spans go; None for the global provider.
-        meter_provider: Where metrics go; None for the global provider.
+        tracer_provider: Provider for spans; None uses the global one.
+        meter_provider: Provider for metrics; None uses the global one.
     """
 
     def __init__(
@@ -103,14 +106,14 @@ class Telemetry:
         self._fetches: OrderedDict[str, _Stopwatch] = OrderedDict()
 
     def __call__(self, event: Event) -> None:
-        """Take note of `event`; the same as `on_event`."""
+        """Record `event`, as `on_event` does."""
         self.on_event(event)
 
     def on_event(self, event: Event) -> None:
-        """Take note of `event`.
+        """Record an event; must be called in the event loop that emits it.
 
         Args:
-            event: What has just happened, in the running loop.
+            event: The event.
         """
         self._meters.count(event)
         match event:
@@ -121,7 +124,7 @@ class Telemetry:
             case RunFinished():
                 self._run_finished(event)
             case ArtifactProgress():
-                self._artifact_comes(event)
+                self._artifact_progressed(event)
             case ArtifactSaved():
                 self._artifact_saved(event)
             case RequestRetried():
@@ -130,16 +133,16 @@ class Telemetry:
                 self._start_unresolved(event)
 
     def close(self) -> None:
-        """End the spans of runs whose end was not told, without a verdict.
+        """End the spans of runs whose end was not reported, without a verdict.
 
-        To be called where no more is to come, in the loop or after it, before the provider is
-        shut down: what was not ended is not exported.
+        Call it after the last event, in the event loop or later, before the provider is shut down:
+        spans that have not ended are not exported.
         """
         while self._runs:
             self._forget_oldest_run()
 
     def _run_started(self, event: RunStarted) -> None:
-        if event.run_id not in self._runs:  # attaching to a run that is known begins nothing
+        if event.run_id not in self._runs:  # attaching to a known run begins no span
             run = self._open(event.unit_test_set_id, event.run_id)
             run.started_here = not event.attached
             run.span.set_attribute("amigo.run.attached", event.attached)
@@ -157,7 +160,7 @@ class Telemetry:
     def _run_finished(self, event: RunFinished) -> None:
         run = self._known(event)
         if run.ended:
-            return  # two batches waited for it
+            return  # reported by another batch before
         attributes = _verdict(event.verdict)
         self._meters.runs.add(1, attributes)
         if run.started_here:
@@ -167,7 +170,7 @@ class Telemetry:
             run.span.set_status(Status(StatusCode.ERROR))
         run.end()
 
-    def _artifact_comes(self, event: ArtifactProgress) -> None:
+    def _artifact_progressed(self, event: ArtifactProgress) -> None:
         if event.run_id in self._fetches:
             return
         if len(self._fetches) >= _REMEMBERED:
@@ -178,7 +181,7 @@ class Telemetry:
     def _artifact_saved(self, event: ArtifactSaved) -> None:
         fetch = self._fetches.pop(event.run_id, None)
         if fetch is None:
-            return  # it was there already
+            return  # the file existed already
         self._meters.artifact_size.record(event.size)
         run = self._runs.get(event.run_id)
         self._tracer.start_span(
@@ -213,7 +216,7 @@ class Telemetry:
         )
 
     def _known(self, event: RunProgressed | RunFinished) -> _RunSpan:
-        """The run of `event`; one that is first heard of midway was started by another process."""
+        """Return the span of a run; a new one for a run that another process has started."""
         return self._runs.get(event.run_id) or self._open(event.unit_test_set_id, event.run_id)
 
     def _open(self, set_id: str, run_id: str) -> _RunSpan:
@@ -238,43 +241,41 @@ class Telemetry:
 
 
 class _Meters:
-    """The instruments."""
+    """The instruments for metrics."""
 
     def __init__(self, meter: Meter) -> None:
-        self._sign_ins = meter.create_counter(
-            "amigo.sign_ins", "{sign_in}", "Tokens that were issued."
-        )
+        self._sign_ins = meter.create_counter("amigo.sign_ins", "{sign_in}", "Tokens issued.")
         self._retries = meter.create_counter(
-            "amigo.request.retries", "{retry}", "Requests that failed and were sent again."
+            "amigo.request.retries", "{retry}", "Requests that failed and were retried."
         )
         self._hold = meter.create_histogram(
             "amigo.request.hold",
             "s",
-            "How long requests were to wait for room in their budget, as foreseen.",
+            "Expected delay of requests by the rate limit.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._starts = meter.create_counter(
-            "amigo.run.starts", "{run}", "Runs that were started or attached to."
+            "amigo.run.starts", "{run}", "Runs started or attached to."
         )
         self._unresolved = meter.create_counter(
-            "amigo.run.unresolved", "{start}", "Starts of which the outcome is not known."
+            "amigo.run.unresolved", "{start}", "Starts with an unknown outcome."
         )
-        self.runs = meter.create_counter("amigo.runs", "{run}", "Runs that came to their end.")
+        self.runs = meter.create_counter("amigo.runs", "{run}", "Completed runs.")
         self.run_duration = meter.create_histogram(
             "amigo.run.duration",
             "s",
-            "From the start of a run to its end, as seen from here.",
+            "Time from the start of a run to its observed end.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self.artifact_size = meter.create_histogram(
             "amigo.artifact.size",
             "By",
-            "The sizes of artifacts that were fetched.",
+            "Size of downloaded artifacts.",
             explicit_bucket_boundaries_advisory=_BYTES,
         )
 
     def count(self, event: Event) -> None:
-        """Count what needs nothing but the event."""
+        """Record the metrics that need nothing but the event."""
         match event:
             case SignedIn():
                 self._sign_ins.add(1)
@@ -289,15 +290,15 @@ class _Meters:
 
 
 class _Stopwatch:
-    """Goes by the clock of the loop, and tells the time of day as of when it was started.
+    """Measures time by the clock of the event loop, from a time of day read once at the start.
 
-    So the times of a span agree with each other, whoever sets the machine's clock meanwhile.
+    The times of a span are thus consistent even if the system clock is set meanwhile.
 
     Args:
-        other: One to take the time of day from; None for the machine's.
+        other: Stopwatch to take the time of day from; None reads the system clock.
 
     Attributes:
-        began: When it was started, in nanoseconds since the epoch.
+        began: Time of the start, in nanoseconds since the epoch.
     """
 
     __slots__ = ("_began", "began")
@@ -307,11 +308,11 @@ class _Stopwatch:
         self.began = time.time_ns() if other is None else other.now()
 
     def seconds(self) -> float:
-        """Seconds since it was started."""
+        """Return the seconds since the start."""
         return asyncio.get_running_loop().time() - self._began
 
     def now(self) -> int:
-        """Nanoseconds since the epoch; the machine's where the loop has been left."""
+        """Return nanoseconds since the epoch; by the system clock if no event loop is running."""
         try:
             return self.began + int(self.seconds() * 1e9)
         except RuntimeError:
@@ -326,7 +327,7 @@ class _RunSpan:
     ended: bool = False
 
     def end(self) -> None:
-        """End the span; what is left of it is what others need to be beneath it."""
+        """End the span; keep only its context, as the parent of spans to come."""
         self.span.end(self.stopwatch.now())
         self.span = trace.NonRecordingSpan(self.span.get_span_context())
         self.ended = True

@@ -181,7 +181,7 @@ async def left_after_the_starts(
 
 async def nothing_at_work() -> None:
     async with asyncio.timeout(20):
-        while amigo_async.dask._AT_WORK:
+        while amigo_async.dask._RUNNING:
             await asyncio.sleep(0.02)
 
 
@@ -244,7 +244,7 @@ async def test_one_job_fails_alone(
     async with cluster(1) as client:
         result = await run_fleet(client, [lost, *jobs, poor], tmp_path)
     assert [job.passed for job in result.jobs] == [False, True, False]
-    assert "organization lost was lost by the cluster (RuntimeError: no store" in str(
+    assert "the result of organization lost was lost by the cluster (RuntimeError: no store" in str(
         result.jobs[0].error
     )
     assert isinstance(result.jobs[2].error, ConfigurationError)
@@ -271,7 +271,7 @@ async def test_a_secret_does_not_travel(tmp_path: Path) -> None:
         connect=lambda name: AmigoClient(auth=auth, organization_id=name),
     )
     async with cluster(0) as client:
-        with pytest.raises(ArgumentError, match="a secret would travel"):
+        with pytest.raises(ArgumentError, match="a job contains a secret"):
             await run_fleet(client, [job], tmp_path)
 
 
@@ -281,6 +281,6 @@ async def test_unpicklable_is_told_early(tmp_path: Path) -> None:
         organization_id="acme", unit_test_set_ids=[SET], connect=lambda _: cast(Any, lock)
     )
     async with cluster(0) as client:
-        with pytest.raises(ArgumentError, match="organization acme cannot travel"):
+        with pytest.raises(ArgumentError, match="organization acme cannot be sent"):
             await run_fleet(client, [job], tmp_path)
     lock[1].close()

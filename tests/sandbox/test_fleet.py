@@ -25,7 +25,7 @@ from amigo_async.fleet import (
     FleetJob,
     FleetResult,
     JobResult,
-    carry_out,
+    execute_job,
     check_jobs,
 )
 from amigo_async.testing import Fault, Sandbox, SetPlan
@@ -65,7 +65,7 @@ class Shelf:
 
 async def carried(assignment: Assignment) -> tuple[JobResult, list[Event]]:
     told: list[Event] = []
-    return await carry_out(assignment, told.append), told
+    return await execute_job(assignment, told.append), told
 
 
 async def test_job_in_its_organizations_folder(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_stopped_job_is_carried_on(sandbox: Sandbox, tmp_path: Path) -> No
         if isinstance(event, RunStarted) and len(sandbox.runs) == 3:
             started.set()
 
-    stopped = asyncio.create_task(carry_out(assignment, report))
+    stopped = asyncio.create_task(execute_job(assignment, report))
     await started.wait()
     stopped.cancel()
     await asyncio.wait([stopped])
