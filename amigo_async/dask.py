@@ -46,8 +46,8 @@ from amigo_async.fleet import (
     JobResult,
     OnProgress,
     Put,
-    execute_job,
     check_jobs,
+    execute_job,
 )
 from amigo_async.polling import check_seconds
 from amigo_async.redact import Secret

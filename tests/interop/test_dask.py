@@ -253,7 +253,7 @@ async def test_one_job_fails_alone(
 async def test_no_workers_in_time(
     quick: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(amigo_async.dask, "_REPORTING", 0.0)
+    monkeypatch.setattr(amigo_async.dask, "_RESULT_GRACE", 0.0)
     jobs = jobs_of(quick, 2, 1, monkeypatch)
     async with cluster(0) as client:
         result = await run_fleet(client, jobs, tmp_path, timeout=0.2)

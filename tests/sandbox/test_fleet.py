@@ -25,8 +25,8 @@ from amigo_async.fleet import (
     FleetJob,
     FleetResult,
     JobResult,
-    execute_job,
     check_jobs,
+    execute_job,
 )
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
