@@ -171,7 +171,7 @@ class GivenToken:
         return self._headers
 
     def refused(self, _: Mapping[str, str]) -> bool:
-        """No other token can be had."""
+        """Return False: there is no other token."""
         return False
 
     def secrets(self) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ class GivenToken:
         return self._secrets
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class SignedInToken:
