@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple, get_type_hints
 
@@ -24,14 +24,29 @@ from amigo_async.errors import DecodeError
 from amigo_async.models import (
     ArtifactsLink,
     CreatedRun,
+    EvaluationFilterValues,
+    EvaluationPage,
+    EvaluationResult,
+    EvaluationSource,
     FilterValues,
+    Metric,
+    MetricFilterValues,
+    MetricPage,
     MetricToEvaluate,
+    NamedSuccessCriterion,
     Run,
     RunPage,
     SignIn,
     SuccessCriterion,
+    UnitTest,
+    UnitTestFilterValues,
+    UnitTestPage,
     UnitTestRunResult,
     UnitTestRunSpec,
+    UnitTestSet,
+    UnitTestSetFilterValues,
+    UnitTestSetPage,
+    UnknownEvaluationSource,
     UnknownSuccessCriterion,
 )
 from amigo_async.redact import redact
@@ -376,3 +391,162 @@ def _id_of(raw: Raw) -> str | None:
 
 def _flaw(error: Exception) -> str:
     return redact(str(error)) or type(error).__name__
+
+
+# --- pages of other records ---
+
+
+class _FoundSet(UnitTestSet, frozen=True, gc=False, kw_only=True):
+    """A set as the search shows it: a raw document, whose id has another name."""
+
+    id: str = msgspec.field(name="_id")
+
+
+class _FoundSets(Struct):
+    simulation_unit_test_sets: list[Raw]
+
+
+class _Criterion(Struct):
+    """A `NamedSuccessCriterion` with a criterion of any shape."""
+
+    name: str
+    metric_id: str
+    criterion: Raw
+
+
+class _UnitTest(UnitTest, frozen=True, gc=False):
+    success_criterions: list[_Criterion]  # type: ignore[assignment]
+
+
+class _EvaluationResult(EvaluationResult, frozen=True, gc=False):
+    source: Raw  # type: ignore[assignment]
+
+
+def decode_unit_test_sets(body: bytes) -> UnitTestSetPage:
+    """Decode a page of unit test sets, set by set.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not such a page.
+    """
+    return UnitTestSetPage(
+        *_decode_page(
+            *(body, "simulation_unit_test_sets", UnitTestSetFilterValues),
+            lambda raw: _decode(raw, UnitTestSet),
+        )
+    )
+
+
+def decode_found_unit_test_sets(body: bytes) -> list[UnitTestSet]:
+    """Decode the answer of a search for sets; a set that cannot be decoded is left out.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not such an answer.
+    """
+    envelope: _FoundSets = _decode_json(body, _FoundSets)
+    sets, _ = _decode_records(
+        envelope.simulation_unit_test_sets,
+        lambda raw: UnitTestSet(**asdict(_decode(raw, _FoundSet))),
+    )
+    return sets
+
+
+def decode_unit_tests(body: bytes) -> UnitTestPage:
+    """Decode a page of unit tests, unit test by unit test.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not such a page.
+    """
+    return UnitTestPage(
+        *_decode_page(body, "simulation_unit_tests", UnitTestFilterValues, _unit_test)
+    )
+
+
+def decode_metrics(body: bytes) -> MetricPage:
+    """Decode a page of metrics, metric by metric.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not such a page.
+    """
+    return MetricPage(
+        *_decode_page(body, "metrics", MetricFilterValues, lambda raw: _decode(raw, Metric))
+    )
+
+
+def decode_evaluations(body: bytes) -> EvaluationPage:
+    """Decode a page of evaluations, evaluation by evaluation.
+
+    Raises:
+        msgspec.DecodeError: If `body` is not JSON, or not such a page.
+    """
+    return EvaluationPage(
+        *_decode_page(body, "metric_evaluation_results", EvaluationFilterValues, _evaluation_result)
+    )
+
+
+def _decode_page(
+    body: bytes, field: str, filter_values: Any, decode: Callable[[Raw], Any]
+) -> tuple[list[Any], bool, int | None, Any, dict[str, str]]:
+    """The fields of a page, whose records are in `field`, in the order of its struct."""
+    envelope = _decode_json(body, _envelope(field))
+    records, unreadable = _decode_records(envelope.records, decode)
+    try:
+        values = _decode(envelope.filter_values, filter_values | None)
+    except (ValueError, RecursionError):
+        values = None  # no record depends on it
+    return records, envelope.has_more, envelope.continuation_token, values, unreadable
+
+
+@cache
+def _envelope(field: str) -> Any:
+    return msgspec.defstruct(
+        "Envelope",
+        [
+            ("records", list[Raw]),
+            ("has_more", bool),
+            ("continuation_token", int | None),
+            ("filter_values", Raw, _NULL),
+        ],
+        rename={"records": field},
+    )
+
+
+def _decode_records(
+    raws: Iterable[Raw], decode: Callable[[Raw], Any]
+) -> tuple[list[Any], dict[str, str]]:
+    """The records that can be decoded, and what is wrong with the others, by id."""
+    records: list[Any] = []
+    unreadable: dict[str, str] = {}
+    for number, raw in enumerate(raws):
+        try:
+            records.append(decode(raw))
+        except (ValueError, RecursionError) as error:
+            sound = _sound(raw)
+            try:
+                records.append(decode(Raw(sound or b"")))
+            except (ValueError, RecursionError):
+                unreadable[_id_of(raw) or f"[{number}]"] = _flaw(error)
+    return records, unreadable
+
+
+def _unit_test(raw: Raw) -> UnitTest:
+    test = asdict(_decode(raw, _UnitTest))
+    test["success_criterions"] = [
+        NamedSuccessCriterion(one.name, one.metric_id, _decode_criterion(bytes(one.criterion)))
+        for one in test["success_criterions"]
+    ]
+    return UnitTest(**test)
+
+
+def _evaluation_result(raw: Raw) -> EvaluationResult:
+    result = asdict(_decode(raw, _EvaluationResult))
+    result["source"] = _decode_source(result["source"])
+    return EvaluationResult(**result)
+
+
+def _decode_source(raw: Raw) -> EvaluationSource:
+    try:
+        source: EvaluationSource = _decode(raw, EvaluationSource)
+    except msgspec.ValidationError:
+        return UnknownEvaluationSource(msgspec.json.decode(raw))
+    known = not isinstance(source, UnknownEvaluationSource)
+    return source if known else UnknownEvaluationSource(msgspec.json.decode(raw))

@@ -413,3 +413,321 @@ class RunPage(Struct, frozen=True, gc=False, omit_defaults=True):
     continuation_token: int | None
     filter_values: FilterValues | None
     unreadable: dict[str, str] = {}
+
+
+def _make_aware(record: UnitTestSet | UnitTest | Metric | EvaluationResult) -> None:
+    """Take times without a zone for UTC."""
+    for name in ("created_at", "updated_at"):
+        instant: datetime | None = getattr(record, name)
+        if instant is not None and instant.tzinfo is None:
+            force_setattr(record, name, _aware(instant))
+
+
+class Tag(Struct, frozen=True, gc=False):
+    """A tag of a set, a unit test or a metric.
+
+    Attributes:
+        value: None for a tag that has only a key.
+    """
+
+    key: str
+    value: str | None
+
+
+class UnitTestCount(Struct, frozen=True, gc=False):
+    """A unit test of a set.
+
+    Attributes:
+        run_count: Repeats of the unit test in each run of the set.
+    """
+
+    unit_test_id: str
+    run_count: int
+
+
+class UnitTestSet(Struct, frozen=True, gc=False):
+    """A unit test set.
+
+    Attributes:
+        unit_test_runs: The unit tests of the set, with their numbers of repeats.
+        last_triggered_run_id: Id of the newest run; None if there is none.
+        created_at: None if the service does not say.
+        updated_at: None if the service does not say.
+    """
+
+    id: str
+    org_id: str
+    name: str
+    description: str | None
+    unit_test_runs: list[UnitTestCount]
+    last_triggered_run_id: str | None
+    is_deleted: bool
+    tags: list[Tag]
+    creator: UserInfo
+    updated_by: UserInfo
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _make_aware(self)
+
+    @property
+    def repeats(self) -> int:
+        """Repeats of all unit tests: the conversations that a run of the set simulates."""
+        return sum(unit_test.run_count for unit_test in self.unit_test_runs)
+
+
+class NamedSuccessCriterion(Struct, frozen=True, gc=False):
+    """A success criterion of a unit test.
+
+    Attributes:
+        name: Name of the criterion within the unit test.
+        metric_id: Id of the metric whose value is compared.
+    """
+
+    name: str
+    metric_id: str
+    criterion: SuccessCriterion
+
+
+class UnitTest(Struct, frozen=True, gc=False):
+    """A unit test: a scenario that a persona plays with the agent, and what counts as success.
+
+    Attributes:
+        service_id: Id of the service, which is the agent under test.
+        service_version_set_name: Version set of the service.
+        max_interactions: Interactions after which a conversation fails.
+        created_at: None if the service does not say.
+        updated_at: None if the service does not say.
+    """
+
+    id: str
+    org_id: str
+    name: str
+    description: str
+    service_id: str
+    service_version_set_name: str
+    persona_id: str
+    scenario_id: str
+    max_interactions: int
+    success_criterions: list[NamedSuccessCriterion]
+    is_deleted: bool
+    tags: list[Tag]
+    creator: UserInfo
+    updated_by: UserInfo
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _make_aware(self)
+
+
+class Metric(Struct, frozen=True, gc=False):
+    """A metric that conversations are scored by.
+
+    Attributes:
+        applied_to_services: Ids of the services whose conversations are scored.
+        additional_notes: None if there are none.
+        metric_value_type: ``boolean``, ``numerical``, ``categorical``, or what the service may add.
+    """
+
+    id: str
+    org_id: str
+    name: str
+    applied_to_services: list[str]
+    additional_notes: str | None
+    tags: list[Tag]
+    creator: UserInfo
+    updated_by: UserInfo
+    metric_value_type: str
+    is_deleted: bool
+    created_at: datetime
+    updated_at: datetime
+
+    def __post_init__(self) -> None:
+        _make_aware(self)
+
+
+class SimulationEvaluationSource(Struct, frozen=True, gc=False, tag_field="type", tag="simulation"):
+    """The simulated conversation that an evaluation is about.
+
+    Attributes:
+        run_index: The repeat of the unit test, from 0.
+        references: Messages that the evaluation rests on.
+    """
+
+    simulation_unit_test_set_run_id: str
+    unit_test_id: str
+    run_index: int
+    references: list[str]
+
+
+class PostSessionEvaluationSource(
+    Struct, frozen=True, gc=False, tag_field="type", tag="post-session"
+):
+    """The real conversation that an evaluation is about, made after its end."""
+
+    conversation_id: str
+    references: list[str]
+
+
+class ManualEvaluationSource(Struct, frozen=True, gc=False, tag_field="type", tag="manual"):
+    """The real conversation that an evaluation is about, made because a user asked for it.
+
+    Attributes:
+        evaluate_to_interaction_id: Id of the last interaction that counts; None for all.
+    """
+
+    conversation_id: str
+    evaluate_to_interaction_id: str | None
+    invoked_by: UserInfo
+    references: list[str]
+
+
+class UnknownEvaluationSource(Struct, frozen=True, gc=False, tag_field="type", tag="?"):
+    """A source of a type or shape that this version does not know.
+
+    Attributes:
+        data: The source as the service sent it.
+    """
+
+    data: Any
+
+    def __post_init__(self) -> None:
+        if _too_deep(self.data):
+            raise ValueError("source is nested too deeply")
+
+
+EvaluationSource: TypeAlias = (
+    SimulationEvaluationSource
+    | PostSessionEvaluationSource
+    | ManualEvaluationSource
+    | UnknownEvaluationSource
+)
+
+
+class EvaluationResult(Struct, frozen=True, gc=False):
+    """What a metric came to in one conversation, and why.
+
+    Attributes:
+        id: The `Evaluation.metric_evaluation_result_id` of a run.
+        result: The value; None if the metric was not applicable.
+        justification: Why, in the words of the model that judged.
+        created_at: None if the service does not say.
+        updated_at: None if the service does not say.
+    """
+
+    id: str
+    org_id: str
+    metric_id: str
+    metric_version: int
+    result: bool | int | float | str | None
+    justification: str
+    source: EvaluationSource
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _make_aware(self)
+
+
+class UnitTestSetFilterValues(Struct, frozen=True, gc=False):
+    """The values that the filters of a list of sets can take; `tags` are their keys."""
+
+    creators: list[UserInfo]
+    unit_test_ids: list[str]
+    tags: list[str]
+
+
+class UnitTestFilterValues(Struct, frozen=True, gc=False):
+    """The values that the filters of a list of unit tests can take; `tags` are their keys."""
+
+    creators: list[UserInfo]
+    tags: list[str]
+    service_ids: list[str]
+    persona_ids: list[str]
+    scenario_ids: list[str]
+    metric_ids: list[str]
+
+
+class MetricFilterValues(Struct, frozen=True, gc=False):
+    """The values that the filters of a list of metrics can take; `tags` are their keys."""
+
+    applied_to_services_ids: list[str]
+    creators: list[UserInfo]
+    tags: list[str]
+    types: list[str]
+
+
+class EvaluationFilterValues(Struct, frozen=True, gc=False):
+    """The values that the filters of a list of evaluations can take."""
+
+    metric_ids: list[str]
+
+
+class UnitTestSetPage(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A page of unit test sets.
+
+    Attributes:
+        has_more: Whether there are more pages.
+        continuation_token: Where the next page begins; None on the last page.
+        filter_values: On the first page only; None otherwise.
+        unreadable: Which sets this version cannot decode, and why, by id. Not on the wire.
+    """
+
+    simulation_unit_test_sets: list[UnitTestSet]
+    has_more: bool
+    continuation_token: int | None
+    filter_values: UnitTestSetFilterValues | None
+    unreadable: dict[str, str] = {}
+
+
+class UnitTestPage(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A page of unit tests.
+
+    Attributes:
+        has_more: Whether there are more pages.
+        continuation_token: Where the next page begins; None on the last page.
+        filter_values: On the first page only; None otherwise.
+        unreadable: Which unit tests this version cannot decode, and why, by id. Not on the wire.
+    """
+
+    simulation_unit_tests: list[UnitTest]
+    has_more: bool
+    continuation_token: int | None
+    filter_values: UnitTestFilterValues | None
+    unreadable: dict[str, str] = {}
+
+
+class MetricPage(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A page of metrics.
+
+    Attributes:
+        has_more: Whether there are more pages.
+        continuation_token: Where the next page begins; None on the last page.
+        filter_values: On the first page only; None otherwise.
+        unreadable: Which metrics this version cannot decode, and why, by id. Not on the wire.
+    """
+
+    metrics: list[Metric]
+    has_more: bool
+    continuation_token: int | None
+    filter_values: MetricFilterValues | None
+    unreadable: dict[str, str] = {}
+
+
+class EvaluationPage(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A page of evaluations.
+
+    Attributes:
+        has_more: Whether there are more pages.
+        continuation_token: Where the next page begins; None on the last page.
+        filter_values: On the first page only; None otherwise.
+        unreadable: Which evaluations this version cannot decode, and why, by id. Not on the wire.
+    """
+
+    metric_evaluation_results: list[EvaluationResult]
+    has_more: bool
+    continuation_token: int | None
+    filter_values: EvaluationFilterValues | None
+    unreadable: dict[str, str] = {}

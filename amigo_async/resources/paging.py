@@ -1,11 +1,14 @@
-"""Iterate over the records of a list endpoint, page by page, each record once."""
+"""What the lists of the API have in common: a page at a time, or the records of all pages."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from amigo_async.errors import ArgumentError, DecodeError
+from amigo_async.protocol.endpoints import Endpoint
+from amigo_async.protocol.requests import list_request
+from amigo_async.transport import Session
 
 P = TypeVar("P", bound="Paged")
 R = TypeVar("R", bound="Identified")
@@ -38,6 +41,51 @@ class Paged(Protocol):
     @property
     def unreadable(self) -> Mapping[str, str]:
         """What cannot be decoded of which record, by its id."""
+
+
+class Resource(Generic[P, R]):
+    """A list endpoint: its pages, and the records of all of them.
+
+    Args:
+        session: Sends the requests.
+        endpoint: The endpoint.
+        decode: Decodes a page.
+        records_of: Returns the records of a page.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        endpoint: Endpoint,
+        decode: Callable[[bytes], P],
+        records_of: Callable[[P], Sequence[R]],
+    ) -> None:
+        self._session = session
+        self._endpoint = endpoint
+        self._decode = decode
+        self._records_of = records_of
+
+    async def page(self, filters: Mapping[str, Any]) -> P:
+        """List one page of the records that match `filters`."""
+        request = list_request(self._endpoint, self._session.organization, filters)
+        return await self._session.call(request, self._decode)
+
+    def iterate(self, filters: dict[str, Any]) -> AsyncIterator[R]:
+        """Iterate over the records that match `filters`; see `iterate_pages`."""
+        limit, token = filters.pop("limit", None), filters.pop("continuation_token", None)
+        return iterate_pages(
+            lambda size, offset: self.page(
+                {**filters, "limit": size, "continuation_token": offset}
+            ),
+            self._records_of,
+            self._decode_error,
+            limit=self._endpoint.page_size if limit is None else limit,
+            continuation_token=token,
+        )
+
+    def _decode_error(self, record_id: str, flaw: str) -> DecodeError:
+        path = f"{self._endpoint.name} {record_id}"
+        return DecodeError(flaw, method="GET", path=path, status=200, lasting=True)
 
 
 async def iterate_pages(

@@ -111,6 +111,120 @@ PAGES = st.fixed_dictionaries(
         ),
     }
 )
+TAGS = st.fixed_dictionaries({"key": TEXTS, "value": st.none() | TEXTS})
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+COMMON = {
+    **dict.fromkeys(("org_id", "name"), TEXTS),
+    "is_deleted": st.booleans(),
+    "tags": few(TAGS),
+    **dict.fromkeys(("creator", "updated_by"), USERS),
+}
+TIMES = dict.fromkeys(("created_at", "updated_at"), INSTANTS)
+SETS: dict[str, Any] = {
+    **COMMON,
+    "description": st.none() | TEXTS,
+    "unit_test_runs": few(st.fixed_dictionaries({"unit_test_id": TEXTS, "run_count": COUNTS})),
+    "last_triggered_run_id": st.none() | TEXTS,
+}
+UNIT_TESTS = st.fixed_dictionaries(
+    {
+        **COMMON,
+        **dict.fromkeys(("id", "description", "service_id", "service_version_set_name"), TEXTS),
+        **dict.fromkeys(("persona_id", "scenario_id"), TEXTS),
+        "max_interactions": COUNTS,
+        "success_criterions": few(
+            st.fixed_dictionaries({"name": TEXTS, "metric_id": TEXTS, "criterion": CRITERIA})
+        ),
+    },
+    optional=TIMES,
+)
+DEFINED_METRICS = st.fixed_dictionaries(
+    {
+        **COMMON,
+        **TIMES,
+        "id": TEXTS,
+        "applied_to_services": few(TEXTS),
+        "additional_notes": st.none() | TEXTS,
+        "metric_value_type": st.sampled_from([kind.value for kind in official.MetricValueType]),
+    }
+)
+REFERENCES = few(TEXTS)
+SOURCES = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("simulation"),
+            **dict.fromkeys(("simulation_unit_test_set_run_id", "unit_test_id"), TEXTS),
+            "run_index": COUNTS,
+            "references": REFERENCES,
+        }
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("post-session"), "conversation_id": TEXTS, "references": REFERENCES}
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("manual"),
+            "conversation_id": TEXTS,
+            "evaluate_to_interaction_id": st.none() | TEXTS,
+            "invoked_by": USERS,
+            "references": REFERENCES,
+        }
+    ),
+)
+EVALUATIONS = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(("id", "org_id", "metric_id", "justification"), TEXTS),
+        "metric_version": COUNTS,
+        "result": st.none() | st.booleans() | FLOATS | TEXTS,
+        "source": SOURCES,
+    },
+    optional=TIMES,
+)
+
+
+def pages(field: str, records: st.SearchStrategy[Any], **values: Any) -> st.SearchStrategy[Any]:
+    filter_values = st.fixed_dictionaries({name: few(of) for name, of in values.items()})
+    return st.fixed_dictionaries(
+        {
+            field: few(records),
+            "has_more": st.booleans(),
+            "continuation_token": st.none() | COUNTS,
+            "filter_values": st.none() | filter_values,
+        }
+    )
+
+
+IDENTIFIED_SETS = st.fixed_dictionaries({"id": TEXTS, **SETS}, optional=TIMES)
+SET_PAGES = pages(
+    *("simulation_unit_test_sets", IDENTIFIED_SETS),
+    creators=USERS,
+    unit_test_ids=TEXTS,
+    tags=TEXTS,
+)
+UNIT_TEST_PAGES = pages(
+    *("simulation_unit_tests", UNIT_TESTS),
+    creators=USERS,
+    tags=TEXTS,
+    service_ids=TEXTS,
+    persona_ids=TEXTS,
+    scenario_ids=TEXTS,
+    metric_ids=TEXTS,
+)
+METRIC_PAGES = pages(
+    *("metrics", DEFINED_METRICS),
+    applied_to_services_ids=TEXTS,
+    creators=USERS,
+    tags=TEXTS,
+    types=TEXTS,
+)
+EVALUATION_PAGES = pages("metric_evaluation_results", EVALUATIONS, metric_ids=TEXTS)
+FOUND_SETS = st.fixed_dictionaries(
+    {
+        "simulation_unit_test_sets": few(
+            st.fixed_dictionaries({"_id": TEXTS, **SETS}, optional=TIMES)
+        )
+    }
+)
 # Ours have to be able to travel in a header.
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 SIGN_INS = st.fixed_dictionaries({"id_token": TOKENS, "expires_at": INSTANTS})
@@ -134,7 +248,34 @@ RESPONSES: dict[type[BaseModel], tuple[type[Struct], Callable[[bytes], Struct], 
         LINKS,
     ),
     official.UserSignInWithApiKeyResponse: (models.SignIn, decoding.decode_sign_in, SIGN_INS),
+    official.SimulationGetSimulationUnitTestSetsResponse: (
+        models.UnitTestSetPage,
+        decoding.decode_unit_test_sets,
+        SET_PAGES,
+    ),
+    official.SimulationGetSimulationUnitTestsResponse: (
+        models.UnitTestPage,
+        decoding.decode_unit_tests,
+        UNIT_TEST_PAGES,
+    ),
+    official.MetricGetMetricsResponse: (
+        models.MetricPage,
+        decoding.decode_metrics,
+        METRIC_PAGES,
+    ),
+    official.MetricGetMetricEvaluationResultsResponse: (
+        models.EvaluationPage,
+        decoding.decode_evaluations,
+        EVALUATION_PAGES,
+    ),
 }
+PAGE_KINDS = (
+    models.RunPage,
+    models.UnitTestSetPage,
+    models.UnitTestPage,
+    models.MetricPage,
+    models.EvaluationPage,
+)
 
 
 def plain(value: Any) -> Any:
@@ -158,7 +299,7 @@ def ours_without_extras(value: Any) -> Any:
     given = plain(value)
     if isinstance(value, models.CreatedRun):
         assert given.pop("attached") is False  # ours alone: it is not on the wire
-    if isinstance(value, models.RunPage):
+    if isinstance(value, PAGE_KINDS):
         assert given.pop("unreadable") == {}  # as well
     return given
 
@@ -181,6 +322,16 @@ def test_theirs_read_what_ours_write(theirs: type[BaseModel], data: st.DataObjec
     received = theirs.model_validate_json(msgspec.json.encode(sent, enc_hook=str))
     assert type(sent) is ours
     assert plain(received) == ours_without_extras(sent)
+
+
+@given(FOUND_SETS)
+def test_ours_read_what_the_search_shows(document: dict[str, Any]) -> None:
+    sent = official.SimulationSearchSimulationUnitTestSetResponse.model_validate(document)
+    received = decoding.decode_found_unit_test_sets(sent.model_dump_json(by_alias=True).encode())
+    expected = plain(sent)["simulation_unit_test_sets"]
+    assert [
+        {"field_id" if k == "id" else k: v for k, v in plain(one).items()} for one in received
+    ] == expected
 
 
 def models_in(annotation: Any) -> Iterator[type]:
@@ -234,15 +385,37 @@ def test_the_walk_meets_every_model() -> None:
         "BooleanMetricSuccessCriterion",
         "CategoricalMetricSuccessCriterionOutput",
         "LLMConfigOutput",
+        "ManualEvaluationSource",
+        "MetricEvaluationResultInstance",
+        "MetricGetMetricEvaluationResultsResponse",
+        "MetricGetMetricEvaluationResultsResponseFilterValues",
+        "MetricGetMetricsResponse",
+        "MetricGetMetricsResponseFilterValues",
+        "MetricInstance",
         "MetricToEvaluate",
+        "MongoCollectionsMetricEvaluationResultMetricEvaluationResultManualEvaluationSourceUserInfo",
+        "MongoCollectionsMetricMetricUserInfo",
+        "MongoCollectionsSimulationUnitTestSetSimulationUnitTestSetUserInfo",
+        "MongoCollectionsSimulationUnitTestSimulationUnitTestUserInfo",
         f"{IN_RUNS}UnitTestRunResultMetricEvaluationResult",
         f"{IN_RUNS}UserInfo",
         "NumericalMetricSuccessCriterion",
+        "PostSessionEvaluationSource",
         "SimulationCreateSimulationUnitTestSetRunResponse",
+        "SimulationEvaluationSource",
         "SimulationGetSimulationUnitTestSetRunArtifactsResponse",
         "SimulationGetSimulationUnitTestSetRunsResponse",
         "SimulationGetSimulationUnitTestSetRunsResponseFilterValues",
+        "SimulationGetSimulationUnitTestSetsResponse",
+        "SimulationGetSimulationUnitTestSetsResponseFilterValues",
+        "SimulationGetSimulationUnitTestsResponse",
+        "SimulationGetSimulationUnitTestsResponseFilterValues",
+        "SimulationUnitTestInstance",
+        "SimulationUnitTestSetInstance",
         "SimulationUnitTestSetRunInstance",
+        "SuccessCriterionOutput",
+        "Tag",
+        "UnitTestRunDescriptorOutput",
         "UnitTestRunResult",
         "UnitTestRunSpec",
         "UserSignInWithApiKeyResponse",
@@ -254,8 +427,9 @@ def test_every_field_is_in_ours(theirs: type[BaseModel], ours: type[Struct]) -> 
     tag = ours.__struct_config__.tag_field
     known = {*ours.__struct_fields__, *([tag] if tag else [])}
     assert set(their_fields(theirs)) <= known
-    extras = {models.CreatedRun: {"attached"}, models.RunPage: {"unreadable"}}.get(ours, set())
-    assert known - set(their_fields(theirs)) == extras
+    extras: dict[type, set[str]] = {page: {"unreadable"} for page in PAGE_KINDS}
+    extras[models.CreatedRun] = {"attached"}
+    assert known - set(their_fields(theirs)) == extras.get(ours, set())
 
 
 @pytest.mark.parametrize(("theirs", "ours"), ALL_PAIRS)
