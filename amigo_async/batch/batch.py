@@ -19,10 +19,10 @@ from amigo_async.artifacts import Artifacts, SavedFile, save
 from amigo_async.batch.journal import (
     Finished,
     Journal,
+    JournaledSteps,
     JournalEntry,
     JournalHeader,
     Saved,
-    SetProgress,
     Started,
     StartIntended,
     StartRefused,
@@ -176,14 +176,14 @@ class Batch:
 
     async def _open_journal(self, stack: AsyncExitStack) -> None:
         """Open the journal, if there is one, and set up the items from it."""
-        progress: dict[str, SetProgress] = {}
+        progress: dict[str, JournaledSteps] = {}
         if self._settings.journal is not None:
             opened = open_journal(self._settings.journal, self._header)
             self._journal = await stack.enter_async_context(opened)
             progress = self._journal.progress
         gate = self._settings.gate
         self._items = {
-            s: BatchItem(s, progress.get(s) or SetProgress(), gate) for s in self._set_ids
+            s: BatchItem(s, progress.get(s) or JournaledSteps(), gate) for s in self._set_ids
         }
 
     async def _process(self, item: BatchItem) -> None:

@@ -98,7 +98,7 @@ class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
 JournalEntry = JournalHeader | StartIntended | StartRefused | Started | Finished | Saved
 
 
-class SetProgress(Struct):
+class JournaledSteps(Struct):
     """The latest steps of one set, as the journal has them; None for a step not taken yet."""
 
     intent: StartIntended | None = None
@@ -129,7 +129,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, header: JournalHeader) -> None:
-        self.progress: dict[str, SetProgress] = {}
+        self.progress: dict[str, JournaledSteps] = {}
         self._path = path
         self._header = header
         self._descriptor: int | None = None
@@ -226,7 +226,7 @@ def _whole_lines(descriptor: int, path: Path) -> bytes:
     return whole
 
 
-def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, SetProgress]:
+def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, JournaledSteps]:
     """Read the lines of a journal into the progress of each set, by set id.
 
     Args:
@@ -237,7 +237,7 @@ def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, SetPro
     Raises:
         JournalError: If a line cannot be read, or the journal does not belong to `header`.
     """
-    progress: dict[str, SetProgress] = {}
+    progress: dict[str, JournaledSteps] = {}
     decode = _decoder().decode
     for number, text in enumerate(content.splitlines(), 1):
         try:
@@ -247,7 +247,7 @@ def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, SetPro
         if isinstance(line, JournalHeader):
             _check_owner(line, header, path)
         else:
-            _note(progress.setdefault(line.unit_test_set_id, SetProgress()), line)
+            _note(progress.setdefault(line.unit_test_set_id, JournaledSteps()), line)
     return progress
 
 
@@ -272,7 +272,7 @@ def _not_one(number: int, path: Path) -> JournalError:
 
 
 def _note(
-    progress: SetProgress, line: StartIntended | StartRefused | Started | Finished | Saved
+    progress: JournaledSteps, line: StartIntended | StartRefused | Started | Finished | Saved
 ) -> None:
     """Update the progress of a set with a line; the start of another run voids earlier steps."""
     if isinstance(line, StartIntended):

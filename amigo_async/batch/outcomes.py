@@ -11,7 +11,7 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amigo_async.batch.journal import SetProgress
+from amigo_async.batch.journal import JournaledSteps
 from amigo_async.errors import AmigoError
 from amigo_async.models import Run
 from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
@@ -89,7 +89,7 @@ class BatchItem:
         poll_error: Why the last poll returned no state of the run; None if it did.
     """
 
-    def __init__(self, set_id: str, before: SetProgress, gate: Gate | None) -> None:
+    def __init__(self, set_id: str, before: JournaledSteps, gate: Gate | None) -> None:
         self.set_id = set_id
         self._gate = gate
         self.before = before

@@ -94,7 +94,7 @@ async def demo(*, artifacts: str, quiet: bool) -> int:
         note(f"{_SETS} sets with mixed outcomes on a local sandbox")
     async with Sandbox(limits=_LIMITS, window=_WINDOW) as sandbox:
         set_ids = [sandbox.add_set(plan) for plan in mixed_plans(_SETS, _SECONDS)]
-        job = Job(set_ids, artifacts=artifacts, poll_interval=_POLL_INTERVAL, quiet=quiet)
+        job = Job(set_ids, {"artifacts_dir": artifacts, "poll_interval": _POLL_INTERVAL}, quiet)
         async with sandbox.client() as client:
             job_result = await run_job(client, job)
     with suppress(BrokenPipeError), writing_to_stdout():

@@ -10,38 +10,31 @@ from typing import NamedTuple, TypeAlias
 
 import anyio
 
-from amigo_async.batch import BatchResult, OnExit, OnFailure, RunOutcome
+from amigo_async.batch import BatchOptions, BatchResult, RunOutcome
 from amigo_async.cli.command import interrupts, open_client
 from amigo_async.cli.progress import BatchProgress, Display, open_display
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
 from amigo_async.models import Run
-from amigo_async.starting import OnConflict
-from amigo_async.verdicts.gate import Gate, Verdict, reason_of
+from amigo_async.verdicts.gate import Verdict, reason_of
 
 
 class Job(NamedTuple):
-    """The sets to run, and the options; see `AmigoClient.run_many`.
+    """The sets to run.
 
     Attributes:
-        gate: What counts as passing; None for the runs' own flags.
+        set_ids: Ids of the sets.
+        options: The options of the batch.
         quiet: Whether to show no progress.
     """
 
     set_ids: list[str]
-    artifacts: str | None = None
-    timeout: float | None = None
-    poll_interval: float | None = None
-    on_conflict: OnConflict = "raise"
-    on_failure: OnFailure = "continue"
-    on_exit: OnExit = "leave"
-    journal: str | None = None
-    gate: Gate | None = None
+    options: BatchOptions
     quiet: bool = False
 
 
-class JobResult(NamedTuple):
+class FinishedJob(NamedTuple):
     """The result of a job.
 
     Attributes:
@@ -57,13 +50,14 @@ class JobResult(NamedTuple):
     unresolved: list[StartUnresolved]
 
 
-async def run_job(client: AmigoClient, job: Job) -> JobResult:
+async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
     """Run the sets of `job`; there is a result even if a signal stops it.
 
     Raises:
         AmigoError: If the batch as a whole cannot be run.
     """
-    progress = BatchProgress(job.set_ids, fetches=job.artifacts is not None)
+    fetches = job.options.get("artifacts_dir") is not None
+    progress = BatchProgress(job.set_ids, fetches=fetches)
     result = BatchResult(
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
@@ -71,24 +65,14 @@ async def run_job(client: AmigoClient, job: Job) -> JobResult:
         with interrupts().caught(display.notify, display.close):
             batch = None
             try:
-                async with client.open_batch(
-                    job.set_ids,
-                    artifacts_dir=job.artifacts,
-                    timeout=job.timeout,
-                    poll_interval=job.poll_interval,
-                    on_conflict=job.on_conflict,
-                    on_failure=job.on_failure,
-                    on_exit=job.on_exit,
-                    journal=job.journal,
-                    on_event=display.on_event,
-                    gate=job.gate,
-                ) as batch:
+                options: BatchOptions = {**job.options, "on_event": display.on_event}
+                async with client.open_batch(job.set_ids, **options) as batch:
                     async for outcome in batch:
                         display.finish(outcome.unit_test_set_id, outcome)
             finally:
                 result = result if batch is None else batch.result()
     elapsed = progress.now() - progress.began
-    return JobResult(result, elapsed, interrupts().interrupted, progress.unresolved)
+    return FinishedJob(result, elapsed, interrupts().interrupted, progress.unresolved)
 
 
 class RunAction:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import IO, Any, get_args
+from typing import IO, Any, cast, get_args
 
 import click
 
-from amigo_async.batch import ARTIFACTS_PATIENCE, BatchResult, OnExit, OnFailure
+from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnExit, OnFailure
 from amigo_async.cli.command import (
     Outputs,
     async_command,
@@ -20,7 +20,7 @@ from amigo_async.cli.command import (
     timeout_option,
 )
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
-from amigo_async.cli.jobs import Job, JobResult, RunAction, collect, run_actions, run_job
+from amigo_async.cli.jobs import FinishedJob, Job, RunAction, collect, run_actions, run_job
 from amigo_async.cli.reports import Reports, annotate, report_options, summarize
 from amigo_async.cli.streams import note, writing_to_stdout
 from amigo_async.cli.summary import show_continuing_runs, show_summary
@@ -42,7 +42,9 @@ from amigo_async.verdicts.gate import Gate, verdict_of
     """,
 )
 @ids_argument("SET_ID")
-@click.option("--artifacts", metavar="DIR", help="Download the artifacts into this folder.")
+@click.option(
+    "--artifacts", "artifacts_dir", metavar="DIR", help="Download the artifacts into this folder."
+)
 @report_options
 @click.option(
     "--journal", metavar="FILE", help="Record every step in this file; resume if it exists."
@@ -72,23 +74,24 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @gate_option
 @quiet_option
 @async_command
-async def run(*, ids: tuple[str, ...], file: IO[str] | None, **options: Any) -> int:
+async def run(*, ids: tuple[str, ...], file: IO[str] | None, quiet: bool, **options: Any) -> int:
     """Run unit test sets, wait for them and download their artifacts."""
     reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
-    job = Job(read_ids(ids, file, "SET_ID"), **options)
-    reports.check(job.journal)
+    job = Job(read_ids(ids, file, "SET_ID"), cast("BatchOptions", options), quiet)
+    reports.check(options["journal"])
     async with open_client() as client:
         job_result = await run_job(client, job)
     return report_result(job_result, reports, job)
 
 
-def report_result(job_result: JobResult, reports: Reports, job: Job) -> ExitCode:
+def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCode:
     """Print the result of a job, and write the reports.
 
     Returns:
         The exit code.
     """
     result, outputs = job_result.result, Outputs()
+    gate = job.options.get("gate")
     if reports.on_stdout:
         with suppress(OSError):
             show_summary(job_result, job, sys.stderr)
@@ -105,11 +108,13 @@ def report_result(job_result: JobResult, reports: Reports, job: Job) -> ExitCode
     with outputs.to("the annotations"):
         annotate(result)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
-        summarize(result, job.gate)
-    reports.write(result, job.gate, outputs)
+        summarize(result, gate)
+    reports.write(result, gate, outputs)
     if job_result.interrupted:
         return outputs.print_failures(ExitCode.INTERRUPTED)
-    code = exit_code_of_batch(result.outcomes, artifacts=job.artifacts is not None)
+    code = exit_code_of_batch(
+        result.outcomes, artifacts=job.options.get("artifacts_dir") is not None
+    )
     return outputs.print_failures(code)
 
 
@@ -161,5 +166,7 @@ async def wait(
         run_ids, act, fetches=artifacts is not None, timeout=timeout, quiet=quiet
     )
     result = BatchResult([action.outcome() for action in results.actions])
-    job_result = JobResult(result, results.elapsed, results.interrupted, [])
-    return report_result(job_result, reports, Job(run_ids, artifacts=artifacts, gate=gate))
+    job_result = FinishedJob(result, results.elapsed, results.interrupted, [])
+    return report_result(
+        job_result, reports, Job(run_ids, {"artifacts_dir": artifacts, "gate": gate})
+    )

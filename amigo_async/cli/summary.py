@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.jobs import Job, JobResult
+from amigo_async.cli.jobs import FinishedJob, Job
 from amigo_async.cli.reasons import (
     LABELS,
     amount_done,
@@ -56,7 +56,7 @@ def console_of(file: IO[str]) -> Console:
     return console
 
 
-def show_summary(job_result: JobResult, job: Job, file: IO[str] | None = None) -> None:
+def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None) -> None:
     """Write a table of the sets, and the reasons why sets did not pass.
 
     Args:
@@ -69,12 +69,13 @@ def show_summary(job_result: JobResult, job: Job, file: IO[str] | None = None) -
     console = console_of(file or sys.stdout)
     print_table(console, _table(outcomes, words))
     for outcome in outcomes:
-        _show_details(console, outcome, words, job.gate)
+        _show_details(console, outcome, words, job.options.get("gate"))
     counts = count_verdicts(job_result.result.counts, words)
     console.print(Text(f"{counts} in {duration(job_result.elapsed)}", "bold"), soft_wrap=True)
-    if job.artifacts is not None:
+    folder = job.options.get("artifacts_dir")
+    if folder is not None:
         saved = len({o.artifacts for o in outcomes if o.artifacts is not None})
-        console.print(Text(f"{plural(saved, 'artifact')} in {job.artifacts}"), soft_wrap=True)
+        console.print(Text(f"{plural(saved, 'artifact')} in {folder}"), soft_wrap=True)
 
 
 def _table(outcomes: Iterable[RunOutcome], words: Mapping[str, str]) -> Table:
@@ -140,7 +141,7 @@ def show_continuing_runs(outcomes: Sequence[RunOutcome], job: Job) -> None:
     ids = list(dict.fromkeys(o.run_id for o in continuing if o.run_id is not None))
     if not ids:
         return
-    if job.on_exit == "cancel":
+    if job.options.get("on_exit") == "cancel":
         attached = {o.run_id for o in outcomes if o.attached}.intersection(ids)
         cancelled = len(ids) - len(attached)
         text = ""
@@ -149,13 +150,14 @@ def show_continuing_runs(outcomes: Sequence[RunOutcome], job: Job) -> None:
         if attached:
             text += f"{plural(len(attached), 'run')} may be someone else's, and was not cancelled. "
         note(f"{text}To wait for their end:")
-    elif job.journal is None:
+    elif job.options.get("journal") is None:
         note(f"{_continue(len(ids))} on the service. To resume:")
     else:
         note(f"{_continue(len(ids))} on the service: {log_line(' '.join(ids))}")
         note("To resume, run the same command again: the journal has them.")
         return
-    folder = "" if job.artifacts is None else f" --artifacts {shlex.quote(job.artifacts)}"
+    artifacts_dir = job.options.get("artifacts_dir")
+    folder = "" if artifacts_dir is None else f" --artifacts {shlex.quote(str(artifacts_dir))}"
     shown = " ".join(shlex.quote(log_line(run_id)) for run_id in ids)
     note(f"  amigo-async wait{folder} {shown}")
 

@@ -16,11 +16,14 @@ from amigo_async.decoding import (
     decode_nothing,
     decode_record_page,
     decode_run_page,
+    run_decode_error,
 )
 from amigo_async.errors import ConflictError
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage
 from amigo_async.protocol import requests
+from amigo_async.protocol.endpoints import LIST
 from amigo_async.protocol.requests import RunFilters
+from amigo_async.resources.paging import Resource
 from amigo_async.transport import Guard, Session
 
 
@@ -31,10 +34,20 @@ class RunCalls:
 
     Args:
         session: Sends requests.
+
+    Attributes:
+        resource: Lists runs.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.resource = Resource(
+            session,
+            LIST,
+            decode_run_page,
+            lambda page: page.simulation_unit_test_set_runs,
+            run_decode_error,
+        )
 
     async def create(self, unit_test_set_id: str, guard: Guard) -> CreatedRun:
         """Send a create request once; `guard` awaits the response."""
@@ -43,8 +56,7 @@ class RunCalls:
 
     def page(self, **filters: Unpack[RunFilters]) -> Coroutine[Any, Any, RunPage]:
         """List a page of runs."""
-        request = requests.list_runs(self._session.organization, **filters)
-        return self._session.call(request, decode_run_page)
+        return self.resource.page(filters)
 
     async def poll(self, **filters: Unpack[RunFilters]) -> RecordPage:
         """List a page of runs, decoded as far as a wait needs; not retried, as waits poll again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from amigo_async.errors import ArgumentError, DecodeError
@@ -51,6 +51,8 @@ class Resource(Generic[P, R]):
         endpoint: The endpoint.
         decode: Decodes a page.
         records_of: Returns the records of a page.
+        decode_error: Returns the error for a record that cannot be decoded, given its id and what
+            is wrong with it; None for one that names the endpoint and the id.
     """
 
     def __init__(
@@ -59,97 +61,75 @@ class Resource(Generic[P, R]):
         endpoint: Endpoint,
         decode: Callable[[bytes], P],
         records_of: Callable[[P], Sequence[R]],
+        decode_error: Callable[[str, str], DecodeError] | None = None,
     ) -> None:
         self._session = session
         self._endpoint = endpoint
         self._decode = decode
         self._records_of = records_of
+        self._decode_error = decode_error or self._error_of_record
 
     async def page(self, filters: Mapping[str, Any]) -> P:
         """List one page of the records that match `filters`."""
         request = list_request(self._endpoint, self._session.organization, filters)
         return await self._session.call(request, self._decode)
 
-    def iterate(self, filters: dict[str, Any]) -> AsyncIterator[R]:
-        """Iterate over the records that match `filters`; see `iterate_pages`."""
-        limit, token = filters.pop("limit", None), filters.pop("continuation_token", None)
-        return iterate_pages(
-            lambda size, offset: self.page(
-                {**filters, "limit": size, "continuation_token": offset}
-            ),
-            self._records_of,
-            self._decode_error,
-            limit=self._endpoint.page_size if limit is None else limit,
-            continuation_token=token,
-        )
+    async def iterate(self, filters: dict[str, Any]) -> AsyncIterator[R]:
+        """Iterate over the records of all pages that match `filters`, each record once.
 
-    def _decode_error(self, record_id: str, flaw: str) -> DecodeError:
+        The service counts pages by offset, so records that appear or vanish meanwhile shift them.
+        Each page is therefore requested from the last record of the previous page on; if that
+        record is not where it was, the previous page is read again.
+
+        Args:
+            filters: The filters; `limit` is the number of records a page, and
+                `continuation_token` where to begin.
+
+        Raises:
+            ArgumentError: If an argument is invalid; no request was sent.
+            DecodeError: If pagination does not end, or, after all other records were yielded, if a
+                record cannot be decoded.
+        """
+        limit = filters.pop("limit", None)
+        if limit == 0:
+            raise ArgumentError("limit must be at least 1 to iterate, not 0")
+        size: Any = limit or self._endpoint.page_size
+        start = offset = filters.pop("continuation_token", None) or 0
+        seen: set[str] = set()
+        overlaps = False
+        unreadable: dict[str, str] = {}
+        idle = 0
+        while True:
+            page = await self.page({**filters, "limit": size, "continuation_token": offset})
+            found = self._records_of(page)
+            shown = {record.id for record in found}
+            unreadable |= {i: flaw for i, flaw in page.unreadable.items() if i not in shown}
+            shifted = overlaps and bool(found) and found[0].id not in seen
+            idle = 0 if shown - seen else idle + 1
+            for record in found:
+                if record.id not in seen:
+                    seen.add(record.id)
+                    yield record
+            if shifted:
+                offset = max(start, offset - size)
+                overlaps = offset > start
+                continue
+            if not page.has_more:
+                break
+            if idle == _MOST_IDLE:
+                raise _page_error(f"has_more is true, but {idle} pages in a row had no new record")
+            after = _next_offset(page, offset)
+            overlaps = after - 1 > offset
+            offset = after - 1 if overlaps else after
+        unreadable = {i: flaw for i, flaw in unreadable.items() if i not in seen}
+        if unreadable:
+            record_id, flaw = next(iter(unreadable.items()))
+            more = f"; and {len(unreadable) - 1} more records" if len(unreadable) > 1 else ""
+            raise self._decode_error(record_id, flaw + more)
+
+    def _error_of_record(self, record_id: str, flaw: str) -> DecodeError:
         path = f"{self._endpoint.name} {record_id}"
         return DecodeError(flaw, method="GET", path=path, status=200, lasting=True)
-
-
-async def iterate_pages(
-    list_page: Callable[[int, int], Awaitable[P]],
-    records_of: Callable[[P], Sequence[R]],
-    decode_error: Callable[[str, str], DecodeError],
-    *,
-    limit: int | None,
-    continuation_token: int | None,
-) -> AsyncIterator[R]:
-    """Iterate over the records of all pages, each record once.
-
-    The service counts pages by offset, so records that appear or vanish meanwhile shift them. Each
-    page is therefore requested from the last record of the previous page on; if that record is not
-    where it was, the previous page is read again.
-
-    Args:
-        list_page: Requests a page, given its size and offset.
-        records_of: Returns the records of a page.
-        decode_error: Returns the error for a record that cannot be decoded, given its id and what
-            is wrong with it.
-        limit: Records a page; None for 50.
-        continuation_token: Offset of the first page; None for the beginning.
-
-    Raises:
-        ArgumentError: If `limit` is 0.
-        DecodeError: If pagination does not end, or, after all other records were yielded, if a
-            record cannot be decoded.
-    """
-    if limit == 0:
-        raise ArgumentError("limit must be at least 1 to iterate, not 0")
-    size = 50 if limit is None else limit
-    start = offset = continuation_token or 0
-    seen: set[str] = set()
-    overlaps = False
-    unreadable: dict[str, str] = {}
-    idle = 0
-    while True:
-        page = await list_page(size, offset)
-        found = records_of(page)
-        shown = {record.id for record in found}
-        unreadable |= {i: flaw for i, flaw in page.unreadable.items() if i not in shown}
-        shifted = overlaps and bool(found) and found[0].id not in seen
-        idle = 0 if shown - seen else idle + 1
-        for record in found:
-            if record.id not in seen:
-                seen.add(record.id)
-                yield record
-        if shifted:
-            offset = max(start, offset - size)
-            overlaps = offset > start
-            continue
-        if not page.has_more:
-            break
-        if idle == _MOST_IDLE:
-            raise _page_error(f"has_more is true, but {idle} pages in a row had no new record")
-        after = _next_offset(page, offset)
-        overlaps = after - 1 > offset
-        offset = after - 1 if overlaps else after
-    unreadable = {i: flaw for i, flaw in unreadable.items() if i not in seen}
-    if unreadable:
-        record_id, flaw = next(iter(unreadable.items()))
-        more = f"; and {len(unreadable) - 1} more records" if len(unreadable) > 1 else ""
-        raise decode_error(record_id, flaw + more)
 
 
 def _next_offset(page: Paged, offset: int) -> int:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Unpack
 
 from amigo_async.decoding import run_decode_error
 from amigo_async.errors import NotFoundError
 from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
 from amigo_async.protocol.requests import OneOrMany, RunFilters
 from amigo_async.resources.calls import RunCalls
-from amigo_async.resources.paging import iterate_pages
 from amigo_async.starting import OnConflict, Starts
 
 
@@ -153,20 +152,7 @@ class Runs:
             DecodeError: If a response is not a page of runs, if pagination does not end, or,
                 after all other runs were yielded, if a run cannot be decoded.
         """
-        limit = filters.pop("limit", None)
-        token = filters.pop("continuation_token", None)
-
-        def list_page(size: int, offset: int) -> Coroutine[Any, Any, RunPage]:
-            page: RunFilters = {**filters, "limit": size, "continuation_token": offset}
-            return self.list(**page)
-
-        return iterate_pages(
-            list_page,
-            lambda page: page.simulation_unit_test_set_runs,
-            run_decode_error,
-            limit=limit,
-            continuation_token=token,
-        )
+        return self._calls.resource.iterate({**filters})
 
     async def get(self, run_id: str) -> Run:
         """Get a run.

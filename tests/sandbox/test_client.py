@@ -377,7 +377,7 @@ async def test_transient_failures_are_retried(sandbox: Sandbox, fault: Fault) ->
         (Fault.status(503), ServiceUnavailableError, "503"),
         (Fault.drop(), TransportError, "closed"),
         (Fault.delay(100.0), RequestTimeoutError, "no answer in time"),
-        (Fault.garbage(), DecodeError, "cannot be read"),
+        (Fault.garbage(), DecodeError, "cannot be decoded"),
         (Fault.truncate(), TransportError, "broke off"),
     ],
 )

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from amigo_async.batch.journal import (
     Finished,
     Journal,
+    JournaledSteps,
     JournalHeader,
     Saved,
-    SetProgress,
     Started,
     StartIntended,
     StartRefused,
@@ -49,7 +49,7 @@ def opened(path: Path, **whose: Any) -> AbstractAsyncContextManager[Journal]:
     return open_journal(path, JournalHeader(**{**ours, **whose}))
 
 
-async def records(path: Path) -> dict[str, SetProgress]:
+async def records(path: Path) -> dict[str, JournaledSteps]:
     async with opened(path) as journal:
         return dict(journal.progress)
 
@@ -65,10 +65,10 @@ async def write(
 async def test_next_batch_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT)
-    assert await records(path) == {SET: SetProgress(intent=INTENT)}
+    assert await records(path) == {SET: JournaledSteps(intent=INTENT)}
     await write(path, STARTED, FINISHED, SAVED)
     found = await records(path)
-    assert found == {SET: SetProgress(started=STARTED, finished=FINISHED, saved=SAVED)}
+    assert found == {SET: JournaledSteps(started=STARTED, finished=FINISHED, saved=SAVED)}
 
 
 async def test_json_lines_after_a_header(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_torn_at_any_byte(tmp_path: Path) -> None:
         path = tmp_path / "cut.jsonl"
         path.write_bytes(content[:cut])
         kept = sum(end <= cut for end in ends)
-        record = (await records(path)).get(SET, SetProgress())
+        record = (await records(path)).get(SET, JournaledSteps())
         assert (record.intent is not None) == (kept == 2)
         assert (record.started is not None) == (kept >= 3)
         assert (record.finished is not None) == (kept >= 4)
@@ -113,7 +113,7 @@ async def test_a_new_run_voids_the_old(tmp_path: Path) -> None:
     again = Started(SET, run_id(2), AT)
     path = tmp_path / "batch.jsonl"
     await write(path, STARTED, FINISHED, SAVED, again)
-    assert await records(path) == {SET: SetProgress(started=again)}
+    assert await records(path) == {SET: JournaledSteps(started=again)}
 
 
 async def test_second_batch_is_refused(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ async def test_an_intent_that_was_refused_is_void(tmp_path: Path) -> None:
     later = StartIntended(SET, datetime(2026, 1, 3, tzinfo=UTC))
     path = tmp_path / "batch.jsonl"
     await write(path, INTENT, REFUSED)
-    assert await records(path) == {SET: SetProgress()}
+    assert await records(path) == {SET: JournaledSteps()}
     await write(path, later)
-    assert await records(path) == {SET: SetProgress(intent=later)}
+    assert await records(path) == {SET: JournaledSteps(intent=later)}
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ async def test_journal_of_an_older_release(tmp_path: Path) -> None:
         '{"what":"journal","base_url":"https://api.example","organization_id":"acme","version":1}\n'
         f'{{"what":"intent","unit_test_set_id":"{SET}","at":"2026-01-02T03:04:05Z"}}\n'
     )
-    assert await records(path) == {SET: SetProgress(intent=StartIntended(SET, AT))}
+    assert await records(path) == {SET: JournaledSteps(intent=StartIntended(SET, AT))}
     await write(path, STARTED)
-    assert await records(path) == {SET: SetProgress(started=STARTED)}
+    assert await records(path) == {SET: JournaledSteps(started=STARTED)}
     with pytest.raises(JournalError, match="organization acme"):
         async with opened(path, organization_id="other"):
             pass
@@ -243,7 +243,7 @@ async def test_journal_without_flock(
         await journal.write(INTENT)
         with pytest.raises(JournalError, match="in use"):
             await records(path)
-    assert await records(path) == {SET: SetProgress(intent=INTENT)}
+    assert await records(path) == {SET: JournaledSteps(intent=INTENT)}
 
 
 async def test_full_disk_leaves_whole_lines(
@@ -266,7 +266,7 @@ async def test_full_disk_leaves_whole_lines(
         assert path.read_bytes() == before
         monkeypatch.setattr(os, "write", real)
         await journal.write(SAVED)
-    assert (await records(path))[SET] == SetProgress(intent=INTENT, saved=SAVED)
+    assert (await records(path))[SET] == JournaledSteps(intent=INTENT, saved=SAVED)
 
 
 async def test_cancelled_write_is_not_torn(tmp_path: Path) -> None:

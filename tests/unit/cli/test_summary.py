@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from amigo_async import BatchResult, Gate, RunOutcome
-from amigo_async.cli.jobs import Job, JobResult
+from amigo_async.cli.jobs import FinishedJob, Job
 from amigo_async.cli.reasons import gate_reasons
 from amigo_async.cli.reports import Reports
 from amigo_async.cli.run import report_result
@@ -19,7 +19,7 @@ from amigo_async.errors import NotFoundError, TransportError
 from amigo_async.events import StartUnresolved
 from tests.unit.cli.cli_samples import outcome, run, some_id
 
-JOB = Job([some_id(1)])
+JOB = Job([some_id(1)], {})
 LOST = TransportError("reset", method="GET", path="/p")
 
 
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 def shown(*outcomes: RunOutcome, **fields: Any) -> str:
     given: dict[str, Any] = {"elapsed": 12.0, "interrupted": False, "unresolved": []}
     file = fields.pop("file", None) or io.StringIO()
-    show_summary(JobResult(BatchResult(outcomes), **(given | fields)), JOB, file)
+    show_summary(FinishedJob(BatchResult(outcomes), **(given | fields)), JOB, file)
     return file.getvalue()
 
 
@@ -134,7 +134,7 @@ def test_cancelled_and_foreign_runs(
 ) -> None:
     ours = outcome("timed_out", run=run(is_completed=False))
     found = replace(outcome("timed_out", 2, run=run(is_completed=False)), attached=True)
-    cancelling = JOB._replace(on_exit="cancel")
+    cancelling = Job([some_id(1)], {"on_exit": "cancel"})
     show_continuing_runs([ours, found], cancelling)
     show_continuing_runs([found], cancelling)
     both, one = f"{ours.run_id} {found.run_id}", found.run_id
@@ -187,7 +187,7 @@ def test_service_text_is_inert(
     assert "[bold]: :error" in re.sub("\x1b\\[[0-9;]*m", "", text)
     late = msgspec.structs.replace(odd_outcome(), verdict="timed_out")
     show_continuing_runs([late], JOB)
-    show_continuing_runs([late], JOB._replace(journal="j"))
+    show_continuing_runs([late], Job([some_id(1)], {"journal": "j"}))
     said = text + capsys.readouterr().err
     assert "##" not in said
     assert "\x1b[2J" not in said
@@ -202,8 +202,8 @@ def test_pasted_ids_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unresolved_start_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     unresolved = [StartUnresolved(some_id(1), "no answer came")]
-    ending = JobResult(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
-    report_result(ending, Reports(), Job([some_id(1)]))
+    ending = FinishedJob(BatchResult([outcome("not_started")]), 1.0, True, unresolved)
+    report_result(ending, Reports(), Job([some_id(1)], {}))
     assert capsys.readouterr().err == (
         f"A run of set {some_id(1)} may have been started: no answer came. "
         f"Check with: amigo-async list --set {some_id(1)}\n"

@@ -59,6 +59,7 @@ from amigo_async.protocol import urls as links
 from amigo_async.protocol import urls as names
 from amigo_async.protocol.headers import read_date, read_rate_limit, read_retry_after
 from amigo_async.redact import MASK, redact
+from amigo_async.resources.calls import RunCalls
 from amigo_async.resources.runs import Runs
 from amigo_async.server_clock import ServerClock
 from amigo_async.transport import Sender, Session
@@ -262,8 +263,10 @@ def cursor(found: RunPage) -> None:
     """Go on from a page, as far as a few more that are the same."""
     asked = 0
 
-    class Calls:
-        async def page(self, **_: Any) -> RunPage:
+    class Pages:
+        organization = "acme"
+
+        async def call(self, *_: object) -> RunPage:
             nonlocal asked
             asked += 1
             if asked > 4:
@@ -272,7 +275,7 @@ def cursor(found: RunPage) -> None:
 
     async def iterated() -> None:
         with suppress(DecodeError):
-            async for _ in Runs(Calls(), None).iterate(limit=3):  # type: ignore[arg-type]
+            async for _ in Runs(RunCalls(Pages()), None).iterate(limit=3):  # type: ignore[arg-type]
                 pass
 
     run(iterated)
