@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from amigo_async.testing import Fault, Request, Sandbox, SetPlan
+from amigo_async.testing import Fault, RecordedRequest, Sandbox, SetPlan
 
 CREATES_A_WINDOW: Final = 20
 WINDOW: Final = 60.0
@@ -229,7 +229,7 @@ def _told(
     }
 
 
-def _most_at_once(lists: list[Request]) -> int:
+def _most_at_once(lists: list[RecordedRequest]) -> int:
     """The most list calls within one look."""
     most, oldest = 0, 0
     for newest, request in enumerate(lists):

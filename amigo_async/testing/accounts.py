@@ -1,4 +1,4 @@
-"""Organizations, their users and API keys, and the tokens that were issued to them."""
+"""Organizations, users, API keys and tokens of the sandbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amigo_async.testing.server import RefusalError
 
 
 class Permission(StrEnum):
-    """The permissions that the documentation of the endpoints names."""
+    """A permission of the API."""
 
     CREATE_RUN = "Simulation:CreateSimulationUnitTestSetRun"
     CANCEL_RUN = "Simulation:CancelSimulationUnitTestSetRun"
@@ -32,7 +32,7 @@ class User:
     Attributes:
         organization_id: The organization that issues the user's tokens.
         user_id: The user's id.
-        permissions: What the user may do.
+        permissions: The permissions of the user.
         guest_of: Other organizations in which the user may act, with the same permissions.
     """
 
@@ -42,14 +42,18 @@ class User:
     guest_of: frozenset[str]
 
     def require(self, *permissions: Permission) -> None:
-        """Refuse with a 403 if one of `permissions` is missing."""
+        """Require `permissions`.
+
+        Raises:
+            RefusalError: With a 403, if one is missing.
+        """
         for permission in permissions:
             if permission not in self.permissions:
                 raise RefusalError(403, f"Permission {permission.value} is required.")
 
 
 class Accounts:
-    """Who may call, and with what."""
+    """Authenticates and authorizes requests."""
 
     def __init__(self) -> None:
         self._users: dict[str, dict[str, User]] = {}
@@ -57,7 +61,7 @@ class Accounts:
         self._tokens: dict[str, tuple[User, float]] = {}  # each with its expiry
 
     def add_organization(self, organization_id: str) -> None:
-        """Add an organization, unless there is one."""
+        """Add an organization, unless it exists."""
         self._users.setdefault(organization_id, {})
 
     def add_user(
@@ -67,7 +71,7 @@ class Accounts:
         permissions: Iterable[str] | None,
         guest_of: Iterable[str],
     ) -> User:
-        """Add or replace a user, and the organization where it is new."""
+        """Add or replace a user; adds the organization if it does not exist."""
         may = Permission if permissions is None else map(Permission, permissions)
         user = User(organization_id, user_id, frozenset(may), frozenset(guest_of))
         self.add_organization(organization_id)
@@ -75,21 +79,29 @@ class Accounts:
         return user
 
     def add_key(self, organization_id: str, key_id: str, key: str) -> None:
-        """Add or replace an API key, and the organization where it is new."""
+        """Add or replace an API key; adds the organization if it does not exist."""
         self.add_organization(organization_id)
         self._keys[organization_id, key_id] = key
 
     def require_organization(self, organization_id: str) -> None:
-        """Refuse an organization that is not here with a 404."""
+        """Require that an organization exists.
+
+        Raises:
+            RefusalError: With a 404, if it does not.
+        """
         if organization_id not in self._users:
             raise RefusalError(404, f"Organization {organization_id} not found.")
 
     def user(self, organization_id: str, user_id: str) -> User:
-        """One user; `KeyError` where there is none."""
+        """Return a user; `KeyError` if there is none."""
         return self._users[organization_id][user_id]
 
     def check_key(self, organization_id: str, key_id: str, key: str, user_id: str) -> User:
-        """The user to sign in, or a refusal with a 401."""
+        """Return the user that signs in with an API key.
+
+        Raises:
+            RefusalError: With a 401, if the key or the user is wrong.
+        """
         known = self._keys.get((organization_id, key_id))
         if known is None or not hmac.compare_digest(known.encode(), key.encode()):
             raise RefusalError(401, "API key not found or incorrect.")
@@ -99,9 +111,9 @@ class Accounts:
         return user
 
     def issue(self, user: User, now: float, lifetime: float) -> tuple[Secret, float]:
-        """A new token, and when it expires.
+        """Issue a token, and return it with its expiry.
 
-        It is random text that looks like a JWT, so that what hides tokens is tried on its like.
+        The token is random text in the shape of a JWT, as code that redacts tokens looks for it.
         """
         for token, (_, expires_at) in list(self._tokens.items()):
             if expires_at <= now:
@@ -111,20 +123,24 @@ class Accounts:
         return token, now + lifetime
 
     def revoke(self, headers: Mapping[str, str]) -> None:
-        """Let the token of a request expire."""
+        """Revoke the token of a request."""
         self._tokens.pop(_credentials(headers)[1], None)
 
     def revoke_all(self) -> None:
-        """Let all tokens expire."""
+        """Revoke all tokens."""
         self._tokens.clear()
 
     def authorize(self, organization_id: str, headers: Mapping[str, str], now: float) -> User:
-        """Who a request comes from, or a refusal with a 401 or 403."""
+        """Return the user that sent a request.
+
+        Raises:
+            RefusalError: With a 401 without a valid token, or a 403 for a foreign organization.
+        """
         name, token = _credentials(headers)
         issued_to, expires_at = self._tokens.get(token, (None, 0.0))
         if issued_to is None or now >= expires_at:
             raise unauthorized()
-        # The user as they are now: permissions may have changed since.
+        # Looked up again, as the permissions may have changed since.
         user = self._users[issued_to.organization_id][issued_to.user_id]
         if user.organization_id != headers.get("x-org-id", organization_id):
             raise unauthorized()
@@ -136,12 +152,12 @@ class Accounts:
 
 
 def unauthorized() -> RefusalError:
-    """The refusal of a token that is not valid."""
+    """Return the refusal of an invalid token."""
     return RefusalError(401, "Invalid authorization credentials.", {"WWW-Authenticate": "Bearer"})
 
 
 def _credentials(headers: Mapping[str, str]) -> tuple[str | None, str]:
-    """The user name (None for Bearer) and the token of a request."""
+    """Return the user name (None for Bearer) and the token of a request."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return None, Secret(value.strip())

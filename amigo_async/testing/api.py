@@ -1,12 +1,13 @@
-"""The API: its endpoints as the contract has them."""
+"""The API of the sandbox: its endpoints, as the contract describes them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
+from functools import cache, partial
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
@@ -18,15 +19,24 @@ from amigo_async.testing.artifact_store import ArtifactStore
 from amigo_async.testing.documents import run_document
 from amigo_async.testing.faults import Fault
 from amigo_async.testing.quota import HeaderStyle, Quotas
-from amigo_async.testing.server import RefusalError, Reply, Request, Route, ServiceClock
+from amigo_async.testing.server import (
+    RecordedRequest,
+    RefusalError,
+    Reply,
+    Route,
+    ServiceClock,
+)
 from amigo_async.testing.simulation import (
-    Run,
     RunInfo,
+    SimulatedRun,
     Simulation,
-    instant,
     remember,
     rfc3339,
+    to_datetime,
 )
+
+RecordT = TypeVar("RecordT")
+QueryT = TypeVar("QueryT", bound="PageQuery")
 
 _PATHS: Final = [
     (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path)), endpoint)
@@ -35,18 +45,29 @@ _PATHS: Final = [
 _KEY_HEADERS: Final = ("x-api-key", "x-api-key-id", "x-user-id")
 _CACHED: Final = 2_000
 
-# What is sent; `$` would let a line feed at the end pass.
+# `\Z`, as `$` would accept a line feed at the end.
 ObjectId: TypeAlias = Annotated[str, Meta(pattern=r"^[a-f0-9]{24}\Z")]
 Flag: TypeAlias = bool | UnsetType
 Instant: TypeAlias = Annotated[datetime, Meta(tz=True)] | UnsetType
 
 
-class ListQuery(Struct, frozen=True, kw_only=True):
-    """The filters and the page of a list call, as the description of the API declares them."""
+class PageQuery(Struct, frozen=True, kw_only=True):
+    """The parameters that all lists have; those of one list are declared in a subclass.
+
+    A parameter whose default is a tuple may be repeated. Its type is what the API accepts.
+    """
 
     id: tuple[ObjectId, ...] = ()
-    simulation_unit_test_set_id: tuple[ObjectId, ...] = ()
     creator: tuple[Annotated[str, Meta(pattern="^[^,]+,.+")], ...] = ()
+    sort_by: tuple[str, ...] = ()
+    limit: int
+    continuation_token: Annotated[int, Meta(ge=0)] = 0
+
+
+class RunQuery(PageQuery, frozen=True, kw_only=True):
+    """The parameters of the list of runs."""
+
+    simulation_unit_test_set_id: tuple[ObjectId, ...] = ()
     is_completed: Flag = UNSET
     failed_metrics: Flag = UNSET
     errored: Flag = UNSET
@@ -54,31 +75,24 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     created_before: Instant = UNSET
     sort_by: tuple[Literal["+created_at", "-created_at"], ...] = ()
     limit: Annotated[int, Meta(ge=0, le=50)] = 50
-    continuation_token: Annotated[int, Meta(ge=0)] = 0
-
-
-_PARAMETERS: Final = [
-    (name, kind, isinstance(getattr(ListQuery(), name), tuple))
-    for name, kind in get_type_hints(ListQuery, include_extras=True).items()
-]
 
 
 class CreateBody(Struct):
-    """The body of a create."""
+    """The body of a request that starts a run."""
 
     simulation_unit_test_set_id: ObjectId
 
 
 @dataclass(slots=True)
 class Rules:
-    """Settings of the API that can be changed while it serves.
+    """Settings of the API that can be changed while the sandbox serves.
 
     Attributes:
-        token_lifetime: Seconds for which a token is valid.
-        link_lifetime: Whole seconds for which a link is valid.
-        rate_limit_headers: How the numbers of ``X-RateLimit-*`` are written; None for no such
+        token_lifetime: Seconds for which a new token is valid.
+        link_lifetime: Whole seconds for which a new link is valid.
+        rate_limit_headers: Number format of the ``X-RateLimit-*`` headers; None for no such
             headers.
-        retry_after: How ``Retry-After`` is written; None for no such header.
+        retry_after: Number format of ``Retry-After``; None for no such header.
     """
 
     token_lifetime: float
@@ -88,11 +102,12 @@ class Rules:
 
 
 class Api:
-    """Answers the requests to the API.
+    """Responds to requests to the API.
 
-    A request is judged in this order: is the organization here (404), who asks (401, 403), is
-    there quota (429), is the request well formed (422), may the user do this (403), is the thing
-    there (404), can it be done now (400, 409). Of sign-ins, the quota is judged before the key.
+    The checks are made in this order: the organization exists (404), the user is known (401,
+    403), there is quota left (429), the request is well formed (422), the user has the permission
+    (403), the object exists (404), the operation is possible now (400, 409). For sign-ins, the
+    quota is checked before the key.
     """
 
     def __init__(  # noqa: PLR0917  # its parts
@@ -110,16 +125,16 @@ class Api:
         self._store = store
         self._clock = clock
         self._rules = rules
-        self._handlers = {
+        self._handlers: dict[str, Callable[[RecordedRequest, str, User], Reply]] = {
             "create": self._create,
-            "list": self._list,
+            "list": self._list_runs,
             "cancel": self._cancel,
             "artifacts": self._artifacts,
         }
         self._encoded: dict[tuple[str, bool, bool], tuple[RunInfo, msgspec.Raw]] = {}
 
     def route(self, method: str, path: str) -> tuple[Route, str | None]:
-        """The endpoint of a request, ``"unknown"`` for none, and the organization in its path."""
+        """Return the endpoint of a request, or ``"unknown"``, and the organization in its path."""
         organization_id = None
         for pattern, endpoint in _PATHS:
             if found := pattern.fullmatch(path):
@@ -128,12 +143,12 @@ class Api:
                     return endpoint.name, organization_id
         return "unknown", organization_id
 
-    def refuse(self, request: Request, refusal: RefusalError) -> Reply:  # noqa: ARG002  # a Backend
-        """The response for a refusal, in the form of the API's errors."""
+    def refuse(self, request: RecordedRequest, refusal: RefusalError) -> Reply:  # noqa: ARG002
+        """Return the error response of the API for a refusal."""
         return self._reply(refusal.status, {"detail": refusal.detail}, refusal.headers)
 
-    async def answer(self, request: Request, fault: Fault) -> Reply:
-        """Do what is asked, or refuse."""
+    async def answer(self, request: RecordedRequest, fault: Fault) -> Reply:
+        """Perform the request, or refuse it."""
         quota: dict[str, str] = {}
         try:
             if fault.kind == "expired_token":
@@ -144,8 +159,8 @@ class Api:
             reply = self.refuse(request, refusal)
         return replace(reply, headers={**reply.headers, **quota})
 
-    def _answer(self, request: Request, quota: dict[str, str]) -> Reply:
-        """Do what is asked, and put the headers of the rate limit into `quota`."""
+    def _answer(self, request: RecordedRequest, quota: dict[str, str]) -> Reply:
+        """Perform the request, and set the rate limit headers in `quota`."""
         route, organization_id = request.route, request.organization_id
         if organization_id is None:
             raise RefusalError(404, "Not Found")
@@ -155,9 +170,12 @@ class Api:
         if route == "sign_in":
             self._spend(organization_id, route, quota)
             return self._sign_in(request, organization_id)
+        handler = self._handlers.get(route)
+        if handler is None:
+            raise RefusalError(404, "Not Found")
         user = self._accounts.authorize(organization_id, request.headers, self._clock.now())
         self._spend(organization_id, route, quota)
-        return self._handlers[route](request, organization_id, user)
+        return handler(request, organization_id, user)
 
     def _spend(self, organization_id: str, endpoint: EndpointName, quota: dict[str, str]) -> None:
         standing = self._quotas.admit(organization_id, endpoint, self._clock.now())
@@ -167,7 +185,7 @@ class Api:
         if not standing.admitted:
             raise RefusalError(429, f"Rate limit exceeded: {standing.limit} requests a window.")
 
-    def _sign_in(self, request: Request, organization_id: str) -> Reply:
+    def _sign_in(self, request: RecordedRequest, organization_id: str) -> Reply:
         headers = request.headers
         missing = [name for name in _KEY_HEADERS if name not in headers]
         if missing:
@@ -176,10 +194,12 @@ class Api:
         user = self._accounts.check_key(organization_id, key_id, key, user_id)
         lifetime = self._rules.token_lifetime
         token, expires_at = self._accounts.issue(user, self._clock.now(), lifetime)
-        body = {"id_token": str(token), "expires_at": rfc3339(instant(expires_at))}
+        body = {"id_token": str(token), "expires_at": rfc3339(to_datetime(expires_at))}
         return self._reply(200, body)
 
-    def _create(self, request: Request, organization_id: str, user: User) -> Reply:
+    # --- runs ---
+
+    def _create(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
         set_id = _set_id(request)
         user.require(Permission.CREATE_RUN)
         unit_test_set = self._simulation.find_set(organization_id, set_id)
@@ -191,27 +211,22 @@ class Api:
         run = self._simulation.start(unit_test_set, creator, now)
         return self._reply(201, {"simulation_unit_test_set_run_id": run.id})
 
-    def _list(self, request: Request, organization_id: str, user: User) -> Reply:
-        query, now = _list_query(request), self._clock.now()
+    def _list_runs(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
+        query, now = _parse_query(request, RunQuery), self._clock.now()
         runs = self._simulation.listed(organization_id, query.id, now)
-        found = [run for run in runs if _matches(run, query) and _stands(run, query, now)]
+        found = [run for run in runs if _matches(run, query) and _state_matches(run, query, now)]
         if query.sort_by[:1] == ("-created_at",):
             found.reverse()
-        values = None if query.continuation_token else _filter_values(found)
-        if Permission.GET_RUN not in user.permissions:
-            found = []
-        end = query.continuation_token + query.limit
-        page, more = found[query.continuation_token : end], end < len(found)
-        body = {
-            "simulation_unit_test_set_runs": [self._encode(run, user, now) for run in page],
-            "has_more": more,
-            "continuation_token": end if more else None,
-            "filter_values": values,
-        }
-        return self._reply(200, body)
+        return self._page(
+            "simulation_unit_test_set_runs",
+            found if Permission.GET_RUN in user.permissions else [],
+            query,
+            partial(self._encode_run, user=user, now=now),
+            filter_values=_filter_values(found),
+        )
 
-    def _encode(self, run: Run, user: User, now: float) -> msgspec.Raw:
-        """A run as JSON, as `user` may see it; encoding a large one takes milliseconds."""
+    def _encode_run(self, run: SimulatedRun, *, user: User, now: float) -> msgspec.Raw:
+        """Encode a run as `user` may see it; cached, as a large one takes milliseconds."""
         tests = Permission.GET_SET in user.permissions
         full = Permission.GET_TEST in user.permissions
         key, info = (run.id, tests, full), run.info(now)
@@ -222,7 +237,7 @@ class Api:
             remember(self._encoded, key, (info, raw), _CACHED)
         return raw
 
-    def _cancel(self, request: Request, organization_id: str, user: User) -> Reply:
+    def _cancel(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
         run_id = _run_id(request)
         user.require(Permission.CANCEL_RUN)
         run, now = self._run(organization_id, run_id), self._clock.now()
@@ -231,21 +246,51 @@ class Api:
         run.cancel(now)
         return Reply(204, {"Server": "amigo-sandbox"})
 
-    def _artifacts(self, request: Request, organization_id: str, user: User) -> Reply:
+    def _artifacts(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
         run_id = _run_id(request)
         user.require(Permission.GET_RUN, Permission.GET_STATE_MACHINE)
         run = self._run(organization_id, run_id)
         if not run.has_artifacts(self._clock.now()):
             raise RefusalError(400, "The artifacts of this run are not available yet.")
         url, expires_at = self._store.presign(run, "GET", self._rules.link_lifetime)
-        body = {"presigned_url": str(url), "url_expires_at": rfc3339(instant(expires_at))}
+        body = {"presigned_url": str(url), "url_expires_at": rfc3339(to_datetime(expires_at))}
         return self._reply(200, body)
 
-    def _run(self, organization_id: str, run_id: str) -> Run:
+    def _run(self, organization_id: str, run_id: str) -> SimulatedRun:
         run = self._simulation.find_run(organization_id, run_id)
         if run is None:
             raise RefusalError(404, f"Simulation unit test set run {run_id} not found.")
         return run
+
+    # --- responses ---
+
+    def _page(
+        self,
+        key: str,
+        records: Sequence[RecordT],
+        query: PageQuery,
+        encode: Callable[[RecordT], Any],
+        *,
+        filter_values: dict[str, Any],
+    ) -> Reply:
+        """Respond with one page of a list.
+
+        Args:
+            key: Name of the list in the response.
+            records: All records that match and that the user may see, in order.
+            query: The parameters of the request.
+            encode: Converts a record of the page to what msgspec can encode.
+            filter_values: The values to filter by, which only the first page has.
+        """
+        start, end = query.continuation_token, query.continuation_token + query.limit
+        more = end < len(records)
+        body = {
+            key: [encode(record) for record in records[start:end]],
+            "has_more": more,
+            "continuation_token": end if more else None,
+            "filter_values": None if start else filter_values,
+        }
+        return self._reply(200, body)
 
     def _reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> Reply:
         return Reply(
@@ -264,39 +309,54 @@ def _allowed(path: str) -> str:
     return ", ".join(endpoint.method for pattern, endpoint in _PATHS if pattern.fullmatch(path))
 
 
-# --- what is well formed ---
+# --- validation ---
 
 
 def _invalid(
     *loc: str | int, message: str = "Field required", value: object = None
 ) -> dict[str, Any]:
-    """One entry of the list under ``detail`` of a 422, as FastAPI writes them."""
+    """Return one entry of the list under ``detail`` of a 422, as FastAPI writes it."""
     kind = "missing" if value is None else "value_error"
     return {"type": kind, "loc": list(loc), "msg": message, "input": value}
 
 
-def _list_query(request: Request) -> ListQuery:
-    """The filters and the page that are asked for; a 422 that names all that is wrong."""
+@cache
+def _parameters(query_type: type[PageQuery]) -> list[tuple[str, Any, bool]]:
+    """Return the name and the type of each parameter, and whether it may be repeated."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(query_type)}
+    return [
+        (name, kind, isinstance(defaults[name], tuple))
+        for name, kind in get_type_hints(query_type, include_extras=True).items()
+    ]
+
+
+def _parse_query(request: RecordedRequest, query_type: type[QueryT]) -> QueryT:
+    """Read the parameters of a list from the query string.
+
+    Raises:
+        RefusalError: If any is invalid, with a 422 that names all of them.
+    """
     found: dict[str, Any] = {}
     wrong: list[dict[str, Any]] = []
-    for name, kind, several in _PARAMETERS:
+    for name, kind, repeatable in _parameters(query_type):
         values = request.values(name)
         if not values:
             continue
-        if several and name != "sort_by" and len(set(values)) < len(values):
+        if repeatable and name != "sort_by" and len(set(values)) < len(values):
             wrong.append(_invalid("query", name, message="Items should be unique", value=values))
         try:
-            # Of what is no list FastAPI takes the last value.
-            found[name] = msgspec.convert(values if several else values[-1], kind, strict=False)
+            # If a parameter that is no list is repeated, FastAPI takes its last value.
+            value = values if repeatable else values[-1]
+            found[name] = msgspec.convert(value, kind, strict=False)
         except msgspec.ValidationError as error:
             at = [int(number) for number in re.findall(r"\$\[(\d+)\]", str(error))]
             wrong.append(_invalid("query", name, *at, message=str(error), value=values))
     if wrong:
         raise RefusalError(422, wrong)
-    return ListQuery(**found)
+    return query_type(**found)
 
 
-def _run_id(request: Request) -> str:
+def _run_id(request: RecordedRequest) -> str:
     text = unquote(request.path.split("/")[5])
     try:
         return msgspec.convert(text, ObjectId)
@@ -305,8 +365,8 @@ def _run_id(request: Request) -> str:
         raise RefusalError(422, [_invalid(*loc, message=str(error), value=text)]) from None
 
 
-def _set_id(request: Request) -> str:
-    """The set that the body of a create names; a 422 if it names none."""
+def _set_id(request: RecordedRequest) -> str:
+    """Return the set named in the body of a create; a 422 if there is none."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = content_type == "application/json" or content_type.endswith("+json")
     loc: list[str | int] = ["body"]
@@ -322,11 +382,11 @@ def _set_id(request: Request) -> str:
     raise RefusalError(422, [_invalid(*loc, message=message, value="")])
 
 
-# --- what a list has ---
+# --- filters of runs ---
 
 
-def _matches(run: Run, query: ListQuery) -> bool:
-    """Whether what never changes of a run passes the filters."""
+def _matches(run: SimulatedRun, query: RunQuery) -> bool:
+    """Return whether the unchanging attributes of a run match the filters."""
     sets, after, before = (
         query.simulation_unit_test_set_id,
         query.created_after,
@@ -340,8 +400,8 @@ def _matches(run: Run, query: ListQuery) -> bool:
     )
 
 
-def _stands(run: Run, query: ListQuery, now: float) -> bool:
-    """Whether what changes of a run passes the filters."""
+def _state_matches(run: SimulatedRun, query: RunQuery, now: float) -> bool:
+    """Return whether the current state of a run matches the filters."""
     wanted = (query.is_completed, query.failed_metrics, query.errored)
     if wanted == (UNSET, UNSET, UNSET):
         return True
@@ -350,7 +410,7 @@ def _stands(run: Run, query: ListQuery, now: float) -> bool:
     return all(want is UNSET or want == is_ for want, is_ in zip(wanted, actual, strict=True))
 
 
-def _filter_values(runs: Iterable[Run]) -> dict[str, Any]:
+def _filter_values(runs: Iterable[SimulatedRun]) -> dict[str, Any]:
     creators = dict.fromkeys(run.creator for run in runs)
     return {
         "creators": [{"org_id": one, "user_id": user_id} for one, user_id in creators],

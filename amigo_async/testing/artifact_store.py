@@ -1,4 +1,4 @@
-"""The artifact store: an object store that behaves as S3 does with presigned links."""
+"""The artifact store: an object store that behaves like S3 with presigned links."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from amigo_async.testing.documents import run_document
 from amigo_async.testing.faults import Fault
 from amigo_async.testing.server import (
     Content,
+    RecordedRequest,
     RefusalError,
     Reply,
-    Request,
     Route,
     ServiceClock,
 )
-from amigo_async.testing.simulation import ArtifactPlan, Run, remember
+from amigo_async.testing.simulation import ArtifactPlan, SimulatedRun, remember
 
 BUCKET: Final = "artifact-bucket"
 _MIB: Final = 1024 * 1024
 _MD5_UP_TO: Final = 8 * _MIB
 _CACHED: Final = 256
-_ZIP_TIME: Final = (2024, 1, 1, 0, 0, 0)  # the same run has the same bytes
+_ZIP_TIME: Final = (2024, 1, 1, 0, 0, 0)  # fixed, so that the same run has the same bytes
 _TYPES: Final = {"zip": "application/zip", "json.gz": "application/gzip"}
 _CODES: Final = {
     403: "AccessDenied",
@@ -64,13 +64,13 @@ def _noise() -> bytes:
 
 
 class Noise:
-    """Bytes that look random and are held nowhere, the same for the same seed.
+    """Random bytes that are computed when they are read; the same for the same seed.
 
-    Each block of 1 MiB is the same noise, turned by another offset.
+    Each block of 1 MiB has the same noise, rotated by another offset.
 
     Args:
-        seed: What they are made from.
-        size: How many there are.
+        seed: The seed.
+        size: Size in bytes.
     """
 
     def __init__(self, seed: str, size: int) -> None:
@@ -88,20 +88,20 @@ class Noise:
         )
 
     def _block(self, number: int) -> memoryview:
-        turned = zlib.crc32(f"{self._seed} {number}".encode()) % _MIB
-        return memoryview(_noise())[turned : turned + _MIB]
+        rotated = zlib.crc32(f"{self._seed} {number}".encode()) % _MIB
+        return memoryview(_noise())[rotated : rotated + _MIB]
 
 
 @dataclass(slots=True)
 class StoredObject:
-    """One object.
+    """An object in the store.
 
     Attributes:
         content: Its bytes.
-        plan: What it is to be like.
-        modified: When it was last changed, in whole seconds since the epoch.
+        plan: Its plan.
+        modified: When it was last modified, in whole seconds since the epoch.
         etag: The ETag, quoted; empty before `prepare`.
-        checksum: The checksum in base64; empty before `prepare` and where there is none.
+        checksum: The checksum in base64; empty before `prepare`, and without one.
     """
 
     content: Content
@@ -111,7 +111,7 @@ class StoredObject:
     checksum: str = ""
 
     def prepare(self) -> None:
-        """Compute ETag and checksum, which takes as long as reading all of it, if it must."""
+        """Compute the ETag and the checksum, which may need to read the whole content."""
         kind = self.plan.etag
         if kind == "auto":
             kind = "md5" if len(self.content) <= _MD5_UP_TO else "multipart"
@@ -120,11 +120,11 @@ class StoredObject:
         if kind == "md5":
             self.etag = f'"{_digest(self.content, "md5").hex()}"'
         else:
-            # Whoever takes it for the MD5 of the content is to find that it is none.
+            # Not the MD5 of the content, so that clients that take it for one fail.
             self.etag = f'"{_digest(self.content[:1024], "md5").hex()}-3"'
 
     def headers(self) -> dict[str, str]:
-        """The headers of every response about it."""
+        """Return the headers that every response for the object has."""
         default = "binary/octet-stream" if self.plan.size is not None else _TYPES[self.plan.form]
         headers = {
             "ETag": self.etag,
@@ -154,7 +154,7 @@ def _digest(content: Content, kind: str) -> bytes:
 
 
 def _packed(form: str, document: dict[str, Any]) -> bytes:
-    """A run's results as they are downloaded: a ZIP of JSON files, or one JSON in gzip."""
+    """Pack the results of a run as a ZIP of JSON files, or as one JSON document in gzip."""
     whole = msgspec.json.format(msgspec.json.encode(document), indent=2)
     if form == "json.gz":
         return gzip.compress(whole, mtime=0)
@@ -169,19 +169,19 @@ def _packed(form: str, document: dict[str, Any]) -> bytes:
 
 
 class ArtifactStore:
-    """Holds the artifacts of runs, made when they are first asked for, and serves them.
+    """Serves the artifacts of runs, which are created when they are first requested.
 
     Args:
         runs: All runs by id.
         clock: The service's clock.
-        new_id: Makes ids of requests.
+        new_id: Creates ids of requests.
 
     Attributes:
-        url: Where links lead.
+        url: The base URL of links.
     """
 
     def __init__(
-        self, runs: Mapping[str, Run], clock: ServiceClock, new_id: Callable[[], str]
+        self, runs: Mapping[str, SimulatedRun], clock: ServiceClock, new_id: Callable[[], str]
     ) -> None:
         self.url = ""
         self._runs = runs
@@ -190,11 +190,11 @@ class ArtifactStore:
         self._key_id = "AKIA" + token_hex(8).upper()
         self._secret = token_bytes(32)
         self._objects: dict[str, StoredObject] = {}
-        # What was put in the place of artifacts: when, and what; None for other bytes as many.
+        # Replacements of artifacts: time and content; None for random content of the same size.
         self._changes: dict[str, list[tuple[float, bytes | None]]] = {}
 
-    def artifact(self, run: Run) -> StoredObject:
-        """The artifact of a run; before it is there, what it would be as things are."""
+    def artifact(self, run: SimulatedRun) -> StoredObject:
+        """Return the artifact of a run, even if it is not available yet."""
         found = self._objects.get(run.id)
         if found is not None:
             return found
@@ -203,12 +203,12 @@ class ArtifactStore:
             return made
         return remember(self._objects, run.id, made, _CACHED)
 
-    def change(self, run: Run, data: bytes | None) -> None:
-        """Put other bytes in the place of a run's artifact; None for as many as it had first."""
+    def change(self, run: SimulatedRun, data: bytes | None) -> None:
+        """Replace the artifact of a run; `data` of None for random content of the original size."""
         self._changes.setdefault(run.id, []).append((self._clock.now(), data))
         self._objects.pop(run.id, None)
 
-    def _make(self, run: Run) -> StoredObject:
+    def _make(self, run: SimulatedRun) -> StoredObject:
         plan, changes = run.plan.artifact, self._changes.get(run.id)
         content: Content
         if plan.size is not None:
@@ -224,10 +224,10 @@ class ArtifactStore:
 
     # --- links ---
 
-    def presign(self, run: Run, method: str, lifetime: int) -> tuple[SecretUrl, float]:
-        """A link to a run's artifact, and when it expires, in seconds since the epoch.
+    def presign(self, run: SimulatedRun, method: str, lifetime: int) -> tuple[SecretUrl, float]:
+        """Return a link to the artifact of a run, and its expiry in seconds since the epoch.
 
-        It looks as S3's links do, but its signature is a keyed digest of method, path and query.
+        It looks like a link of S3, but its signature is an HMAC of the method, path and query.
         """
         issued = int(self._clock.now())
         timestamp = datetime.fromtimestamp(issued, UTC).strftime(_TIMESTAMP)
@@ -247,8 +247,12 @@ class ArtifactStore:
     def _sign(self, method: str, target: str) -> str:
         return hmac.digest(self._secret, f"{method} {target}".encode(), "sha256").hex()
 
-    def _check(self, request: Request) -> None:
-        """Refuse what S3 refuses before it looks for the object."""
+    def _check(self, request: RecordedRequest) -> None:
+        """Check what S3 checks before it looks for the object.
+
+        Raises:
+            RefusalError: If S3 would refuse the request.
+        """
         if request.method not in {"GET", "HEAD"}:
             raise RefusalError(405, "The specified method is not allowed against this resource.")
         if "authorization" in request.headers:
@@ -265,17 +269,17 @@ class ArtifactStore:
         signed = dict(request.query)
         issued = datetime.strptime(signed["X-Amz-Date"], _TIMESTAMP).replace(tzinfo=UTC)
         if self._clock.now() >= issued.timestamp() + int(signed["X-Amz-Expires"]):
-            raise RefusalError(403, "Request has expired")
+            raise RefusalError(403, "RecordedRequest has expired")
 
-    # --- what the server asks of it ---
+    # --- the backend of the server ---
 
     def route(self, method: str, path: str) -> tuple[Route, str | None]:  # noqa: ARG002  # a Backend
-        """All is one route; the organization is the first part of the key."""
+        """Return ``"store"``, and the organization, which is the first part of the key."""
         parts = path.split("/")
         return "store", unquote(parts[2]) if len(parts) > 3 and parts[1] == BUCKET else None
 
-    async def answer(self, request: Request, fault: Fault) -> Reply:
-        """An object or a part of it, or S3's refusal."""
+    async def answer(self, request: RecordedRequest, fault: Fault) -> Reply:
+        """Respond with an object, a range of it, or an error of S3."""
         try:
             found = await self._find(request, fault)
             reply = _conditional(request, found, fault)
@@ -283,9 +287,9 @@ class ArtifactStore:
             return self.refuse(request, refusal)
         return replace(reply, headers={**self._ids(), **reply.headers})
 
-    async def _find(self, request: Request, fault: Fault) -> StoredObject:
+    async def _find(self, request: RecordedRequest, fault: Fault) -> StoredObject:
         if fault.kind == "expired_link":
-            raise RefusalError(403, "Request has expired")
+            raise RefusalError(403, "RecordedRequest has expired")
         self._check(request)
         run = self._runs.get(request.path.split("/")[3])
         if run is None or not run.has_artifacts(self._clock.now()):
@@ -297,8 +301,8 @@ class ArtifactStore:
             await asyncio.to_thread(found.prepare)
         return found
 
-    def refuse(self, request: Request, refusal: RefusalError) -> Reply:
-        """S3's XML for a refusal."""
+    def refuse(self, request: RecordedRequest, refusal: RefusalError) -> Reply:
+        """Return the XML error document of S3 for a refusal."""
         usual = "InternalError" if refusal.status >= 500 else "InvalidRequest"
         ids = self._ids()
         body = (
@@ -315,17 +319,17 @@ class ArtifactStore:
         return {"Server": "AmazonS3", "x-amz-request-id": self._new_id()[:16].upper()}
 
 
-def _path(run: Run) -> str:
-    """The path of a run's artifact, encoded."""
+def _path(run: SimulatedRun) -> str:
+    """Return the encoded path of the artifact of a run."""
     organization_id, name = run.set.organization_id, run.plan.artifact.name
     return f"/{BUCKET}/{quote(organization_id, safe='')}/{run.id}/{quote(name, safe='')}"
 
 
-# --- conditions and ranges, as RFC 9110 and S3 have them ---
+# --- conditions and ranges, according to RFC 9110 and S3 ---
 
 
-def _conditional(request: Request, found: StoredObject, fault: Fault) -> Reply:
-    """The object, a part of it, or what the conditions of the request come to."""
+def _conditional(request: RecordedRequest, found: StoredObject, fault: Fault) -> Reply:
+    """Respond with the object, a range of it, or the status that the conditions require."""
     headers, size = found.headers(), len(found.content)
     if _is_unmodified(request.headers, found.etag, found.modified):
         return Reply(304, headers)
@@ -341,10 +345,10 @@ def _conditional(request: Request, found: StoredObject, fault: Fault) -> Reply:
 
 
 def _is_unmodified(headers: Mapping[str, str], etag: str, modified: int) -> bool:
-    """Whether a request wants the object only if it is another one (RFC 9110, 13.2.2).
+    """Evaluate the preconditions of a request; return whether a 304 is due (RFC 9110, 13.2.2).
 
     Raises:
-        RefusalError: If a precondition fails, with a 412.
+        RefusalError: With a 412, if a precondition fails.
     """
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if match is not None:
@@ -359,19 +363,19 @@ def _is_unmodified(headers: Mapping[str, str], etag: str, modified: int) -> bool
 
 
 def _lists(tags: str, etag: str) -> bool:
-    """Whether a list of entity tags has `etag`; S3 takes one without its quotes too."""
+    """Return whether a list of entity tags contains `etag`; like S3, also without quotes."""
     found = [tag.strip() for tag in tags.split(",")]
     return "*" in found or etag in found or etag.strip('"') in found
 
 
 def _wanted(headers: Mapping[str, str], etag: str, modified: int, size: int) -> range | None:
-    """The bytes that are asked for; None for all.
+    """Return the requested range; None for the whole object.
 
-    As S3 does, several ranges at once, other units and ranges that make no sense are ignored,
-    and so is a range whose ``If-Range`` names another object.
+    Like S3, this ignores multiple ranges, other units and invalid ranges, and any range if
+    ``If-Range`` names another object.
 
     Raises:
-        RefusalError: If the object has no byte of the range, with a 416.
+        RefusalError: With a 416, if the object has no byte of the range.
     """
     found = _RANGE.fullmatch(headers.get("range", "").strip())
     if found is None or not _is_same(headers.get("if-range"), etag, modified):
@@ -390,14 +394,14 @@ def _wanted(headers: Mapping[str, str], etag: str, modified: int, size: int) -> 
 
 
 def _is_same(condition: str | None, etag: str, modified: int) -> bool:
-    """Whether ``If-Range`` names the object; only a strong tag or the exact date does."""
+    """Return whether ``If-Range`` matches the object, by its strong tag or exact date."""
     if condition is None or condition == etag:
         return True
     return not condition.startswith(('"', "W/")) and _seconds(condition, -1) == modified
 
 
 def _seconds(date: str | None, default: float) -> float:
-    """An HTTP date in seconds since the epoch; `default` where there is none that can be read."""
+    """Parse an HTTP date into seconds since the epoch; `default` if it is missing or invalid."""
     try:
         return parsedate_to_datetime(date).timestamp() if date else default
     except ValueError:

@@ -1,23 +1,23 @@
-"""Runs in the form of the API: what the set asks of them, and what came of them."""
+"""Runs as JSON documents of the API: the specs of their unit tests, and the results."""
 
 from __future__ import annotations
 
 import random
 from typing import Any, Final
 
-from amigo_async.testing.simulation import Fate, Run, RunInfo, SetPlan, rfc3339
+from amigo_async.testing.simulation import Fate, RunInfo, SetPlan, SimulatedRun, rfc3339
 
 _VERBS: Final = ("==", "!=", "<=", "<", ">=", ">")
 
 
-def run_document(run: Run, info: RunInfo, *, tests: bool, full: bool) -> dict[str, Any]:
-    """A run.
+def run_document(run: SimulatedRun, info: RunInfo, *, tests: bool, full: bool) -> dict[str, Any]:
+    """Build the document of a run.
 
     Args:
         run: The run.
-        info: What is true of it.
-        tests: Whether the reader may get unit test sets.
-        full: Whether the reader may get unit tests.
+        info: Its state.
+        tests: Whether the user has the permission to get unit test sets.
+        full: Whether the user has the permission to get unit tests.
     """
     organization_id, user_id = run.creator
     plan, set_id = run.plan, run.set.id
@@ -39,7 +39,7 @@ def run_document(run: Run, info: RunInfo, *, tests: bool, full: bool) -> dict[st
 
 
 def object_ids(seed: str, count: int) -> list[str]:
-    """Ids of 24 hexadecimal digits; the same for the same `seed`."""
+    """Return `count` ids of 24 hexadecimal digits; the same for the same `seed`."""
     text = random.Random(seed).randbytes(12 * count).hex()  # noqa: S311  # repeatable on purpose
     return [text[at : at + 24] for at in range(0, len(text), 24)]
 
@@ -70,12 +70,12 @@ def _metrics(set_id: str, test: int, plan: SetPlan) -> list[dict[str, Any]]:
 
 
 def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
-    """``unit_test_run_specs`` of a set's runs.
+    """Build ``unit_test_run_specs`` of the runs of a set.
 
     Args:
         set_id: The set.
-        plan: What it is like.
-        full: Whether the fields are there that need the permission to get unit tests.
+        plan: Its plan.
+        full: Whether to include the fields that need the permission to get unit tests.
     """
     tests = object_ids(f"tests of {set_id}", plan.unit_tests)
     machine, agent, persona = object_ids(f"parts of {set_id}", 3)
@@ -101,15 +101,15 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
 def results(
     run_id: str, set_id: str, plan: SetPlan, fate: Fate, done: int, *, full: bool
 ) -> list[dict[str, Any] | None]:
-    """``unit_test_run_results`` of a run; None for a unit test of which no repeat has ended.
+    """Build ``unit_test_run_results`` of a run; None for unit tests without an ended repeat.
 
     Args:
         run_id: The run.
         set_id: Its set.
-        plan: What it does.
+        plan: Its plan.
         fate: What goes wrong in it.
-        done: How many repeats have ended.
-        full: Whether the fields are there that need the permission to get unit tests.
+        done: Number of repeats that have ended.
+        full: Whether to include the fields that need the permission to get unit tests.
     """
     tests = object_ids(f"tests of {set_id}", plan.unit_tests)
     documents = object_ids(f"results of {run_id}", plan.steps * plan.metrics)
@@ -134,7 +134,7 @@ def results(
 def _evaluations(  # noqa: PLR0917  # one call, one line above
     set_id: str, test: int, plan: SetPlan, fate: Fate, ids: list[str], steps: range
 ) -> list[dict[str, Any]]:
-    """The results of each metric, one for each repeat that did not err."""
+    """Build the results of each metric, one for each repeat without an error."""
     evaluated = [step for step in steps if step not in fate.errors]
     nothing: frozenset[int] = frozenset()
     return [

@@ -1,4 +1,4 @@
-"""Faults: what can go wrong on purpose, and which request it happens to."""
+"""Fault injection: what goes wrong, and with which request."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ _ONLY_STORE: Final = frozenset({"expired_link", "ignore_range", "wrong_offset"})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong with one request; make it with one of its constructors.
+    """A fault to inject into a request; create it with one of the class methods.
+
+    For example, `Fault.drop` with ``after_work=True`` starts a run and loses the response, if
+    it is injected into a ``"create"``; see `Sandbox.fault`.
 
     Attributes:
-        kind: The name of the constructor; ``"none"`` for no fault.
-        after_work: Whether the work is done first.
-        reset: Whether the connection is reset rather than closed.
-        seconds: How long a delay or a pause is.
-        status_code: The status to answer; None for the one of the work.
-        body: The body to answer; None for the one of the work.
-        headers: Headers to set.
-        after_bytes: How much of the body is sent; None for half of it.
-        piece: Bytes between two pauses.
-        shift: By how many bytes an offset is wrong.
+        kind: The name of the class method; ``"none"`` for no fault.
+        after_work: Whether the request is performed first.
+        reset: Whether the connection is reset instead of closed.
+        seconds: Length of a delay or a pause, in seconds.
+        status_code: Status of the response; None for the regular one.
+        body: Body of the response; None for the regular one.
+        headers: Headers to set in the response.
+        after_bytes: Bytes of the body to send; None for half of it.
+        piece: Bytes to send between two pauses.
+        shift: Bytes by which an offset is wrong.
     """
 
     kind: Kind
@@ -59,27 +62,52 @@ class Fault:
 
     @classmethod
     def drop(cls, *, after_work: bool = False, reset: bool = False) -> Fault:
-        """Close the connection without an answer, before or after the work."""
+        """Close the connection without a response.
+
+        Args:
+            after_work: Whether to perform the request first.
+            reset: Whether to reset the connection instead of closing it.
+        """
         return cls("drop", after_work=after_work, reset=reset)
 
     @classmethod
     def delay(cls, seconds: float, *, after_work: bool = False) -> Fault:
-        """Answer late; delayed work is done even if the client has left by then."""
+        """Respond late.
+
+        Args:
+            seconds: The delay in seconds.
+            after_work: Whether to perform the request before the delay instead of after it. It
+                is performed in any case, even if the client has disconnected.
+        """
         return cls("delay", after_work=after_work, seconds=seconds)
 
     @classmethod
     def stall(cls, after_bytes: int | None = None) -> Fault:
-        """Send `after_bytes` of the body (None: half), then be silent."""
+        """Send a part of the body, then nothing more, with the connection open.
+
+        Args:
+            after_bytes: Bytes to send; None for half of the body.
+        """
         return cls("stall", after_bytes=after_bytes)
 
     @classmethod
     def truncate(cls, after_bytes: int | None = None, *, reset: bool = False) -> Fault:
-        """Announce the whole length, send `after_bytes` of it (None: half) and close."""
+        """Announce the whole length, but close the connection after a part of the body.
+
+        Args:
+            after_bytes: Bytes to send; None for half of the body.
+            reset: Whether to reset the connection instead of closing it.
+        """
         return cls("truncate", after_bytes=after_bytes, reset=reset)
 
     @classmethod
     def drip(cls, seconds: float, piece: int = 1024) -> Fault:
-        """Send the body in pieces of `piece` bytes with `seconds` between them."""
+        """Send the body slowly.
+
+        Args:
+            seconds: Pause before each piece, in seconds.
+            piece: Bytes per piece.
+        """
         return cls("drip", seconds=seconds, piece=piece)
 
     @classmethod
@@ -91,7 +119,14 @@ class Fault:
         *,
         after_work: bool = False,
     ) -> Fault:
-        """Answer this status; a `body` of None is an error in the service's own form."""
+        """Respond with a status.
+
+        Args:
+            status: The HTTP status.
+            body: The body; None for an error in the format of the service.
+            headers: Headers to set; None for none.
+            after_work: Whether to perform the request first.
+        """
         return cls(
             "status", after_work=after_work, status_code=status, body=body, headers=headers or {}
         )
@@ -100,27 +135,36 @@ class Fault:
     def garbage(
         cls, body: bytes = b"<html><h1>Bad gateway</h1></html>", content_type: str = "text/html"
     ) -> Fault:
-        """Do the work and answer its status with this body."""
+        """Perform the request, and respond with its status but another body.
+
+        Args:
+            body: The body.
+            content_type: Its ``Content-Type``.
+        """
         return cls("garbage", body=body, headers={"Content-Type": content_type})
 
     @classmethod
     def expired_token(cls) -> Fault:
-        """The API: let the token of the request expire; it is refused from now on."""
+        """Expire the token of the request, for good. Not for the store and sign-ins."""
         return cls("expired_token")
 
     @classmethod
     def expired_link(cls) -> Fault:
-        """The store: take the link for expired, this once."""
+        """Treat the link as expired, for this request. Only for the store."""
         return cls("expired_link")
 
     @classmethod
     def ignore_range(cls) -> Fault:
-        """The store: send the whole object with 200 where a range was asked for."""
+        """Respond to a range request with 200 and the whole object. Only for the store."""
         return cls("ignore_range")
 
     @classmethod
     def wrong_offset(cls, shift: int = 1) -> Fault:
-        """The store: send a range that begins `shift` bytes later, and say so."""
+        """Respond with another range than the requested one. Only for the store.
+
+        Args:
+            shift: Bytes by which the range starts later.
+        """
         return cls("wrong_offset", shift=shift)
 
 
@@ -135,33 +179,33 @@ class _Chance:
 
 
 class Faults:
-    """The faults that wait for their request: queued ones first, then by chance."""
+    """The faults of a sandbox: queued ones first, then random ones."""
 
     def __init__(self) -> None:
         self._queued: dict[str, deque[Fault]] = {}
         self._chances: dict[str, _Chance] = {}
 
     def queue(self, route: str, fault: Fault, times: int) -> None:
-        """Play `fault` on the next `times` requests of `route`."""
+        """Inject `fault` into the next `times` requests of `route`."""
         _check(route, fault)
         self._queued.setdefault(route, deque()).extend([fault] * times)
 
     def at_random(self, route: str, faults: tuple[Fault, ...], rate: float, seed: int) -> None:
-        """Play one of `faults` on each request of `route` with probability `rate`."""
+        """Inject one of `faults` into each request of `route` with probability `rate`."""
         if not faults or not 0.0 <= rate <= 1.0:
             raise ValueError("give at least one fault, and a rate from 0 to 1")
         for fault in faults:
             _check(route, fault)
-        # Seeded: the same faults at the same requests each time.
+        # Seeded, so that the same requests get the same faults every time.
         self._chances[route] = _Chance(faults, rate, random.Random(seed))  # noqa: S311
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all faults."""
         self._queued.clear()
         self._chances.clear()
 
     def take(self, route: str) -> Fault:
-        """The fault of a request that has just come."""
+        """Return the fault of the next request of `route`."""
         if queued := self._queued.get(route):
             return queued.popleft()
         chance = self._chances.get(route)

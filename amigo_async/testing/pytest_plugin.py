@@ -1,4 +1,4 @@
-"""The pytest plugin, which pytest finds by itself: the fixture ``amigo_sandbox``."""
+"""The pytest plugin, loaded by its entry point: the fixture ``amigo_sandbox``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 if TYPE_CHECKING:
     from amigo_async.testing.sandbox import Sandbox
 
-_MARKER = "amigo_sandbox(**settings): arguments of the Sandbox that the fixture amigo_sandbox gives"
+_MARKER = "amigo_sandbox(**settings): arguments of `Sandbox` for the fixture amigo_sandbox"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", _MARKER)
 
 
@@ -22,11 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def amigo_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A `Sandbox` that serves from a thread of its own, for plain and for async tests.
 
-    So that tests are quick, runs take 0.2 seconds unless planned and their artifacts 0.05 more,
-    a cancel as long, and a window of the rate limits is a second. The marker
-    ``@pytest.mark.amigo_sandbox(...)`` gives any argument of `Sandbox` another value.
+    To keep tests fast, by default runs take 0.2 seconds, artifacts are available 0.05 seconds
+    later, a cancel takes effect after 0.05 seconds, and rate limit windows last one second. The
+    marker ``@pytest.mark.amigo_sandbox(...)`` overrides any argument of `Sandbox`::
+
+        @pytest.mark.amigo_sandbox(limits={"create": 2})
+        async def test_start(amigo_sandbox):
+            async with amigo_sandbox.client() as client:
+                await client.runs.create(amigo_sandbox.add_set())
     """
-    # Only where the fixture is used: every run of pytest loads its plugins.
+    # Imported only if the fixture is used: every run of pytest loads its plugins.
     from amigo_async.testing import Sandbox, SetPlan  # noqa: PLC0415
 
     settings: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The rate limits of the sandbox: so many requests an endpoint, an organization and a window."""
+"""The rate limits of the sandbox: requests per endpoint, organization and window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 WindowMode = Literal["fixed", "sliding"]
 HeaderStyle = Literal["decimal", "whole"]
 
-_STEP: Final[Mapping[HeaderStyle, Decimal]] = {"decimal": Decimal("0.001"), "whole": Decimal(1)}
+_PRECISION: Final[Mapping[HeaderStyle, Decimal]] = {
+    "decimal": Decimal("0.001"),
+    "whole": Decimal(1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,11 @@ class Standing:
     """The state of a quota after a request.
 
     Attributes:
-        admitted: Whether the request may pass.
-        limit: Requests a window.
-        remaining: Requests left.
-        reset: When a fixed window ends, or the oldest request leaves a sliding one, in seconds
-            since the epoch.
+        admitted: Whether the request is within the limit.
+        limit: Requests per window.
+        remaining: Requests left in this window.
+        reset: Time at which a fixed window ends, or the oldest request leaves a sliding one, in
+            seconds since the epoch.
         wait: Seconds until `reset`.
     """
 
@@ -38,7 +41,7 @@ class Standing:
     wait: float
 
     def headers(self, style: HeaderStyle | None, retry_after: HeaderStyle | None) -> dict[str, str]:
-        """The rate limit headers of the response."""
+        """Return the rate limit headers of the response."""
         headers = {}
         if style is not None:
             headers = {
@@ -52,13 +55,13 @@ class Standing:
 
 
 def _rounded_up(seconds: float, style: HeaderStyle) -> str:
-    """`seconds` as a header value; whoever obeys it must never come too early."""
-    return str(Decimal(seconds).quantize(_STEP[style], ROUND_CEILING))
+    """Format seconds for a header, rounded up: a client must not retry too early."""
+    return str(Decimal(seconds).quantize(_PRECISION[style], ROUND_CEILING))
 
 
 @dataclass(slots=True)
 class _Window:
-    """The requests of one organization and endpoint that count; refused ones do not."""
+    """The admitted requests of one organization and endpoint."""
 
     began: float = -math.inf
     admitted: deque[float] = field(default_factory=deque)
@@ -67,12 +70,13 @@ class _Window:
 class Quotas:
     """The quotas of all organizations and endpoints.
 
-    A fixed window begins with the first request after the previous one has ended. A sliding one
-    reaches back from every request.
+    A fixed window begins with the first request after the end of the previous one. A sliding
+    window covers the time before each request.
 
     Args:
-        limits: Requests a window by endpoint, None for no limit; those left out are as documented.
-        length: Seconds in a window.
+        limits: Requests per window by endpoint, None for no limit; the documented limit for
+            endpoints that are not given.
+        length: Length of a window in seconds.
         mode: Whether windows are fixed or sliding.
     """
 
@@ -86,10 +90,10 @@ class Quotas:
         self._length = length
         self._mode = mode
         self._windows: dict[tuple[str, str], _Window] = {}
-        self._lock = threading.Lock()  # tests spend from their own thread
+        self._lock = threading.Lock()  # `Sandbox.spend` may be called from another thread
 
     def admit(self, organization_id: str, endpoint: EndpointName, now: float) -> Standing | None:
-        """Count a request, or refuse it; None where there is no limit."""
+        """Count a request if it is within the limit; None if there is no limit."""
         limit = self._limits[endpoint]
         if limit is None:
             return None

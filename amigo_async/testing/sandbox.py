@@ -1,4 +1,4 @@
-"""The sandbox: the Amigo API and an artifact store in one process, on loopback."""
+"""The sandbox: the Amigo API and an artifact store in one process, on the loopback interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from amigo_async.testing.api import Api, Rules
 from amigo_async.testing.artifact_store import ArtifactStore
 from amigo_async.testing.faults import Fault, Faults
 from amigo_async.testing.quota import HeaderStyle, Quotas, WindowMode
-from amigo_async.testing.server import Request, Route, Server, ServiceClock
+from amigo_async.testing.server import RecordedRequest, Route, Server, ServiceClock
 from amigo_async.testing.simulation import RunInfo, SetPlan, Simulation
 
 if TYPE_CHECKING:
@@ -28,42 +28,58 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """Serves the API and an artifact store for as long as its context is open.
+    """Serves the API and an artifact store on the loopback interface.
 
-    ``async with Sandbox() as sandbox, sandbox.client() as client:`` serves in the running loop;
-    ``with Sandbox().in_thread() as sandbox:`` in a thread with a loop of its own. It keeps the
-    rules of the service: authorization, permissions, one unfinished run a user and set, rate
-    limits, links that are signed and expire. Its clock goes by the loop's, so on
-    `VirtualTimeLoop` its minutes are skipped too. Its methods may be called from any thread.
+    It follows the rules of the service: authentication, permissions, one unfinished run per user
+    and set, rate limits, links that are signed and expire.
+
+    ``async with Sandbox() as sandbox:`` serves in the running event loop, and with its clock: on
+    `VirtualTimeLoop`, waits of the sandbox are skipped too. ``with Sandbox().in_thread() as
+    sandbox:`` serves from a thread with an event loop of its own. All methods can be called from
+    any thread.
+
+    Example::
+
+        from amigo_async.testing import Sandbox, SetPlan
+
+        async with Sandbox(limits={"create": 5}) as sandbox, sandbox.client() as client:
+            set_id = sandbox.add_set(SetPlan(seconds=1, outcome="failed"))
+            result = await client.run_many([set_id])
+            assert result.counts == {"failed": 1}
+            assert sandbox.count("create") == 1
 
     Args:
-        organization_id: The organization of the user that `client` acts as.
+        organization_id: The organization of the user that `client` authenticates as.
         user_id: That user.
-        permissions: What that user may do, by the API's names; None for everything.
-        plan: What runs of sets do that are added without a plan; None for `SetPlan()`.
-        limits: Requests a window by endpoint (``"sign_in"``, ``"create"``, ``"list"``,
-            ``"cancel"``, ``"artifacts"``), or None for no limit; those left out are as
-            documented: 5, 20, 50, 10 and 100.
-        window: Seconds in a window.
+        permissions: Permissions of that user, by the API's names; None for all of them.
+        plan: Plan of sets that are added without one; None for ``SetPlan()``.
+        limits: Requests per window by endpoint (``"sign_in"``, ``"create"``, ``"list"``,
+            ``"cancel"``, ``"artifacts"``), or None for no limit. Endpoints that are not given
+            have the documented limits: 5, 20, 50, 10 and 100. None for these limits.
+        window: Length of a rate limit window in seconds.
         window_mode: ``"fixed"`` (a window begins with its first request) or ``"sliding"``.
-        rate_limit_headers: How ``X-RateLimit-Reset`` is written, ``"decimal"`` or ``"whole"``
-            (rounded up); None for no such headers.
-        retry_after: The same for the ``Retry-After`` of a 429.
+        rate_limit_headers: Format of ``X-RateLimit-Reset``: ``"decimal"`` or ``"whole"`` seconds
+            (rounded up). None to send no ``X-RateLimit-*`` headers.
+        retry_after: Format of ``Retry-After`` in a 429: ``"decimal"`` or ``"whole"`` seconds
+            (rounded up). None to send no such header.
         token_lifetime: Seconds for which a token is valid.
         link_lifetime: Whole seconds for which a link to artifacts is valid.
         clock_skew: Seconds by which the service's clock is ahead of this machine's.
         created_at_skew: Seconds by which the ``created_at`` of runs is ahead of the service's
-            clock, which ``Date`` shows.
-        keep_requests: How many requests are remembered.
-        seed: What ids are made from; None for others each time.
+            clock (the ``Date`` header).
+        keep_requests: Number of requests to keep in `requests`.
+        seed: Seed of the ids; None for random ids.
 
     Attributes:
-        organization_id: As above.
-        user_id: As above.
-        api_key: The secret of the user's API key.
-        api_key_id: The id of the user's API key.
-        base_url: Where the API is.
-        rules: What can be changed while it serves: lifetimes and headers.
+        organization_id: The organization.
+        user_id: The user that `client` authenticates as.
+        api_key: Secret of the user's API key.
+        api_key_id: Id of the user's API key.
+        base_url: Base URL of the API; empty before the sandbox serves.
+        rules: Lifetimes and header formats, which can be changed while the sandbox serves.
+
+    Raises:
+        ValueError: If `permissions` or `limits` name something unknown.
     """
 
     def __init__(
@@ -97,7 +113,7 @@ class Sandbox:
         self._accounts = Accounts()
         self._simulation = Simulation(seed, created_at_skew)
         self._faults = Faults()
-        self._requests: deque[Request] = deque(maxlen=keep_requests)
+        self._requests: deque[RecordedRequest] = deque(maxlen=keep_requests)
         self._store = ArtifactStore(self._simulation.runs, self._clock, self._simulation.new_id)
         self._serving = AsyncExitStack()
         self.add_user(user_id, permissions=permissions)
@@ -106,7 +122,7 @@ class Sandbox:
     # --- serving ---
 
     async def __aenter__(self) -> Self:
-        """Begin to serve, on free ports of the loopback interface."""
+        """Start to serve, on free ports of the loopback interface."""
         self._clock.follow(asyncio.get_running_loop())
         api = Api(
             self._accounts, self._simulation, self._quotas, self._store, self._clock, self.rules
@@ -128,13 +144,13 @@ class Sandbox:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving; connections that are open are closed."""
+        """Stop serving, and close open connections."""
         await self._serving.aclose()
         forget(self.base_url)
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
-        """Serve from a thread with an event loop of its own, for as long as the context is open."""
+        """Serve from a thread with an event loop of its own while the context is open."""
         with (
             start_blocking_portal("asyncio") as portal,
             portal.wrap_async_context_manager(self),
@@ -143,7 +159,7 @@ class Sandbox:
 
     @property
     def store_url(self) -> str:
-        """Where the artifact store is; links lead there, or to what is set here, as to a proxy."""
+        """Base URL of new links; may be set, e.g. to that of a proxy in front of the store."""
         return self._store.url
 
     @store_url.setter
@@ -160,14 +176,15 @@ class Sandbox:
         self._clock.skew = seconds
 
     def now(self) -> float:
-        """The time on the service's clock, in seconds since the epoch."""
+        """Return the time by the service's clock, in seconds since the epoch."""
         return self._clock.now()
 
     def client(self, **overrides: Any) -> AmigoClient:
-        """A client that is set up for this sandbox.
+        """Return a client that is configured for this sandbox.
 
         Args:
-            **overrides: Arguments of `AmigoClient` to use instead.
+            **overrides: Arguments of `AmigoClient` that replace or complement the configured
+                ones, e.g. ``auth`` to authenticate as another user.
         """
         from amigo_async.client import AmigoClient  # noqa: PLC0415  # only where it is used
 
@@ -184,7 +201,7 @@ class Sandbox:
         return AmigoClient(**{**settings, **overrides})
 
     def environment(self) -> dict[str, str]:
-        """The ``AMIGO_*`` variables with which any client finds this sandbox."""
+        """Return the ``AMIGO_*`` environment variables that configure a client for this sandbox."""
         return {
             "AMIGO_BASE_URL": self.base_url,
             "AMIGO_ORGANIZATION_ID": self.organization_id,
@@ -203,39 +220,50 @@ class Sandbox:
         permissions: Sequence[str] | None = None,
         guest_of: Sequence[str] = (),
     ) -> User:
-        """Add a user, or replace one, and the organization where it is new.
+        """Add or replace a user; adds the organization if it does not exist.
 
         Args:
             user_id: The user.
-            organization_id: The organization that issues the user's tokens; None for the
-                sandbox's.
-            permissions: What the user may do, by the API's names; None for everything.
-            guest_of: Other organizations in which the user may act (``X-ORG-ID``).
+            organization_id: The organization that issues the user's tokens; None for that of the
+                sandbox.
+            permissions: Permissions of the user, by the API's names; None for all of them.
+            guest_of: Other organizations in which the user may act (with ``X-ORG-ID``).
+
+        Raises:
+            ValueError: If `permissions` name something unknown.
         """
         organization = organization_id or self.organization_id
         return self._accounts.add_user(organization, user_id, permissions, guest_of)
 
     def add_api_key(self, id: str, key: str, *, organization_id: str | None = None) -> None:
-        """Add an API key, or replace one.
+        """Add or replace an API key.
 
         Args:
             id: Its id.
             key: Its secret.
-            organization_id: Whose it is; None for the sandbox's organization.
+            organization_id: Its organization; None for that of the sandbox.
         """
         self._accounts.add_key(organization_id or self.organization_id, id, key)
 
     def add_organization(self, organization_id: str) -> None:
-        """Add another organization, without users."""
+        """Add an organization without users."""
         self._accounts.add_organization(organization_id)
 
     def issue_token(self, user_id: str | None = None, *, organization_id: str | None = None) -> str:
-        """A token for a user, as a sign in would give it; None for the sandbox's own user."""
+        """Issue a token, as a sign-in does.
+
+        Args:
+            user_id: The user; None for that of the sandbox.
+            organization_id: The user's organization; None for that of the sandbox.
+
+        Raises:
+            KeyError: If there is no such user.
+        """
         user = self._accounts.user(organization_id or self.organization_id, user_id or self.user_id)
         return self._accounts.issue(user, self.now(), self.rules.token_lifetime)[0]
 
     def expire_tokens(self) -> None:
-        """Let all tokens expire at once."""
+        """Revoke all tokens."""
         self._accounts.revoke_all()
 
     # --- sets and runs ---
@@ -247,12 +275,12 @@ class Sandbox:
         id: str | None = None,
         organization_id: str | None = None,
     ) -> str:
-        """Add a unit test set, or replace what the next runs of one do.
+        """Add a unit test set, or replace the plan of one for its next runs.
 
         Args:
-            plan: What its runs do; None for the sandbox's `plan`.
+            plan: What its runs do; None for the `plan` of the sandbox.
             id: Its id; None for a new one.
-            organization_id: Whose it is; None for the sandbox's organization.
+            organization_id: Its organization; None for that of the sandbox.
 
         Returns:
             Its id.
@@ -261,118 +289,167 @@ class Sandbox:
         return self._simulation.add_set(owner, plan or self._plan, id)
 
     def add_sets(self, count: int, plan: SetPlan | None = None) -> list[str]:
-        """Add `count` sets that do as `plan` says (None: the sandbox's); their ids."""
+        """Add several unit test sets.
+
+        Args:
+            count: Number of sets.
+            plan: What their runs do; None for the `plan` of the sandbox.
+
+        Returns:
+            Their ids.
+        """
         return [self.add_set(plan) for _ in range(count)]
 
     def start_run(self, set_id: str, *, user_id: str | None = None) -> str:
-        """Start a run as somebody else would, whatever runs and limits there are; its id.
+        """Start a run without a request, ignoring rate limits and unfinished runs.
 
         Args:
-            set_id: The set; `KeyError` if there is none.
-            user_id: Who starts it, of the set's organization; None for the sandbox's user.
+            set_id: The set.
+            user_id: The creator, a user of the set's organization; None for the sandbox's user.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            KeyError: If there is no such set.
         """
         unit_test_set = self._simulation.sets[set_id]
         creator = unit_test_set.organization_id, user_id or self.user_id
         return self._simulation.start(unit_test_set, creator, self.now()).id
 
     def cancel_run(self, run_id: str) -> None:
-        """Cancel a run as somebody else would; nothing if it is over, `KeyError` without one."""
+        """Cancel a run without a request; does nothing if it has ended.
+
+        Raises:
+            KeyError: If there is no such run.
+        """
         run, now = self._simulation.runs[run_id], self.now()
         if not run.is_completed(now):
             run.cancel(now)
 
     @property
     def runs(self) -> list[RunInfo]:
-        """The truth about all runs, in the order in which they were started."""
+        """The actual state of all runs, in the order of their start."""
         now = self.now()
         return [run.info(now) for run in tuple(self._simulation.runs.values())]
 
     # --- artifacts ---
 
     def artifact_bytes(self, run_id: str) -> bytes:
-        """The artifact of a run, whether or not it is there yet; `KeyError` without such a run."""
+        """Return the artifact of a run, even if it is not available yet.
+
+        Raises:
+            KeyError: If there is no such run.
+        """
         return self._store.artifact(self._simulation.runs[run_id]).content[:]
 
     def change_artifact(self, run_id: str, data: bytes | None = None) -> None:
-        """Put another object in the place of a run's artifact.
+        """Replace the artifact of a run.
 
         Args:
-            run_id: The run; `KeyError` if there is none.
-            data: What it is from now on; None for noise of the size it had first.
+            run_id: The run.
+            data: The new content; None for random content of the original size.
+
+        Raises:
+            KeyError: If there is no such run.
         """
         self._store.change(self._simulation.runs[run_id], data)
 
     def presign(self, run_id: str, *, method: str = "GET", lifetime: int | None = None) -> str:
-        """A link to the artifact of a run, whether or not it is there yet.
+        """Return a link to the artifact of a run, even if it is not available yet.
 
         Args:
-            run_id: The run; `KeyError` if there is none.
-            method: The HTTP method it is valid for.
-            lifetime: Whole seconds for which it is valid, 0 or less for a link that has expired;
-                None for the sandbox's `link_lifetime`.
+            run_id: The run.
+            method: The HTTP method that the link is valid for.
+            lifetime: Whole seconds for which the link is valid, 0 or less for an expired link;
+                None for the `link_lifetime` of the sandbox.
+
+        Raises:
+            KeyError: If there is no such run.
         """
         seconds = self.rules.link_lifetime if lifetime is None else lifetime
         return self._store.presign(self._simulation.runs[run_id], method, seconds)[0]
 
-    # --- what goes wrong ---
+    # --- faults and other clients ---
 
     def fault(self, route: Route, fault: Fault, *, times: int = 1) -> None:
-        """Let `fault` happen to the next `times` requests of `route`, after those queued before.
+        """Inject a fault into the next requests, after faults that were queued before.
+
+        Example::
+
+            from amigo_async.testing import Fault, Sandbox
+
+            async with Sandbox() as sandbox, sandbox.client() as client:
+                sandbox.fault("list", Fault.status(503))
+                await client.runs.list()
+                assert sandbox.count("list", status=503) == 1
 
         Args:
-            route: ``"sign_in"``, ``"create"``, ``"list"``, ``"cancel"``, ``"artifacts"`` or
-                ``"store"``.
-            fault: What goes wrong.
-            times: To how many requests.
+            route: An endpoint (``"sign_in"``, ``"create"``, ``"list"``, ``"cancel"`` or
+                ``"artifacts"``), or ``"store"``.
+            fault: The fault.
+            times: Number of requests.
+
+        Raises:
+            ValueError: If the fault is impossible for this route.
         """
         self._faults.queue(route, fault, times)
 
     def faults_at_random(self, route: Route, *faults: Fault, rate: float, seed: int = 0) -> None:
-        """Let one of `faults` happen to a request of `route` with probability `rate`.
+        """Inject faults into requests at random, from now on.
 
         Args:
-            route: ``"sign_in"``, ``"create"``, ``"list"``, ``"cancel"``, ``"artifacts"`` or
-                ``"store"``.
-            *faults: What may go wrong.
-            rate: How probable it is, from 0 to 1.
-            seed: The same seed draws the same.
+            route: An endpoint (``"sign_in"``, ``"create"``, ``"list"``, ``"cancel"`` or
+                ``"artifacts"``), or ``"store"``.
+            *faults: The faults to choose from.
+            rate: Probability of a fault per request, from 0 to 1.
+            seed: Seed of the choices; the same seed makes the same choices.
+
+        Raises:
+            ValueError: If `rate` is out of range, there are no faults, or one is impossible for
+                this route.
         """
         self._faults.at_random(route, faults, rate, seed)
 
     def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults, queued and random."""
         self._faults.clear()
 
     def spend(
         self, endpoint: EndpointName, count: int = 1, *, organization_id: str | None = None
     ) -> int:
-        """Spend quota as another process of the organization would.
+        """Consume quota, as requests of another process would.
 
         Args:
             endpoint: The endpoint.
-            count: How many requests are sent.
-            organization_id: The organization; None for the sandbox's.
+            count: Number of requests.
+            organization_id: The organization; None for that of the sandbox.
 
         Returns:
-            How many of the `count` requests were admitted.
+            How many of the requests were within the limit.
         """
         organization, now = organization_id or self.organization_id, self.now()
         standings = [self._quotas.admit(organization, endpoint, now) for _ in range(count)]
         return sum(standing is None or standing.admitted for standing in standings)
 
-    # --- what was asked ---
+    # --- recorded requests ---
 
     @property
-    def requests(self) -> list[Request]:
-        """The requests that came, the latest last."""
+    def requests(self) -> list[RecordedRequest]:
+        """The requests received so far, oldest first."""
         return list(self._requests)
 
     def count(self, route: Route, *, status: int | None = None) -> int:
-        """How many requests of `route` came; only those answered with `status`, if given."""
+        """Count the requests received so far.
+
+        Args:
+            route: The endpoint, ``"store"``, or ``"unknown"``.
+            status: Count only requests that got this status; None for all.
+        """
         return sum(
             request.route == route and status in {None, request.status} for request in self.requests
         )
 
     def forget_requests(self) -> None:
-        """Forget the requests that came so far."""
+        """Forget the requests received so far."""
         self._requests.clear()

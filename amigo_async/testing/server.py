@@ -1,4 +1,4 @@
-"""The HTTP server under the API and the artifact store: records requests and injects faults."""
+"""The HTTP server of the API and the artifact store: records requests and injects faults."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _BODYLESS: Final = frozenset({204, 304})
 _SECRET_HEADERS: Final = frozenset({"authorization", "x-api-key", "cookie"})
 _SECRET_PARAMETERS: Final = frozenset({"X-Amz-Signature", "X-Amz-Credential"})
 
-# Seconds for connections to end by themselves when the sandbox stops. Not 0, which means never.
+# Seconds for open connections to finish when the sandbox stops. 0 would mean no limit.
 _SHUTDOWN_TIMEOUT: Final = 0.05
 
 
 class ServiceClock:
-    """Seconds since the epoch, advancing with the clock of an event loop.
+    """The clock of the service, which advances with the clock of an event loop.
 
-    On `amigo_async.testing.VirtualTimeLoop` they jump with every wait that is skipped.
+    On `amigo_async.testing.VirtualTimeLoop` it jumps with every skipped wait.
 
     Attributes:
-        skew: Seconds by which the clock is ahead of the machine's; negative for behind.
+        skew: Seconds by which the clock is ahead of the machine's; negative if it is behind.
     """
 
     def __init__(self, skew: float) -> None:
@@ -46,33 +46,35 @@ class ServiceClock:
         self._offset = 0.0
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on, advance with the clock of `loop`."""
+        """Advance with the clock of `loop` from now on."""
         self._loop = loop
         self._offset = time.time() - loop.time()
 
     def now(self) -> float:
-        """The time."""
+        """Return the time in seconds since the epoch."""
         clock = time.time() if self._loop is None else self._offset + self._loop.time()
         return clock + self.skew
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """One request as the sandbox received it, and how it was answered.
+class RecordedRequest:
+    """A request that the sandbox has received, and its response.
+
+    Secrets in `query` and `headers` are shown as ``***`` in a repr.
 
     Attributes:
-        time: When it came, in seconds since the epoch on the sandbox's clock.
+        time: When it was received, in seconds since the epoch by the sandbox's clock.
         route: The endpoint, ``"store"``, or ``"unknown"``.
         method: The HTTP method.
-        path: The path as it was sent, still encoded, without the query.
-        query: The decoded pairs of the query, in order.
+        path: The percent-encoded path, without the query.
+        query: The decoded name-value pairs of the query, in order.
         headers: The headers by lower-case name.
         organization_id: The organization in the path; None without one.
-        raw_query: The query as it was sent, without the question mark.
+        raw_query: The percent-encoded query, without the question mark.
         body: The body.
-        status: The status of the answer; None without one (yet).
-        sent: How many bytes of its body were handed to the connection.
-        ended: When the answer had been sent; None while it has not.
+        status: Status of the response; None before it is sent.
+        sent: Number of bytes of the response body that were sent.
+        ended: When the response was complete, in seconds since the epoch; None before.
     """
 
     time: float
@@ -90,21 +92,21 @@ class Request:
 
     @property
     def range(self) -> str | None:
-        """The ``Range`` that was asked for; None for the whole."""
+        """The ``Range`` header; None without one."""
         return self.headers.get("range")
 
     def values(self, name: str) -> list[str]:
-        """All values of one name in the query, in order."""
+        """Return all values of a parameter in the query, in order."""
         return [value for key, value in self.query if key == name]
 
 
 def _masked(pairs: Iterable[tuple[str, str]], secrets: frozenset[str]) -> Iterable[tuple[str, str]]:
-    """`pairs` with the values of `secrets` shown as ``***`` in a repr."""
+    """Return `pairs` with the values of `secrets` as `Secret`, shown as ``***`` in a repr."""
     return ((name, Secret(value) if name in secrets else value) for name, value in pairs)
 
 
 class Content(Protocol):
-    """Bytes, wherever they are; sliced as `bytes` are."""
+    """Bytes that need not be in memory; sliced like `bytes`."""
 
     def __len__(self) -> int: ...
 
@@ -113,7 +115,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response: a status, headers, and a content or a part of one."""
+    """A response: status, headers, and content or a range of it."""
 
     status: int
     headers: dict[str, str]
@@ -122,13 +124,13 @@ class Reply:
 
 
 class RefusalError(Exception):
-    """A request is answered with an error.
+    """Raised to respond to a request with an error.
 
     Args:
         status: The HTTP status.
         detail: What is wrong.
         headers: Headers to add; None for none.
-        code: S3's code of the error; None for the usual one of `status`.
+        code: The S3 error code; None for the default for `status`.
     """
 
     def __init__(
@@ -147,30 +149,34 @@ class RefusalError(Exception):
 
 
 class Backend(Protocol):
-    """What a server serves."""
+    """Handles the requests to a server."""
 
     def route(self, method: str, path: str) -> tuple[Route, str | None]:
-        """The route and the organization of a request."""
+        """Return the route and the organization of a request."""
 
-    async def answer(self, request: Request, fault: Fault) -> Reply:
-        """Do the work; `fault` may be one that the backend plays itself."""
+    async def answer(self, request: RecordedRequest, fault: Fault) -> Reply:
+        """Perform a request; some kinds of `fault` are injected by the backend itself."""
 
-    def refuse(self, request: Request, refusal: RefusalError) -> Reply:
-        """The response for a refusal, in the form of the backend's errors."""
+    def refuse(self, request: RecordedRequest, refusal: RefusalError) -> Reply:
+        """Return the response for a refusal, in the error format of the backend."""
 
 
 class Server:
-    """Serves a backend on loopback.
+    """Serves a backend on the loopback interface.
 
     Args:
-        backend: What it serves.
+        backend: Handles the requests.
         clock: The clock of ``Date`` and of the recorded requests.
-        faults: What goes wrong.
-        requests: Where the requests are recorded.
+        faults: The faults to inject.
+        requests: Receives the recorded requests.
     """
 
     def __init__(
-        self, backend: Backend, clock: ServiceClock, faults: Faults, requests: deque[Request]
+        self,
+        backend: Backend,
+        clock: ServiceClock,
+        faults: Faults,
+        requests: deque[RecordedRequest],
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -180,9 +186,9 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
-        """Serve on a free port for as long as the context is open; gives the URL."""
+        """Serve on a free port while the context is open; yields the base URL."""
         runner = web.ServerRunner(
-            # A client that has gone gets no answer; work to be done even then is shielded.
+            # Cancelled if the client disconnects; work that must be done even then is shielded.
             web.Server(self._handle, access_log=None, handler_cancellation=True),
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
         )
@@ -208,11 +214,11 @@ class Server:
         finally:
             request.ended = self._clock.now()
 
-    def _recorded(self, http: web.BaseRequest) -> Request:
+    def _recorded(self, http: web.BaseRequest) -> RecordedRequest:
         path, _, query = http.raw_path.partition("?")
         route, organization_id = self._backend.route(http.method, path)
         headers = ((name.lower(), value) for name, value in http.headers.items())
-        request = Request(
+        request = RecordedRequest(
             time=self._clock.now(),
             route=route,
             method=http.method,
@@ -225,10 +231,10 @@ class Server:
         self._requests.append(request)
         return request
 
-    async def _reply(self, request: Request, fault: Fault) -> Reply | None:
-        """The reply under a fault; None to drop the connection."""
+    async def _reply(self, request: RecordedRequest, fault: Fault) -> Reply | None:
+        """Return the reply with a fault injected; None to drop the connection."""
         if fault.kind == "delay" and not fault.after_work:
-            # Work that is delayed is done even if the client has gone by then.
+            # Performed even if the client disconnects meanwhile.
             return await finish(self._late(request, fault))
         reply = None
         if fault.after_work or fault.kind not in {"drop", "status"}:
@@ -239,12 +245,12 @@ class Server:
             await self._pause(fault.seconds)
         return self._altered(request, reply, fault)
 
-    async def _late(self, request: Request, fault: Fault) -> Reply:
+    async def _late(self, request: RecordedRequest, fault: Fault) -> Reply:
         await self._pause(fault.seconds)
         return await self._backend.answer(request, fault)
 
-    def _altered(self, request: Request, reply: Reply | None, fault: Fault) -> Reply:
-        """`reply` with the status, headers and body of `fault`; without one there is a status."""
+    def _altered(self, request: RecordedRequest, reply: Reply | None, fault: Fault) -> Reply:
+        """Return `reply` with the status, headers and body of `fault`; `reply` may be None."""
         if reply is None or fault.status_code is not None:
             status = fault.status_code or 500
             reply = self._backend.refuse(request, RefusalError(status, _phrase(status)))
@@ -255,16 +261,16 @@ class Server:
         return replace(reply, headers={**reply.headers, **fault.headers})
 
     async def _send(
-        self, http: web.BaseRequest, request: Request, reply: Reply, fault: Fault
+        self, http: web.BaseRequest, request: RecordedRequest, reply: Reply, fault: Fault
     ) -> web.StreamResponse:
-        # Recorded before the client can have read it: a test in another thread looks at once.
+        # Recorded before the client can read it: a test in another thread may check it at once.
         request.status = reply.status
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         response.headers["Date"] = formatdate(int(self._clock.now()), usegmt=True)
         body = range(len(reply.content)) if reply.part is None else reply.part
         if reply.status not in _BODYLESS:
             response.content_length = len(body)
-        with contextlib.suppress(ConnectionError):  # the client has gone
+        with contextlib.suppress(ConnectionError):  # the client has disconnected
             await response.prepare(http)
             if http.method != "HEAD" and reply.status not in _BODYLESS:
                 await self._send_body(response, request, reply.content, body, fault)
@@ -276,7 +282,7 @@ class Server:
     async def _send_body(  # what to send, where from, and how
         self,
         response: web.StreamResponse,
-        request: Request,
+        request: RecordedRequest,
         content: Content,
         body: range,
         fault: Fault,
@@ -294,7 +300,7 @@ class Server:
             await self._pause(None)
 
     async def _pause(self, seconds: float | None) -> None:
-        """Wait for `seconds` (None: forever), or until the sandbox stops."""
+        """Wait for `seconds` (None for no limit), or until the sandbox stops."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
 

@@ -1,4 +1,4 @@
-"""Unit test sets and their runs: what they are planned to do, and what is true at an instant."""
+"""Simulated unit test sets and runs: their plans, and their state at any time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactPlan:
-    """What the artifact of a run is like.
+    """The artifact of a run.
 
     Attributes:
-        name: The last part of its key.
-        size: Bytes of seeded noise; None for a small real document.
-        form: What the document is packed in.
-        etag: ``"md5"``, ``"multipart"`` (no digest of the whole), or ``"auto"`` for an MD5 up to
-            8 MiB.
-        checksum: Which ``x-amz-checksum-*`` the store sends; None for none.
-        content_type: Its ``Content-Type``; None for what fits the form.
+        name: File name, the last part of its key in the store.
+        size: Size in bytes of random content; None for the results of the run instead.
+        form: Format of the results.
+        etag: ``"md5"``, ``"multipart"`` (not a digest of the content), or ``"auto"`` for an MD5
+            up to 8 MiB.
+        checksum: The ``x-amz-checksum-*`` header that the store sends; None for none.
+        content_type: Its ``Content-Type``; None for that of the format.
         content_encoding: Its ``Content-Encoding``; None for none.
     """
 
@@ -47,27 +47,29 @@ class ArtifactPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetPlan:
-    """How the runs of a unit test set go.
+    """What the runs of a unit test set do.
+
+    For example, the runs of ``SetPlan(seconds=(5, 10), outcome="failed")`` take 5 to 10 seconds
+    and fail a metric.
 
     Attributes:
-        seconds: How long a run takes; two numbers for anything between them, drawn anew for
-            each run.
+        seconds: Duration of a run in seconds; two numbers for a random duration between them.
         outcome: How a run ends.
-        unit_tests: How many unit tests the set has.
-        repeats: How often each of them is run.
-        metrics: How many metrics each of them is evaluated by.
-        trouble_at: The part of a run (0 to 1) after which the first failed metric or error is
-            seen; the run goes on.
-        artifacts_after: Seconds from the end of a run until its artifacts are there; None for
+        unit_tests: Number of unit tests in the set.
+        repeats: Number of repeats of each unit test.
+        metrics: Number of metrics of each unit test.
+        trouble_at: Share of the run (0 to 1) after which the first failed metric or error is
+            visible; the run continues.
+        artifacts_after: Seconds from the end of a run until its artifacts are available; None
+            for never.
+        cancel_after: Seconds until a cancel takes effect; None for a cancel without effect.
+        artifacts_when_cancelled: Whether cancelled runs get artifacts too.
+        artifact: The artifact of a run.
+        cancelled_at: Seconds from the start of a run until someone else cancels it; None for
             never.
-        cancel_after: Seconds until a cancel takes effect; None for a cancel that has none.
-        artifacts_when_cancelled: Whether a cancelled run gets artifacts too.
-        artifact: What the artifact is like.
-        cancelled_at: Seconds from the start of a run until somebody else cancels it; None for
-            never.
-        unlisted: Spans, in seconds from the start of a run, in which lists leave it out, even
-            when asked for its id: ``[(0, 3)]`` for lists that lag, ``[(10, 20)]`` for a run that
-            vanishes for a while.
+        unlisted: Time spans, in seconds from the start of a run, in which lists omit it, even if
+            it is requested by id: ``[(0, 3)]`` for lists that lag, ``[(10, 20)]`` for a run that
+            disappears for a while.
     """
 
     seconds: float | tuple[float, float] = 2.0
@@ -84,7 +86,7 @@ class SetPlan:
     unlisted: Iterable[tuple[float, float]] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unlisted", tuple(self.unlisted))  # hashable, read many times
+        object.__setattr__(self, "unlisted", tuple(self.unlisted))  # hashable, reusable
         low, high = self.bounds
         if not 0 <= low <= high or math.isinf(high):
             raise ValueError("seconds must be finite and not negative, the smaller one first")
@@ -99,23 +101,23 @@ class SetPlan:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The shortest and the longest a run takes."""
+        """The minimum and maximum duration of a run."""
         return self.seconds if isinstance(self.seconds, tuple) else (self.seconds, self.seconds)
 
     @property
     def steps(self) -> int:
-        """Repeats of all unit tests; step s is a repeat of unit test s modulo their number."""
+        """Number of repeats of all unit tests; step s is a repeat of unit test s % unit_tests."""
         return self.unit_tests * self.repeats
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of one run, decided when it starts.
+    """What will happen in one run, decided when it starts.
 
     Attributes:
-        seconds: How long it takes.
-        errors: The error of each step that has one.
-        failed: The numbers of the metrics that each step fails.
+        seconds: Its duration.
+        errors: Error messages by step.
+        failed: Indices of the failed metrics by step.
     """
 
     seconds: float
@@ -123,10 +125,10 @@ class Fate:
     failed: dict[int, frozenset[int]]
 
 
-def fate(plan: SetPlan, run_id: str) -> Fate:
-    """Draw what becomes of a run; the same for the same id.
+def draw_fate(plan: SetPlan, run_id: str) -> Fate:
+    """Draw what will happen in a run; the same for the same id.
 
-    The first step in trouble is certain, each later one has a chance of one in four.
+    The first step after `SetPlan.trouble_at` always fails, each later one with probability 1/4.
     """
     dice = random.Random(run_id)  # noqa: S311  # repeatable on purpose
     seconds = dice.uniform(*plan.bounds)
@@ -143,21 +145,21 @@ def fate(plan: SetPlan, run_id: str) -> Fate:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """The truth about a run, whatever the API may have answered.
+    """The actual state of a run, regardless of what the API has responded.
 
     Attributes:
-        id: The run.
+        id: Its id.
         organization_id: Its organization.
         unit_test_set_id: Its set.
         creator: The organization and the user who started it.
-        created_at: When it was started, as the API says.
+        created_at: When it was started, as the API reports it.
         cancelled: Whether a cancel was accepted.
-        is_completed: Whether it is over.
+        is_completed: Whether it has ended.
         failed_metrics: Whether a metric has failed.
         errored: Whether a repeat had an error.
-        artifacts_generated: Whether there are artifacts.
-        done: Repeats that have ended.
-        total: Repeats in all.
+        artifacts_generated: Whether its artifacts are available.
+        done: Number of repeats that have ended.
+        total: Number of repeats in all.
     """
 
     id: str
@@ -175,8 +177,8 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitTestSet:
-    """A unit test set, and what its next runs will do."""
+class SimulatedSet:
+    """A unit test set, and the plan of its next runs."""
 
     id: str
     organization_id: str
@@ -184,11 +186,11 @@ class UnitTestSet:
 
 
 @dataclass(slots=True, eq=False)
-class Run:
-    """A run as the sandbox keeps it; all else follows from these and the time."""
+class SimulatedRun:
+    """A run of the sandbox; its state follows from these attributes and the time."""
 
     id: str
-    set: UnitTestSet
+    set: SimulatedSet
     creator: tuple[str, str]
     created_at: datetime
     started: float
@@ -197,19 +199,19 @@ class Run:
 
     @property
     def plan(self) -> SetPlan:
-        """What it does."""
+        """The plan of its set."""
         return self.set.plan
 
     @property
     def duration(self) -> float:
-        """Seconds from its start to its end."""
+        """Its duration in seconds, with the effect of a cancel."""
         if self.cancelled is None or self.plan.cancel_after is None:
             return self.fate.seconds
         return min(self.fate.seconds, self.cancelled - self.started + self.plan.cancel_after)
 
     @property
     def artifacts_after(self) -> float | None:
-        """Seconds from its start until its artifacts are there; None for never."""
+        """Seconds from its start until its artifacts are available; None for never."""
         duration, delay = self.duration, self.plan.artifacts_after
         cut_short = duration < self.fate.seconds
         if delay is None or (cut_short and not self.plan.artifacts_when_cancelled):
@@ -217,26 +219,26 @@ class Run:
         return duration + delay
 
     def is_completed(self, now: float) -> bool:
-        """Whether it is over."""
+        """Return whether it has ended."""
         return now - self.started >= self.duration
 
     def is_listed(self, now: float) -> bool:
-        """Whether lists show it."""
+        """Return whether lists include it."""
         elapsed = now - self.started
         return not any(start <= elapsed < stop for start, stop in self.plan.unlisted)
 
     def has_artifacts(self, now: float) -> bool:
-        """Whether its artifacts are there."""
+        """Return whether its artifacts are available."""
         after = self.artifacts_after
         return after is not None and now - self.started >= after
 
     def cancel(self, now: float) -> None:
-        """Cancel it; the first cancel counts."""
+        """Cancel it; only the first cancel counts."""
         self.cancelled = now if self.cancelled is None else min(self.cancelled, now)
 
     def info(self, now: float) -> RunInfo:
-        """What is true of it."""
-        # Not before its start: a clock that is set back tells nothing of what is still to come.
+        """Return its state."""
+        # Not negative, if the clock was set back.
         lived = max(0.0, min(now - self.started, self.duration))
         total = self.plan.steps
         done = total if lived >= self.fate.seconds else int(total * lived / self.fate.seconds)
@@ -257,45 +259,45 @@ class Run:
 
 
 class Simulation:
-    """All unit test sets and runs.
+    """All unit test sets and runs of a sandbox.
 
     Args:
-        seed: What ids are made from; None for others each time.
+        seed: Seed of the ids; None for random ones.
         created_at_skew: Seconds by which ``created_at`` is ahead of the service's clock.
     """
 
     def __init__(self, seed: int | None, created_at_skew: float) -> None:
-        self.sets: dict[str, UnitTestSet] = {}
-        self.runs: dict[str, Run] = {}
+        self.sets: dict[str, SimulatedSet] = {}
+        self.runs: dict[str, SimulatedRun] = {}
         self._dice = random.Random(seed)  # noqa: S311  # repeatable on purpose
         self._created_at_skew = created_at_skew
-        self._by_organization: dict[str, list[Run]] = {}
-        self._latest: dict[tuple[tuple[str, str], str], Run] = {}
+        self._by_organization: dict[str, list[SimulatedRun]] = {}
+        self._latest: dict[tuple[tuple[str, str], str], SimulatedRun] = {}
 
     def new_id(self) -> str:
-        """An id that is not taken."""
+        """Return a new id."""
         return self._dice.randbytes(12).hex()
 
     def add_set(self, organization_id: str, plan: SetPlan, set_id: str | None) -> str:
-        """Add a set, or replace one; its id."""
+        """Add or replace a set; return its id."""
         set_id = set_id or self.new_id()
-        self.sets[set_id] = UnitTestSet(set_id, organization_id, plan)
+        self.sets[set_id] = SimulatedSet(set_id, organization_id, plan)
         return set_id
 
-    def find_set(self, organization_id: str, set_id: str) -> UnitTestSet | None:
-        """A set of an organization."""
+    def find_set(self, organization_id: str, set_id: str) -> SimulatedSet | None:
+        """Return a set of an organization; None if there is none."""
         found = self.sets.get(set_id)
         return found if found is not None and found.organization_id == organization_id else None
 
-    def find_run(self, organization_id: str, run_id: str) -> Run | None:
-        """A run of an organization."""
+    def find_run(self, organization_id: str, run_id: str) -> SimulatedRun | None:
+        """Return a run of an organization; None if there is none."""
         found = self.runs.get(run_id)
         if found is None or found.set.organization_id != organization_id:
             return None
         return found
 
-    def listed(self, organization_id: str, ids: Iterable[str], now: float) -> list[Run]:
-        """The runs of an organization that lists show, oldest first; of `ids` alone if given."""
+    def listed(self, organization_id: str, ids: Iterable[str], now: float) -> list[SimulatedRun]:
+        """Return the listed runs of an organization, oldest first; only those of `ids`, if any."""
         runs = self._by_organization.get(organization_id, [])
         if ids:
             found = [self.find_run(organization_id, run_id) for run_id in ids]
@@ -303,15 +305,17 @@ class Simulation:
         return [run for run in runs if run.is_listed(now)]
 
     def is_busy(self, creator: tuple[str, str], set_id: str, now: float) -> bool:
-        """Whether a user has an unfinished run of a set."""
+        """Return whether a user has an unfinished run of a set."""
         latest = self._latest.get((creator, set_id))
         return latest is not None and not latest.is_completed(now)
 
-    def start(self, unit_test_set: UnitTestSet, creator: tuple[str, str], now: float) -> Run:
-        """Start a run; whether it may start is for the caller to check."""
+    def start(
+        self, unit_test_set: SimulatedSet, creator: tuple[str, str], now: float
+    ) -> SimulatedRun:
+        """Start a run, without any checks."""
         run_id, plan = self.new_id(), unit_test_set.plan
-        created_at = instant(now + self._created_at_skew)
-        run = Run(run_id, unit_test_set, creator, created_at, now, fate(plan, run_id))
+        created_at = to_datetime(now + self._created_at_skew)
+        run = SimulatedRun(run_id, unit_test_set, creator, created_at, now, draw_fate(plan, run_id))
         if plan.cancelled_at is not None:
             run.cancelled = now + plan.cancelled_at
         self.runs[run_id] = run
@@ -320,18 +324,18 @@ class Simulation:
         return run
 
 
-def instant(seconds: float) -> datetime:
-    """An aware datetime of whole milliseconds (rounded down), as the service's database keeps."""
+def to_datetime(seconds: float) -> datetime:
+    """Convert to an aware datetime in whole milliseconds (rounded down), as the service does."""
     return datetime.fromtimestamp(int(seconds * 1000) / 1000, UTC)
 
 
 def rfc3339(moment: datetime) -> str:
-    """`moment` in the form of the API's bodies: milliseconds and ``Z``."""
+    """Format a time as the API does, with milliseconds and ``Z``."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def remember(cache: dict[KeyT, ValueT], key: KeyT, value: ValueT, most: int) -> ValueT:
-    """Put `value` into a cache of at most `most` entries, in place of the oldest; gives `value`."""
+    """Add `value` to a cache of at most `most` entries, evicting the oldest; return `value`."""
     cache.pop(key, None)
     while len(cache) >= most:
         cache.pop(next(iter(cache)), None)

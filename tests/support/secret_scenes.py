@@ -20,7 +20,7 @@ from amigo_async.events import Event
 from amigo_async.testing import (
     ArtifactPlan,
     Fault,
-    Request,
+    RecordedRequest,
     Sandbox,
     SetPlan,
 )
@@ -88,7 +88,7 @@ def _json(event: Event) -> str:
     return msgspec.json.encode(event).decode()
 
 
-def credentials(request: Request) -> Iterator[str]:
+def credentials(request: RecordedRequest) -> Iterator[str]:
     """The authorization of a request, as it was sent and as it is read."""
     sent = request.headers.get("authorization", "")
     if sent:
