@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -530,10 +529,6 @@ def test_streams_that_are_not_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.getvalue().startswith("amigo-async, version ")
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert Said(capsys, "--version").out.startswith("amigo-async, version ")
-
-
 # --- without the extra ---
 
 
@@ -549,9 +544,3 @@ def test_missing_extra_allows_import(missing: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "in\n", WITHOUT_EXTRA)
-
-
-def test_json_lines_are_json(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    start(sandbox, sandbox.add_set(AT_ONCE))
-    [line] = Said(capsys, "list", "--json").out.splitlines()
-    assert json.loads(line)["is_completed"] is True

@@ -80,7 +80,7 @@ class Process:
         self.process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_one_signal_stops_tidily(sandbox: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
     first, second = sandbox.add_sets(2, LASTING)
     with Process(sandbox, tmp_path, "run", first, second, "--json", "r.json") as command:
@@ -97,17 +97,6 @@ def test_one_signal_stops_tidily(sandbox: Sandbox, tmp_path: Path, number: signa
     assert err.endswith(f"2 runs continue on the service. To resume:\n  amigo-async wait {ids}\n")
     assert not any(run.cancelled for run in sandbox.runs)
     assert (tmp_path / "r.json").exists()
-
-
-def test_signal_with_journal_and_cancel(sandbox: Sandbox, tmp_path: Path) -> None:
-    options = ["--journal", "j.jsonl", "--on-exit", "cancel"]
-    with Process(sandbox, tmp_path, "run", sandbox.add_set(LASTING), *options) as command:
-        command.await_line("started as run")
-        command.process.send_signal(signal.SIGINT)
-        status, _, err = command.end()
-    assert status == 130
-    assert "The service was asked to cancel 1 run. To wait for their end:\n" in err
-    assert [run.cancelled for run in sandbox.runs] == [True]
 
 
 def insist(process: subprocess.Popen[Any]) -> None:
@@ -136,30 +125,6 @@ def test_two_signals_are_out_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (status, out) == (130, "")
 
 
-def test_signal_ends_a_wait(sandbox: Sandbox, tmp_path: Path) -> None:
-    with Process(sandbox, tmp_path, "run", sandbox.add_set(LASTING)) as command:
-        command.await_line("started as run")
-        command.process.send_signal(signal.SIGINT)
-        command.end()
-    [run] = sandbox.runs
-    with Process(sandbox, tmp_path, "wait", run.id) as command:
-        command.await_line("signed in")
-        command.process.send_signal(signal.SIGINT)
-        status, _, err = command.end()
-    assert status == 130
-    assert err.endswith(f"To resume:\n  amigo-async wait {run.id}\n")
-
-
-def test_signal_ends_a_list(sandbox: Sandbox, tmp_path: Path) -> None:
-    sandbox.fault("list", Fault.delay(60.0), times=9)
-    with Process(sandbox, tmp_path, "list") as command:
-        asked = threading.Event()
-        while not sandbox.count("list"):
-            asked.wait(0.02)
-        command.process.send_signal(signal.SIGINT)
-        assert command.end() == (130, "", "Interrupted.\n")
-
-
 def test_sandbox_serves_until_stopped(tmp_path: Path) -> None:
     with Process(None, tmp_path, "sandbox", "--sets", "3", "--seconds", "0.001") as served:
         served.await_line("Serving at http://127.0.0.1:")
@@ -183,23 +148,11 @@ def test_sandbox_serves_until_stopped(tmp_path: Path) -> None:
         assert served.end() == (0, "", "")
 
 
-def test_quiet_sandbox(tmp_path: Path) -> None:
-    with Process(None, tmp_path, "sandbox", "-q") as served:
-        assert served.process.stdout is not None
-        assert served.process.stdout.readline().startswith("export AMIGO_BASE_URL=http://")
-        served.process.send_signal(signal.SIGTERM)
-        status, _, err = served.end()
-    assert (status, err) == (0, "")
-
-
-@pytest.mark.parametrize("options", [["--json"], []])
-def test_a_reader_that_leaves_is_no_error(
-    sandbox: Sandbox, tmp_path: Path, options: list[str]
-) -> None:
+def test_a_reader_that_leaves_is_no_error(sandbox: Sandbox, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = subprocess.run(
-        [*COMMAND, "list", *options, "--set", sandbox.add_set(AT_ONCE)],
+        [*COMMAND, "list", "--json", "--set", sandbox.add_set(AT_ONCE)],
         cwd=tmp_path,
         env=environment(sandbox, PYTHONUNBUFFERED="1"),
         stdout=writing,
@@ -310,12 +263,6 @@ def test_terminals_without_color_or_cursor(
     assert not COLOR.search(terminal.text)
     assert (UP in terminal.text) is live
     assert ("started as run" in terminal.text) is not live
-
-
-def test_quiet_writes_nothing_to_a_terminal(sandbox: Sandbox) -> None:
-    with Terminal(sandbox, "run", "-q", sandbox.add_set(AT_ONCE)) as terminal:
-        assert terminal.end() == 0
-    assert terminal.text == ""
 
 
 def test_exit_status_of_the_process(tmp_path: Path) -> None:

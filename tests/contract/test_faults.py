@@ -10,7 +10,6 @@ import pytest
 import yarl
 
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
-from amigo_async.testing.server import Route
 from tests.support.sandbox_kit import Caller, serving, sleep
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +18,7 @@ LONG = SetPlan(seconds=1000)
 PLAN = SetPlan(seconds=1, artifacts_after=1, artifact=ArtifactPlan(size=1000))
 
 
-async def ask(caller: Caller, route: Route, run_id: str, link: str) -> Any:
+async def ask(caller: Caller, route: Any, run_id: str, link: str) -> Any:
     """A request of a route that succeeds where nothing goes wrong."""
     if route == "sign_in":
         return await caller.sign_in()
@@ -34,8 +33,8 @@ async def ask(caller: Caller, route: Route, run_id: str, link: str) -> Any:
     return await caller.fetch("GET", link)
 
 
-ROUTES: list[Route] = ["sign_in", "create", "list", "cancel", "artifacts", "store"]
-BODIES: list[Route] = [route for route in ROUTES if route != "cancel"]
+ROUTES: list[Any] = ["sign_in", "create", "list", "cancel", "artifacts", "store"]
+BODIES: list[Any] = [route for route in ROUTES if route != "cancel"]
 
 
 async def ready(caller: Caller) -> tuple[str, str]:
@@ -46,7 +45,7 @@ async def ready(caller: Caller) -> tuple[str, str]:
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("after_work", "reset"), [(False, False), (True, True)])
-async def test_drop(route: Route, after_work: bool, reset: bool) -> None:
+async def test_drop(route: Any, after_work: bool, reset: bool) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         started = len(caller.sandbox.runs)
@@ -66,7 +65,7 @@ async def test_drop(route: Route, after_work: bool, reset: bool) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_delay(route: Route) -> None:
+async def test_delay(route: Any) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         for after_work in (False, True):
@@ -90,7 +89,7 @@ async def test_delayed_work_is_done(after_work: bool) -> None:
 
 
 @pytest.mark.parametrize("route", BODIES)
-async def test_truncate(route: Route) -> None:
+async def test_truncate(route: Any) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         for after_bytes in (None, 0, 7):
@@ -131,7 +130,7 @@ async def test_truncate_beyond_the_end() -> None:
 
 
 @pytest.mark.parametrize("route", BODIES)
-async def test_stall(route: Route) -> None:
+async def test_stall(route: Any) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         caller.sandbox.fault(route, Fault.stall(5))
@@ -168,7 +167,7 @@ async def test_drip() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_status(route: Route) -> None:
+async def test_status(route: Any) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         headers = {"Retry-After": "7", "Location": "http://127.0.0.1:9/"}
@@ -194,7 +193,7 @@ async def test_status_and_the_work(after_work: bool) -> None:
 
 
 @pytest.mark.parametrize("route", BODIES)
-async def test_garbage(route: Route) -> None:
+async def test_garbage(route: Any) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         for fault, content_type in (
@@ -212,7 +211,7 @@ async def test_garbage(route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", ["create", "list", "cancel", "artifacts"])
-async def test_expired_token(route: Route) -> None:
+async def test_expired_token(route: Any) -> None:
     async with serving(plan=PLAN) as caller:
         run_id, link = await ready(caller)
         caller.sandbox.fault(route, Fault.expired_token())

@@ -279,7 +279,7 @@ async def test_start_fails(
         if ports:
             raise OSError("no port is free")
         await start(site)
-        ports.append(site._runner.addresses[0][1])
+        ports.append(int(site.name.rpartition(":")[2]))
 
     monkeypatch.setattr(web.TCPSite, "start", second_fails)
     with pytest.raises(OSError, match="no port is free"):

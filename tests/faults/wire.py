@@ -25,6 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from amigo_async.testing import Sandbox
 from tests.support import tls_servers
+from tests.support.connections import Counting
 from tests.support.tls_servers import HOST, listening
 
 Route: TypeAlias = Literal["sign_in", "create", "list", "cancel", "artifacts", "store"]
@@ -378,8 +379,8 @@ class _Resolver(AbstractResolver):
         pass
 
 
-class Connector(aiohttp.TCPConnector):
-    """Knows which of its connections are held."""
+class Connector(Counting):
+    """Takes note of what is sent to the API."""
 
     def __init__(self, wire: Wire) -> None:
         settings: dict[str, Any] = {} if wire.tls is None else {"ssl": tls_servers.trusting()}
@@ -390,18 +391,11 @@ class Connector(aiohttp.TCPConnector):
             **settings,
         )
         self._wire = wire
-        self._given_out: list[aiohttp.connector.Connection] = []
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> aiohttp.connector.Connection:
         connection = await super().connect(req, traces, timeout)
-        self._given_out.append(connection)
         self._wire.sent += bool(traces)  # the session of the store has none
         return connection
-
-    def held(self) -> bool:
-        """Whether a connection is in use."""
-        self._given_out = [each for each in self._given_out if not each.closed]
-        return bool(self._given_out)
 
 
 @asynccontextmanager

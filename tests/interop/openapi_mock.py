@@ -31,7 +31,6 @@ from amigo_async import (
     RunPage,
     UserInfo,
 )
-from amigo_async.protocol.requests import RunFilters
 
 DESCRIPTION = Path(__file__).with_name("openapi.json")
 STARTUP_SECONDS = 30.0
@@ -39,7 +38,7 @@ ID = "6618791275130b73714e8d7f"
 OTHER_ID = "6618791275130b73714e8d80"
 ORGANIZATION = "my-org"
 
-FILTERS: tuple[RunFilters, ...] = (
+FILTERS: tuple[dict[str, Any], ...] = (
     {},
     {"id": ID},
     {"id": [ID, OTHER_ID, ID]},

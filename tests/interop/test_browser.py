@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from amigo_async.batch.outcomes import BatchResult
+from amigo_async import BatchResult
 from amigo_async.report import html
 from tests.support.needs import needs, needs_modules
 from tests.support.report_samples import BEGAN, GATE, batch, outcome, run

@@ -19,7 +19,6 @@ import pytest
 from amigo_async import AmigoClient, BatchResult, ConfigurationError
 from amigo_async.errors import TransportError
 from amigo_async.events import Event, RequestRetried
-from amigo_async.protocol.endpoints import EndpointName
 from amigo_async.starting import starts
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from amigo_async.transport import environment_session
@@ -30,7 +29,7 @@ from tests.support.proxies import HAProxy, Settings, Tunnels
 # Real processes take several times as long on a busy machine.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
-ENDPOINTS: Final[tuple[EndpointName, ...]] = ("create", "list", "artifacts")
+ENDPOINTS: Final[tuple[Any, ...]] = ("create", "list", "artifacts")
 # A run of a second at most: HAProxy's time is real.
 PLAN = SetPlan(
     seconds=(0.1, 1.0), artifacts_after=0.1, artifact=ArtifactPlan(size=300_000, checksum="sha256")

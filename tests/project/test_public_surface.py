@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -353,3 +354,51 @@ def test_one_room_alone_talks_http() -> None:
     }
     # The client has it in signatures; the sandbox is the other end of the line.
     assert talking == {"transport", "client.py", "testing"}
+
+
+# The modules that a user imports; all others are private, whatever they are called.
+MODULES = {
+    "amigo_async",
+    *(
+        f"amigo_async.{name}"
+        for name in ("cli", "dask", "errors", "events", "fleet", "models", "otel", "redis")
+    ),
+    *("amigo_async.report", "amigo_async.testing"),
+}
+TESTS = Path(__file__).parents[1]
+# Foreign stores, proxies and Redis meet parts of the package in real time, without the rest of it.
+SEAMS = {
+    f"interop/test_{name}.py"
+    for name in ("artifact_servers", "artifacts_killed", "dask", "proxy", "sharing")
+}
+
+
+def private_names(path: Path) -> list[str]:
+    """The private modules that a test imports, and the private attributes that it touches."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found += [n for n in names if n.split(".")[0] == "amigo_async" and n not in MODULES]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = node.module.split(".")[0] == "amigo_async"
+            public = importlib.import_module(node.module) if node.module in MODULES else None
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                module = inspect.ismodule(getattr(public, alias.name, None))
+                if inside and (public is None or alias.name[0] == "_" or module):
+                    found += [name] if name not in MODULES else []
+            found += [node.module] if node.module.startswith("tests.unit") else []
+        elif isinstance(node, ast.Attribute):
+            own = ast.unparse(node.value) in ("self", "cls", "super()", "os")
+            found += [ast.unparse(node)] if re.match("_[^_]", node.attr) and not own else []
+    return found
+
+
+def test_only_units_look_inside() -> None:
+    """So that a rename of a private part breaks `tests/unit` alone."""
+    paths = {p.relative_to(TESTS).as_posix(): p for p in TESTS.rglob("*.py")}
+    outside = {name: p for name, p in paths.items() if not name.startswith("unit/")}
+    looking = {name: found for name, p in outside.items() if (found := private_names(p))}
+    assert set(looking) <= SEAMS, {n: f for n, f in looking.items() if n not in SEAMS}
+    assert private_names(paths["unit/test_starts.py"])

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amigo_async.batch.outcomes import BatchResult
+from amigo_async import BatchResult, Gate
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
 )
 from amigo_async.report import html
-from amigo_async.verdicts.gate import Gate
 from tests.support.report_samples import BEGAN, batch, hidden_run, outcome, run
 
 METRIC = "67aa00000000000000000002"

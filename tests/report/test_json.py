@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amigo_async.batch.outcomes import BatchResult
+from amigo_async import BatchResult
 from amigo_async.errors import AmigoError, APIError, NotFoundError
 from amigo_async.models import NumericalMetricSuccessCriterion, UnknownSuccessCriterion
 from amigo_async.report import RecordedError, from_json, to_json

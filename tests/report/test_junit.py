@@ -13,11 +13,10 @@ import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async import BatchResult, Gate, RunOutcome
 from amigo_async.errors import ConflictError
 from amigo_async.models import BooleanMetricSuccessCriterion, MetricToEvaluate
 from amigo_async.report import RecordedError, html, junit, markdown
-from amigo_async.verdicts.gate import Gate, Per
 from tests.support.report_samples import BEGAN, batch, hidden_run, outcome, result, run, spec
 
 # As published by the xunit plugin of Jenkins; its license is in the file.
@@ -92,7 +91,7 @@ def test_allowed_failures_pass() -> None:
 
 
 @pytest.mark.parametrize("per", ["unit_test", "metric"])
-def test_only_missed_rates_fail(per: Per) -> None:
+def test_only_missed_rates_fail(per: Any) -> None:
     mixed = run(
         ("good", {METRIC: "++++-"}, [None] * 5), ("bad", {METRIC: "+----"}, [None] * 5), set_id="s1"
     )
@@ -313,7 +312,7 @@ def test_rate_of_the_whole_run() -> None:
     for rate, failures in ((0.9, 1), (0.5, 0)):
         verdict = "failed" if failures else "passed"
         gate = Gate(min_pass_rate=rate, per="run")
-        root = parsed(outcome(mixed, verdict), gate=gate)  # type: ignore[arg-type]  # a verdict
+        root = parsed(outcome(mixed, verdict), gate=gate)
         assert root.get("failures") == str(failures)
     # Passed by its rate, but another batch called it failed: nothing is shown as wrong.
     root = parsed(outcome(mixed, "failed"), gate=Gate(min_pass_rate=0.5, per="run"))
@@ -338,7 +337,7 @@ def test_errors_are_not_repeated() -> None:
 
 @pytest.mark.parametrize("per", ["run", "unit_test", "metric"])
 @pytest.mark.parametrize("report", [junit, markdown, html])
-def test_time_grows_linearly(report: Any, per: Per) -> None:
+def test_time_grows_linearly(report: Any, per: Any) -> None:
     def steps(tests: int) -> int:
         many = run(*[(f"ut{n}", {f"m{n}": "-", "m": "+"}, [f"e{n}"]) for n in range(tests)])
         return calls(lambda: report(BatchResult([outcome(many)]), gate=Gate(per=per)))

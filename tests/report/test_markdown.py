@@ -8,10 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
-from amigo_async.batch.outcomes import BatchResult
+from amigo_async import BatchResult, Gate
 from amigo_async.errors import ConfigurationError
 from amigo_async.report import html, markdown
-from amigo_async.verdicts.gate import Gate
 from tests.support.report_samples import batch, outcome, run
 
 METRIC = "67aa00000000000000000002"

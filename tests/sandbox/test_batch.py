@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import ANY
 
+import aiohttp
 import anyio
 import pytest
 from msgspec.structs import replace
@@ -30,8 +31,6 @@ from amigo_async import (
     NotFoundError,
     WaitTimeoutError,
 )
-from amigo_async.batch import batch as batches
-from amigo_async.batch import journal as journals
 from amigo_async.events import (
     ArtifactSaved,
     Event,
@@ -43,7 +42,7 @@ from amigo_async.events import (
     SignedIn,
 )
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
-from amigo_async.testing.simulation import Outcome
+from tests.support.connections import Counting
 from tests.support.small_api import RESULT, SPEC, SmallApi
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +54,7 @@ FAILING = SetPlan(seconds=5.0, outcome="failed")
 
 def mixed(sandbox: Sandbox, count: int) -> list[str]:
     """Sets of every outcome, of half a minute to three."""
-    outcomes: list[Outcome] = ["passed", "failed", "passed", "errored"]
+    outcomes: list[Any] = ["passed", "failed", "passed", "errored"]
     return [
         sandbox.add_set(SetPlan(seconds=(30.0, 180.0), outcome=outcomes[number % 4]))
         for number in range(count)
@@ -164,19 +163,6 @@ async def test_store_down_for_minutes(
     result = await client.run_many(sandbox.add_sets(2, SHORT), artifacts_dir=tmp_path)
     assert result.passed
     assert len(list(tmp_path.glob("*/*"))) == 2
-
-
-async def test_store_that_stays_down(
-    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batches, "_DOWNLOAD_PATIENCE", 20.0)
-    monkeypatch.setattr(batches, "_DOWNLOADS", 1)
-    sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
-    began = anyio.current_time()
-    result = await client.run_many(sandbox.add_sets(4, SHORT), artifacts_dir=tmp_path)
-    assert 20.0 < anyio.current_time() - began < 70.0
-    assert result.counts == {"passed": 4}
-    assert all("gave up" in str(outcome.error) for outcome in result.outcomes)
 
 
 async def test_set_named_twice(client: AmigoClient, sandbox: Sandbox) -> None:
@@ -735,32 +721,6 @@ async def test_two_batches_cannot_use_one_journal(
             await client.run_many(sandbox.add_sets(1, SHORT), journal=path)
 
 
-async def test_full_disk_loses_no_run(
-    client: AmigoClient,
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole_lines = journals._append
-    written = 0
-
-    def append(descriptor: int | None, data: bytes) -> None:
-        nonlocal written
-        written += 1
-        if written > 6:
-            raise OSError(28, "No space left on device")
-        whole_lines(descriptor, data)
-
-    monkeypatch.setattr(journals, "_append", append)
-    set_ids = sandbox.add_sets(5, SHORT)
-    result = await client.run_many(set_ids, journal=tmp_path / "batch.jsonl")
-    started = [o for o in result.outcomes if o.run_id is not None]
-    assert {o.run_id for o in started} == {run.id for run in sandbox.runs}
-    assert all(o.verdict == "passed" for o in started)
-    assert any(isinstance(o.error, JournalError) for o in result.outcomes)
-    assert not result.passed
-
-
 async def test_no_secret_is_in_the_journal(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -775,15 +735,17 @@ async def test_no_secret_is_in_the_journal(
         assert str(secret) not in text
 
 
-async def test_batch_leaves_nothing_behind(client: AmigoClient, sandbox: Sandbox) -> None:
-    running = asyncio.create_task(client.run_many(sandbox.add_sets(5, SHORT)))
-    await anyio.sleep(1)
-    assert our_tasks()
-    await running
-    assert our_tasks() == []
-    connector = client._connections.api().connector
-    assert connector is not None
-    assert not connector._acquired
+async def test_batch_leaves_nothing_behind(sandbox: Sandbox, tmp_path: Path) -> None:
+    connector = Counting()
+    async with aiohttp.ClientSession(connector=connector) as http, sandbox.client(http=http) as one:
+        running = asyncio.create_task(
+            one.run_many(sandbox.add_sets(5, SHORT), artifacts_dir=tmp_path)
+        )
+        await anyio.sleep(1)
+        assert our_tasks()
+        await running
+        assert our_tasks() == []
+        assert not connector.held()
 
 
 # --- runs that are not what their flags say ---

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from amigo_async.testing import (
     Fault,
     Sandbox,
@@ -19,7 +17,7 @@ from amigo_async.testing import (
 )
 from tests.cli.test_process import environment as environment_of
 from tests.support.evidence import Evidence
-from tests.support.secret_scenes import KEY, NO_LIMITS, ROUTES, echoes, watch
+from tests.support.secret_scenes import KEY, NO_LIMITS, ROUTES, echoes, used
 
 # Whatever is logged is to be seen, and a traceback has its local variables.
 PROGRAM: Final = """
@@ -70,9 +68,7 @@ def told_by(sandbox: Sandbox, folder: Path, key: str, *arguments: str) -> Eviden
     return evidence
 
 
-def test_command_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets: set[str] = {KEY}
-    watch(monkeypatch, secrets)
+def test_command_shows_no_secret(tmp_path: Path) -> None:
     plan = SetPlan(seconds=0.1, artifacts_after=0.0, outcome="failed")
     with Sandbox(limits=NO_LIMITS).in_thread() as sandbox, Sandbox().in_thread() as other:
         sandbox.add_api_key("odd", KEY)
@@ -88,6 +84,7 @@ def test_command_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             evidence = told_by(sandbox, tmp_path / "batch", KEY, "run", *sets, *options)
             wrong = refused.result()
         names = {path.name for path in (tmp_path / "batch").iterdir()}
+        secrets = {KEY} | used(sandbox) | used(other)
     assert {"journal.jsonl", "artifacts", "summary.md", "report.html"} <= names
     assert any("answered 403" in line for line in evidence.texts["output"])
     assert any("answered 401" in line for line in wrong.texts["output"])

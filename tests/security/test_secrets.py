@@ -51,8 +51,8 @@ def _all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
 
-async def test_echoed_secrets_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path, monkeypatch) as told, told.client() as client:
+async def test_echoed_secrets_of_a_run(tmp_path: Path) -> None:
+    async with scene(tmp_path) as told, told.client() as client:
         (run_id,) = told.runs(1)
         shown = await client.runs.get(run_id)
         token = told.sandbox.requests[-1].headers["authorization"].partition(" ")[2]
@@ -67,8 +67,8 @@ async def test_echoed_secrets_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
         told.sandbox.fault("list", Fault.garbage(body, "application/json"))
         run = await client.runs.get(run_id)
         assert await client.artifacts.download(run_id, tmp_path)
-        assert told.secrets >= {KEY, token}
         told.check()
+        assert told.secrets >= {KEY, token}
     assert run.runs_that_errored is not None
     errors = [met.error for met in run.runs_that_errored]
     assert errors == ["refused: ***", "Token=***.", "Key ***", "a monkey, odd"]
@@ -76,10 +76,8 @@ async def test_echoed_secrets_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert (run.id, run.simulation_unit_test_set_id) == (run_id, shown.simulation_unit_test_set_id)
 
 
-async def test_errors_hide_echoed_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with scene(tmp_path, monkeypatch) as told:
+async def test_errors_hide_echoed_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with scene(tmp_path) as told:
         token = told.token()
         auths: dict[str, dict[str, Any]] = {
             KEY: {},
@@ -190,9 +188,9 @@ async def leave_behind(scene: Scene) -> None:
 
 
 async def test_failing_batch_hides_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with scene(tmp_path, monkeypatch) as told:
+    async with scene(tmp_path) as told:
         handled: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_debug(True)
         asyncio.get_running_loop().set_exception_handler(lambda _, about: handled.append(about))
@@ -260,11 +258,9 @@ async def answering(text: str, *, held: bool = False) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
-async def test_non_http_answer_is_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+async def test_non_http_answer_is_hidden(tmp_path: Path, text: str) -> None:
     signature = "5f9e0c1d7ab3482694d8e7f60213bc45"
-    async with scene(tmp_path, monkeypatch) as told, answering(text) as base_url:
+    async with scene(tmp_path) as told, answering(text) as base_url:
         told.secrets.add(signature)
         async with told.client(base_url=base_url, auth=BearerAuth(KEY)) as client:
             await told.attempt("api", client.runs.list)
@@ -310,11 +306,11 @@ HELD: Final = {"late": Fault.delay(1e4), "stalled": Fault.stall(), "slow": Fault
 
 @pytest.mark.parametrize("ended", [timed_out, failed_after, cancelled, in_a_group])
 async def test_abandoned_call_hides_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[..., Awaitable[None]]
+    tmp_path: Path, ended: Callable[..., Awaitable[None]]
 ) -> None:
     """The traceback of a cancellation goes down to where it came, which is deep in aiohttp."""
     async with (
-        scene(tmp_path, monkeypatch) as told,
+        scene(tmp_path) as told,
         told.client(request_timeout=1e6) as client,
     ):
         for route in ROUTES:
@@ -328,16 +324,14 @@ async def test_abandoned_call_hides_secrets(
         told.check()
 
 
-async def test_half_read_store_error_is_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_read_store_error_is_hidden(tmp_path: Path) -> None:
     """S3 repeats the signature, and what was signed, in the body of its refusals."""
     refusal = (
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 9999\r\n\r\n"
         "<Error><Message>The signature does not match</Message><StringToSign>{}</StringToSign>"
     )
     async with (
-        scene(tmp_path, monkeypatch) as told,
+        scene(tmp_path) as told,
         told.client() as client,
         answering(refusal, held=True) as base_url,
     ):
@@ -350,10 +344,8 @@ async def test_half_read_store_error_is_hidden(
         told.check()
 
 
-async def test_closed_session_hides_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with scene(tmp_path, monkeypatch) as told:
+async def test_closed_session_hides_secrets(tmp_path: Path) -> None:
+    async with scene(tmp_path) as told:
         for route in ROUTES:
             async with aiohttp.ClientSession() as given, told.client(http=given) as client:
                 told.sandbox.fault(route, Fault.delay(3.0), times=30)

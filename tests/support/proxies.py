@@ -72,7 +72,7 @@ class HAProxy:
     started: int = 0
     upstream_store: str = ""
     ports: dict[str, int] = field(default_factory=dict)
-    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
     @asynccontextmanager
@@ -96,7 +96,7 @@ class HAProxy:
             sandbox.store_url = served.url("store")
             yield served
         finally:
-            for process in served._processes:
+            for process in served.processes:
                 process.kill()
                 process.wait()
 
@@ -113,7 +113,7 @@ class HAProxy:
                 stdout=log,
                 stderr=log,
             )
-        self._processes.append(process)
+        self.processes.append(process)
         while not await self._is_up(process.pid):
             if process.poll() is not None:
                 raise RuntimeError((self.folder / "haproxy.log").read_text())
@@ -121,11 +121,11 @@ class HAProxy:
 
     async def reload(self) -> None:
         """Let a new process take over; the old one ends with its connections."""
-        await self.start("-sf", str(self._processes[-1].pid))
+        await self.start("-sf", str(self.processes[-1].pid))
 
     async def kill(self) -> None:
         """Be gone, in the middle of whatever is going on."""
-        self._processes[-1].kill()
+        self.processes[-1].kill()
 
     async def statuses(self, name: str) -> dict[str, int]:
         """How many responses ``api`` or ``store`` has given, by ``"2xx"`` and so on."""

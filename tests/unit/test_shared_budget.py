@@ -44,7 +44,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_stored_budget_behaves_the_same(
     steps: list[tuple[float, str, int]],
 ) -> None:

@@ -1,0 +1,56 @@
+"""Batches whose disk or whose store fails where only the inside of the package can be made to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from amigo_async import AmigoClient, JournalError
+from amigo_async.batch import batch as batches
+from amigo_async.batch import journal as journals
+from amigo_async.testing import Fault, Sandbox, SetPlan
+
+pytestmark = pytest.mark.anyio
+
+SHORT = SetPlan(seconds=5.0)
+
+
+async def test_store_that_stays_down(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_DOWNLOAD_PATIENCE", 20.0)
+    monkeypatch.setattr(batches, "_DOWNLOADS", 1)
+    sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
+    began = anyio.current_time()
+    result = await client.run_many(sandbox.add_sets(4, SHORT), artifacts_dir=tmp_path)
+    assert 20.0 < anyio.current_time() - began < 70.0
+    assert result.counts == {"passed": 4}
+    assert all("gave up" in str(outcome.error) for outcome in result.outcomes)
+
+
+async def test_full_disk_loses_no_run(
+    client: AmigoClient,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole_lines = journals._append
+    written = 0
+
+    def append(descriptor: int | None, data: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written > 6:
+            raise OSError(28, "No space left on device")
+        whole_lines(descriptor, data)
+
+    monkeypatch.setattr(journals, "_append", append)
+    set_ids = sandbox.add_sets(5, SHORT)
+    result = await client.run_many(set_ids, journal=tmp_path / "batch.jsonl")
+    started = [o for o in result.outcomes if o.run_id is not None]
+    assert {o.run_id for o in started} == {run.id for run in sandbox.runs}
+    assert all(o.verdict == "passed" for o in started)
+    assert any(isinstance(o.error, JournalError) for o in result.outcomes)
+    assert not result.passed
