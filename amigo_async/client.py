@@ -34,8 +34,7 @@ from amigo_async.polling import (
 from amigo_async.ratelimit import BudgetState
 from amigo_async.ratelimit.backend import SharingBackend
 from amigo_async.redact import SecretUrl, masked
-from amigo_async.resources.calls import RunCalls
-from amigo_async.resources.runs import Runs
+from amigo_async.resources.runs import RunCalls, Runs
 from amigo_async.starting import Starts, given_by
 from amigo_async.transport import Connections, Sender, Session, Store
 from amigo_async.transport.body import MAX_RESPONSE_BYTES

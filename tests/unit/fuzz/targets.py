@@ -59,8 +59,7 @@ from amigo_async.protocol import urls as links
 from amigo_async.protocol import urls as names
 from amigo_async.protocol.headers import read_date, read_rate_limit, read_retry_after
 from amigo_async.redact import MASK, redact
-from amigo_async.resources.calls import RunCalls
-from amigo_async.resources.runs import Runs
+from amigo_async.resources.runs import RunCalls, Runs
 from amigo_async.server_clock import ServerClock
 from amigo_async.transport import Sender, Session
 from amigo_async.transport.body import _BodyBuffer
