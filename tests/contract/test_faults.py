@@ -121,14 +121,6 @@ async def test_truncate_after_bytes() -> None:
             assert found == data[100 : 100 + wanted]
 
 
-async def test_truncate_beyond_the_end() -> None:
-    async with serving(plan=PLAN) as caller:
-        run_id, link = await ready(caller)
-        caller.sandbox.fault("store", Fault.truncate(5000))
-        answer = await caller.fetch("GET", link)
-        assert answer.body == caller.sandbox.artifact_bytes(run_id)
-
-
 @pytest.mark.parametrize("route", BODIES)
 async def test_stall(route: Any) -> None:
     async with serving(plan=PLAN) as caller:

@@ -14,7 +14,6 @@ import pytest
 import yarl
 from aiohttp import web
 
-from amigo_async import AmigoClient, BearerAuth
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
 from tests.support.sandbox_kit import RUNS, serving, sleep
 
@@ -159,12 +158,6 @@ async def test_stops_while_nobody_reads() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_two_sandboxes() -> None:
-    async with serving() as one, serving() as two:
-        assert len({one.sandbox.base_url, two.sandbox.base_url, one.sandbox.store_url}) == 3
-        assert (await two.call("GET", token=one.token)).status == 401
-
-
 async def test_serve_again() -> None:
     sandbox = Sandbox(plan=SetPlan(seconds=1))
     for _ in range(2):
@@ -176,35 +169,6 @@ async def test_serve_again() -> None:
 
 
 # Clients
-
-
-async def test_client(tmp_path: Any) -> None:
-    async with Sandbox(plan=SetPlan(seconds=5)) as sandbox, sandbox.client() as client:
-        (set_id,) = sandbox.add_sets(1)
-        created = await client.runs.create(set_id)
-        run = await client.wait_for_completion(
-            created.simulation_unit_test_set_run_id, require_artifacts=True
-        )
-        assert run.passed
-        path = await client.artifacts.download(run.id, tmp_path)
-        assert path.read_bytes() == sandbox.artifact_bytes(run.id)
-
-
-async def test_client_with_other_settings() -> None:
-    async with Sandbox() as sandbox:
-        auth = BearerAuth(sandbox.issue_token())
-        async with sandbox.client(auth=auth) as client:
-            assert list((await client.runs.list()).simulation_unit_test_set_runs) == []
-        assert sandbox.count("sign_in") == 0
-
-
-async def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Sandbox() as sandbox:
-        for name, value in sandbox.environment().items():
-            monkeypatch.setenv(name, value)
-        async with AmigoClient() as client:
-            assert list((await client.runs.list()).simulation_unit_test_set_runs) == []
-        assert sandbox.count("list", status=200) == 1
 
 
 # From a thread of its own

@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import yarl
 
-from amigo_async.testing import ArtifactPlan, Fault, SetPlan
+from amigo_async.testing import ArtifactPlan, SetPlan
 from tests.support.sandbox_kit import Answer, Caller, serving, sleep
 
 pytestmark = pytest.mark.anyio
@@ -169,18 +169,6 @@ async def test_links_expire() -> None:
         assert (expired.status, b"Request has expired" in expired.body) == (403, True)
 
 
-async def test_store_is_another_server() -> None:
-    async with serving(plan=planned()) as caller:
-        run_id = await finished(caller)
-        link = await caller.link(run_id)
-        assert link.startswith(f"{caller.sandbox.store_url}/artifact-bucket/sandbox/{run_id}/")
-        assert caller.sandbox.store_url != caller.sandbox.base_url
-        (asked,) = [caller.sandbox.requests[-1]]
-        assert asked.route == "artifacts"
-        await caller.fetch("GET", link)
-        assert caller.sandbox.requests[-1].organization_id == "sandbox"
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -304,13 +292,6 @@ async def test_noise(size: int) -> None:
                 assert part.body == data[start : start + 101]
 
 
-async def test_blocks_of_noise_differ() -> None:
-    async with serving(plan=planned(size=4 * MIB)) as caller:
-        data = caller.sandbox.artifact_bytes(await finished(caller))
-        heads = {data[at : at + 64] for at in range(0, len(data), MIB)}
-        assert len(heads) == 4
-
-
 async def test_tebibyte() -> None:
     async with serving(plan=planned(size=1024**4)) as caller:
         link = await caller.link(await finished(caller))
@@ -391,25 +372,3 @@ async def test_change_artifact(artifact: Any) -> None:
         assert (await caller.fetch("GET", link)).body != after.body
         caller.sandbox.change_artifact(run_id, b"mine")
         assert (await caller.fetch("GET", link)).body == b"mine"
-
-
-async def test_change_during_a_download() -> None:
-    async with serving(plan=planned(size=5 * MIB)) as caller:
-        run_id = await finished(caller)
-        link, data = await caller.link(run_id), caller.sandbox.artifact_bytes(run_id)
-        url = yarl.URL(link, encoded=True)
-        caller.sandbox.fault("store", Fault.drip(1.0, piece=MIB))
-        async with caller.http.get(url) as response:
-            first = await response.content.readexactly(MIB)
-            caller.sandbox.change_artifact(run_id)
-            rest = await response.read()
-        assert first + rest == data
-
-
-async def test_many_objects() -> None:
-    async with serving(plan=SetPlan(seconds=0, artifacts_after=0)) as caller:
-        runs = [await caller.start(set_id) for set_id in caller.sandbox.add_sets(300)]
-        before = caller.sandbox.artifact_bytes(runs[0])
-        for run_id in runs:
-            caller.sandbox.artifact_bytes(run_id)
-        assert caller.sandbox.artifact_bytes(runs[0]) == before

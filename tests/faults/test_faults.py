@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import pytest
 from amigo_async.testing import VirtualTimeLoop
 from tests.faults.calls import Stage
 from tests.faults.kinds import KINDS, Kind
-from tests.faults.table import API, EXCEPTIONS, STORE, VERDICT, cells, chosen
+from tests.faults.table import API, EXCEPTIONS, STORE, VERDICT, Cell, cells, chosen
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +29,10 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 # aiohttp's parser takes it for a header like any other before this version.
 NULLS_REFUSED: Final = (3, 14)
 
-PLAYED: Final = frozenset(cells()) if os.environ.get("AMIGO_FAULTS") == "all" else chosen()
+
+@cache
+def played() -> frozenset[Cell]:
+    return frozenset(cells()) if os.environ.get("AMIGO_FAULTS") == "all" else chosen()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -42,7 +46,7 @@ async def test_outcome_of_a_fault(
     before = asyncio.all_tasks()
     wrong = []
     async with Stage.open(kind, tmp_path / "files") as stage:
-        for cell in PLAYED.intersection(cells(kind)):
+        for cell in played().intersection(cells(kind)):
             try:
                 came = await stage.play(cell)
             except AssertionError as error:
@@ -66,4 +70,4 @@ def test_nothing_on_the_page_is_left_out() -> None:
         if words and label != VERDICT and column not in ("Fault", "Error")
     }
     places |= {(f"exception {n}", row["Column"]) for n, row in enumerate(EXCEPTIONS)}
-    assert {cell.place for cell in PLAYED} == places
+    assert {cell.place for cell in played()} == places

@@ -28,11 +28,10 @@ from redis.asyncio import Redis
 from amigo_async import AmigoClient, AuthenticationError, ConfigurationError
 from amigo_async.auth import SignedInToken, StoredToken
 from amigo_async.events import Event, SharingLost, SharingRestored
-from amigo_async.ratelimit import Limiters
 from amigo_async.ratelimit.shared import LeaseQueue
 from amigo_async.redis import RedisSharing
 from amigo_async.server_clock import ServerClock
-from amigo_async.testing import Fault, Sandbox, SetPlan, VirtualTimeLoop
+from amigo_async.testing import Fault, Sandbox, SetPlan
 from tests.support.redis_server import PASSWORD, RedisServer
 
 # Real processes take several times as long on a busy machine.
@@ -171,37 +170,6 @@ def test_redis_killed_meanwhile(tmp_path: Path) -> None:
         assert max(lost) == 1  # one that needs nothing more does not notice
         assert sum(lost) >= 1
         assert not any(one["SharingRestored"] for one in events)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_replicas_without_redis(seed: int) -> None:
-    """The documented limits, on a loop that skips waits; replicas have no gate in common."""
-
-    async def main() -> tuple[Counter[str], Sandbox]:
-        verdicts = Counter[str]()
-        async with Sandbox(plan=SetPlan(seconds=(10.0, 40.0)), seed=seed) as sandbox:
-            ids = sandbox.add_sets(120)
-
-            async def replica(number: int) -> None:
-                await anyio.sleep(number * 0.3)
-                async with sandbox.client() as client:
-                    client._session._limiters = Limiters(f"replica {number}", "acme")
-                    verdicts.update((await client.run_many(ids[number::4])).counts)
-
-            async with anyio.create_task_group() as group:
-                for number in range(4):
-                    group.start_soon(replica, number)
-        return verdicts, sandbox
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        verdicts, sandbox = runner.run(main())
-    assert verdicts == {"passed": 120}
-    assert sandbox.count("sign_in") == 4
-    # Several try for the last create of a window, which costs nobody a window.
-    assert sandbox.count("create", status=429) <= 0.15 * sandbox.count("create")
-    assert sandbox.requests[-1].time - sandbox.requests[0].time < 5 * 60.0 + 50
-    others = [request for request in sandbox.requests if request.route != "create"]
-    assert sum(request.status == 429 for request in others) <= 0.03 * len(others)
 
 
 # --- a place in Redis ---

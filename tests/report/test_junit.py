@@ -53,10 +53,6 @@ def test_large_batch_is_valid() -> None:
     assert (root.get("failures"), root.get("errors")) == ("12", "7")
 
 
-def test_schema_refuses_other_xml() -> None:
-    assert not SCHEMA.is_valid(junit(batch(2)).replace("<testcase ", "<test ", 1))
-
-
 def test_failure_says_what_was_seen() -> None:
     suite = the(parsed(outcome(SHAKY)), "testsuite")
     assert suite.get("name") == "s1"
@@ -230,11 +226,6 @@ def test_times_and_links_are_there() -> None:
         "attached": "true",
         "artifacts": str(Path("out") / "a.zip"),
     }
-
-
-def test_unfinished_run_has_no_time() -> None:
-    suite = the(parsed(outcome(verdict="timed_out", started_at=BEGAN)), "testsuite")
-    assert (suite.get("timestamp") is not None, suite.get("time")) == (True, "0.000")
 
 
 @settings(deadline=None)  # a busy machine is no failure

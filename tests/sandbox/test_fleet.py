@@ -28,7 +28,7 @@ from amigo_async.fleet import (
     check_jobs,
     execute_job,
 )
-from amigo_async.testing import Fault, Sandbox, SetPlan
+from amigo_async.testing import Sandbox, SetPlan
 
 pytestmark = pytest.mark.anyio
 
@@ -205,13 +205,6 @@ async def test_secrets_from_the_worker(
     done, _ = await carried(Assignment(job, str(tmp_path)))
     assert done.passed
     assert sandbox.count("store") == 0
-
-
-async def test_lost_start_makes_no_second_run(sandbox: Sandbox, tmp_path: Path) -> None:
-    sandbox.fault("create", Fault.drop(after_work=True))
-    done, _ = await carried(Assignment(job_of(sandbox, sandbox.add_sets(2)), str(tmp_path)))
-    assert done.passed
-    assert len(sandbox.runs) == 2
 
 
 def test_fleet_passes_with_all_jobs() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -408,11 +407,6 @@ def test_other_missing_package(
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("amigo_async.otel")
-
-
-def test_package_needs_no_otel() -> None:
-    program = "import sys; import amigo_async; sys.exit('opentelemetry' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 async def test_any_attribute_is_exportable(observer: Observer) -> None:
