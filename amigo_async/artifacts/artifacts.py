@@ -16,9 +16,9 @@ from amigo_async.artifacts.source import (
     FetchLink,
     Open,
     Policy,
-    Progress,
     ServerNow,
     Source,
+    TransferProgress,
 )
 from amigo_async.artifacts.transfer import MAX_CONNECTIONS
 from amigo_async.errors import ArgumentError
@@ -90,7 +90,7 @@ class Artifacts:
         reader = Reader(source, Reading())
         try:
             info = await reader.start()
-            progress = Progress(run_id, source.emit)
+            progress = TransferProgress(run_id, source.emit)
             progress.total = info.size
             stream = ArtifactStream(reader, info, progress)
             try:
@@ -164,7 +164,7 @@ class ArtifactStream(AsyncIterator[bytes]):
         content_type: The content type; None without one.
     """
 
-    def __init__(self, reader: Reader, info: ObjectInfo, progress: Progress) -> None:
+    def __init__(self, reader: Reader, info: ObjectInfo, progress: TransferProgress) -> None:
         self.size = info.size
         self.etag = info.etag
         self.content_type = info.content_type

@@ -23,7 +23,7 @@ from amigo_async.artifacts.partfile import (
 )
 from amigo_async.artifacts.plan import Reading
 from amigo_async.artifacts.reader import Reader
-from amigo_async.artifacts.source import Progress, Source
+from amigo_async.artifacts.source import Source, TransferProgress
 from amigo_async.artifacts.transfer import Transfer
 from amigo_async.errors import ArtifactChangedError, ArtifactTruncatedError
 from amigo_async.events import ArtifactSaved
@@ -109,7 +109,7 @@ class Download:
             state = await in_thread(_state, partial_names(target)[0])
             if state != seen:
                 seen, since = state, anyio.current_time()
-            elif anyio.current_time() - since >= self._source.policy.busy_patience:
+            elif anyio.current_time() - since >= self._source.policy.busy_timeout:
                 reason = f"{target} is being downloaded elsewhere, without any progress"
                 raise self._source.error(reason, lasting=False)
             await anyio.sleep(pause)
@@ -131,7 +131,7 @@ class Download:
 
     async def _fetch(self, target: Path, part: PartialFile) -> SavedFile:
         """Fetch what is missing, verify it, and give the file its final name."""
-        progress = Progress(self._source.run_id, self._source.emit, part.count)
+        progress = TransferProgress(self._source.run_id, self._source.emit, part.count)
         try:
             await self._fill(part, progress)
         finally:
@@ -147,7 +147,7 @@ class Download:
         checksum = None if part.digest is None else part.digest.checksum
         return SavedFile(os.fspath(target), size, checksum)
 
-    async def _fill(self, part: PartialFile, progress: Progress) -> None:
+    async def _fill(self, part: PartialFile, progress: TransferProgress) -> None:
         """Fetch what is missing; start over if the rest of an earlier download is outdated."""
         resumed = part.info is not None
         transfer = Transfer(self._source, part, progress, self._connections)

@@ -21,7 +21,7 @@ from amigo_async.artifacts.plan import (
     Verdict,
     merged,
 )
-from amigo_async.artifacts.source import Patience, Source, StoreResponse
+from amigo_async.artifacts.source import Source, StoreResponse, StoreRetries
 from amigo_async.errors import (
     AmigoError,
     ArtifactChangedError,
@@ -52,7 +52,7 @@ class Reader:
     def __init__(self, source: Source, reading: Reading) -> None:
         self._source = source
         self._reading = reading
-        self._patience = Patience(source.policy)
+        self._retries = StoreRetries(source.policy)
         self._refused = False
         self._stack = AsyncExitStack()
         self._response: StoreResponse | None = None
@@ -155,7 +155,7 @@ class Reader:
                 self._refused = True
                 self._source.refuse(link)
             case Missing(reason):
-                if not await self._patience.wait_for_object():
+                if not await self._retries.wait_for_object():
                     raise self._source.error(reason + code)
             case Unmatched():
                 self._reading = replace(self._reading, by_date=True)
@@ -197,7 +197,7 @@ class Reader:
             chunk = chunk[: end - self._reading.offset]
         if chunk:
             self._reading = replace(self._reading, offset=self._reading.offset + len(chunk))
-            self._patience.progress()
+            self._retries.progress()
             self._gained = True
         return chunk
 
@@ -222,7 +222,7 @@ class Reader:
     ) -> None:
         """Pause before the next attempt, or raise the final error."""
         self._check_recognizable()
-        if await self._patience.pause(after):
+        if await self._retries.pause(after):
             return
         offset, end = self._reading.offset, self._reading.end
         if offset == 0:

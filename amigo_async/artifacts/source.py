@@ -67,9 +67,9 @@ class Policy(Struct, frozen=True):
         base_pause: Upper bound of the first pause, in seconds.
         longest_pause: Upper bound of every pause in seconds, `Retry-After` included.
         link_margin: Seconds before its expiry from which on a link is no longer used.
-        missing_patience: Seconds for which a 404 of the store is retried: the API has just
+        missing_timeout: Seconds for which a 404 of the store is retried: the API has just
             issued the link, so a replica or a cache may lag behind.
-        busy_patience: Seconds to wait for another download to the same file while that one
+        busy_timeout: Seconds to wait for another download to the same file while that one
             makes no progress.
     """
 
@@ -77,8 +77,8 @@ class Policy(Struct, frozen=True):
     base_pause: float = 0.5
     longest_pause: float = 15.0
     link_margin: float = 5.0
-    missing_patience: float = 15.0
-    busy_patience: float = 300.0
+    missing_timeout: float = 15.0
+    busy_timeout: float = 300.0
 
 
 _CODE = rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>"
@@ -171,7 +171,7 @@ class Source:
         return self._server_now() + margin >= link.url_expires_at
 
 
-class Progress:
+class TransferProgress:
     """Counts the received bytes of one artifact and emits `ArtifactProgress` events.
 
     Args:
@@ -210,7 +210,7 @@ class Progress:
         self._emit(ArtifactProgress(self._run_id, self.received, self.total))
 
 
-class Patience:
+class StoreRetries:
     """Counts consecutive failures and pauses between attempts."""
 
     def __init__(self, policy: Policy) -> None:
@@ -234,7 +234,7 @@ class Patience:
         now = anyio.current_time()
         if self._missing_since is None:
             self._missing_since = now
-        end = self._missing_since + self._policy.missing_patience
+        end = self._missing_since + self._policy.missing_timeout
         delay = backoff.random_jitter(_MISSING_PAUSE)
         if now + delay > min(end, anyio.current_effective_deadline()):
             return False

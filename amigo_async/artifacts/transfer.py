@@ -14,7 +14,7 @@ import anyio
 from amigo_async.artifacts.partfile import MAX_CHUNKS, PartialFile
 from amigo_async.artifacts.plan import Reading
 from amigo_async.artifacts.reader import Reader
-from amigo_async.artifacts.source import Progress, Source
+from amigo_async.artifacts.source import Source, TransferProgress
 from amigo_async.cancellation import finish
 from amigo_async.protocol.ranges import Span, missing_spans
 from amigo_async.threads import in_thread
@@ -123,7 +123,7 @@ class Transfer:
     """
 
     def __init__(
-        self, source: Source, part: PartialFile, progress: Progress, connections: int
+        self, source: Source, part: PartialFile, progress: TransferProgress, connections: int
     ) -> None:
         self.fetched = 0
         self._source = source

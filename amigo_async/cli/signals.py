@@ -27,9 +27,9 @@ _ONE_PRESS: Final = 0.5
 class Interrupts:
     """Handles the signals that stop one command.
 
-    The first signal cancels the work inside `caught`, and the command goes on after it to report
-    the result; a signal during that report is ignored. Without `caught`, it cancels the whole
-    command. A further signal, half a second later or more, ends the process.
+    The first signal cancels the work inside `caught`; the command then reports the result. If it
+    arrives during that report, it is ignored; without any `caught`, it cancels the command. A
+    second signal, half a second later or more, ends the process immediately.
 
     Args:
         now: A monotonic clock, in seconds.

@@ -18,7 +18,7 @@ from amigo_async.report.markdown import took
 from amigo_async.report.model import (
     Case,
     SetReport,
-    UnitTest,
+    UnitTestReport,
     headline,
     set_reports,
     verdict_in_words,
@@ -118,7 +118,7 @@ class MatrixColumn(Struct, frozen=True):
 class MatrixRow(Struct, frozen=True):
     """A unit test, and its case in each column; None if it does not have the metric."""
 
-    test: UnitTest
+    test: UnitTestReport
     cells: tuple[tuple[MatrixColumn, Case | None], ...]
 
 
@@ -144,14 +144,14 @@ def matrices(each: SetReport) -> tuple[Matrix, ...]:
     if len(metrics) * len(each.tests) <= _SPARSE * len(cases):
         groups = [each.tests] if each.tests else []
     else:
-        alike: dict[tuple[str | None, ...], list[UnitTest]] = {}
+        alike: dict[tuple[str | None, ...], list[UnitTestReport]] = {}
         for test in each.tests:
             alike.setdefault(tuple(case.metric_id for case in test.cases), []).append(test)
         groups = [tuple(tests) for tests in alike.values()]
     return tuple(map(_matrix, groups))
 
 
-def _matrix(tests: tuple[UnitTest, ...]) -> Matrix:
+def _matrix(tests: tuple[UnitTestReport, ...]) -> Matrix:
     by_metric: dict[str | None, list[Case]] = {}
     for test in tests:
         for case in test.cases:
@@ -165,7 +165,7 @@ def _column(metric_id: str | None, cases: list[Case]) -> MatrixColumn:
     return MatrixColumn(metric_id, cases[0].label, expected.pop() if len(expected) == 1 else None)
 
 
-def _matrix_row(test: UnitTest, columns: tuple[MatrixColumn, ...]) -> MatrixRow:
+def _matrix_row(test: UnitTestReport, columns: tuple[MatrixColumn, ...]) -> MatrixRow:
     cases = {case.metric_id: case for case in test.cases}
     return MatrixRow(test, tuple((column, cases.get(column.metric_id)) for column in columns))
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.escaping import document_text, encode_xml
-from amigo_async.report.model import Case, SetReport, UnitTest, set_reports
+from amigo_async.report.model import Case, SetReport, UnitTestReport, set_reports
 from amigo_async.report.wording import plural
 from amigo_async.verdicts.gate import Gate
 
@@ -129,7 +129,7 @@ def _run_case(each: SetReport) -> ET.Element:
     return element
 
 
-def _case(each: SetReport, test: UnitTest, case: Case, *, alone: bool) -> ET.Element:
+def _case(each: SetReport, test: UnitTestReport, case: Case, *, alone: bool) -> ET.Element:
     """Build the case of a unit test and metric; `alone` if no other metric has its name."""
     element = _new_case(
         f"{each.outcome.unit_test_set_id}.{test.id}",
@@ -149,7 +149,7 @@ def _case(each: SetReport, test: UnitTest, case: Case, *, alone: bool) -> ET.Ele
     return element
 
 
-def _detail(test: UnitTest, case: Case) -> str:
+def _detail(test: UnitTestReport, case: Case) -> str:
     lines = [f"unit test: {test.id} ({plural(test.repeats, 'repeat')})"]
     if case.metric_id is not None:
         lines.append(f"metric: {case.label} ({case.metric_id})")

@@ -65,7 +65,7 @@ class Case(Struct, frozen=True):
         return self.name or "repeats"
 
 
-class UnitTest(Struct, frozen=True):
+class UnitTestReport(Struct, frozen=True):
     """A unit test of a set.
 
     Attributes:
@@ -104,7 +104,7 @@ class SetReport(Struct, frozen=True):
 
     number: int
     outcome: RunOutcome
-    tests: tuple[UnitTest, ...]
+    tests: tuple[UnitTestReport, ...]
     problem: str | None
     problem_type: str
     reasons: tuple[str, ...]
@@ -116,7 +116,7 @@ class SetReport(Struct, frozen=True):
         return self.outcome.verdict == "passed" and self.outcome.error is None
 
     @property
-    def wrong(self) -> tuple[UnitTest, ...]:
+    def wrong(self) -> tuple[UnitTestReport, ...]:
         """The unit tests with a case that failed or errored."""
         return tuple(test for test in self.tests if test.wrong)
 
@@ -156,7 +156,7 @@ def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:
 
 
 def _problem(
-    outcome: RunOutcome, judgement: Judgement | None, tests: tuple[UnitTest, ...]
+    outcome: RunOutcome, judgement: Judgement | None, tests: tuple[UnitTestReport, ...]
 ) -> tuple[str | None, str]:
     """Return what went wrong with the set as a whole, and the type of the problem."""
     error = outcome.error
@@ -191,7 +191,9 @@ def _rates_passed(
             yield (of_run or of_test,) * cases
 
 
-def _unit_test(outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ...]) -> UnitTest:
+def _unit_test(
+    outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ...]
+) -> UnitTestReport:
     cases = tuple(
         _metric_case(outcome, test, metric, excused=excused)
         for metric, excused in zip(test.metrics, reached, strict=False)
@@ -204,7 +206,7 @@ def _unit_test(outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ..
     for repeat, error in enumerate(test.errors):
         if error is not None:
             errors.setdefault(error, []).append(repeat)
-    return UnitTest(
+    return UnitTestReport(
         id=test.unit_test_id,
         repeats=len(test.errors),
         counts=counts,
@@ -315,7 +317,7 @@ def _verdict(result: BatchResult) -> tuple[str, str, str]:
     counts = result.counts
     if counts.get("passed") == total:
         lacking = sum(outcome.error is not None for outcome in result.outcomes)
-        sentence = f"All sets passed, but {lacking} of {total} could not be collected whole."
+        sentence = f"All sets passed, but {lacking} of {total} could not be collected completely."
         return "incomplete", "Passed, incomplete", sentence
     worst = next(verdict for verdict in _WORST_FIRST if verdict in counts)
     parts = [f"{counts[v]} {VERDICT_WORDS[v]}" for v in ("passed", *_WORST_FIRST) if v in counts]

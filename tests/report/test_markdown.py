@@ -80,7 +80,7 @@ def test_what_the_gate_allows_is_counted() -> None:
         (
             BatchResult([outcome(verdict="passed", error=OSError("x")), outcome(verdict="passed")]),
             "Passed, incomplete",
-            "All sets passed, but 1 of 2 could not be collected whole.",
+            "All sets passed, but 1 of 2 could not be collected completely.",
         ),
         (BatchResult([outcome(verdict="cancelled")]), "Cancelled", "1 set: 1 cancelled."),
         (
