@@ -214,10 +214,11 @@ async def _cancel_and_wait(client: AmigoClient, action: RunAction) -> None:
 
 
 @click.command(
-    help="""Download the artifacts of runs that have ended, each into a folder named after the run.
+    help="""Download the artifacts of runs.
 
-    RUN_ID is the id of a run; - reads ids from stdin. Prints the path of each artifact.
-    Artifacts that were downloaded before are not downloaded again.
+    RUN_ID is the id of a run that has ended; - reads ids from stdin. Each artifact goes into a
+    folder named after its run, and its path is printed. Artifacts that were downloaded before
+    are not downloaded again.
 
     Exit status: 0 if all artifacts are there, otherwise as for run.
     """,
@@ -249,7 +250,7 @@ async def download(
     timeout: float | None,
     quiet: bool,
 ) -> int:
-    """Download the artifacts of runs that have ended, each into a folder named after the run."""
+    """Download the artifacts of runs."""
     run_ids = read_ids(ids, file, "RUN_ID")
 
     async def act(client: AmigoClient, action: RunAction) -> None:

@@ -67,10 +67,10 @@ def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
 
 
 @click.command(
-    help="""Run a dozen sets with mixed outcomes on a local sandbox.
+    help="""Run a dozen sets on a local sandbox.
 
-    Needs no credentials and no network, and takes about 15 seconds. The rate limits are like
-    those of the service, scaled down.
+    The sets have mixed outcomes. The demo needs no credentials and no network, and takes about
+    15 seconds. The rate limits are like those of the service, scaled down.
 
     Exit status: 0 if everything went as planned, although some sets fail on purpose; 3 if
     something did not, 130 interrupted.
@@ -86,7 +86,7 @@ def mixed_plans(count: int, seconds: float) -> list[SetPlan]:
 @quiet_option
 @async_command
 async def demo(*, artifacts: str, quiet: bool) -> int:
-    """Run a dozen sets with mixed outcomes on a local sandbox."""
+    """Run a dozen sets on a local sandbox."""
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # as above
 
     await anyio.Path(artifacts).mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _exit_code(result: BatchResult) -> ExitCode:
 
 
 @click.command(
-    help="""Serve a sandbox of the API and its artifact store locally until stopped.
+    help="""Serve a local sandbox of the API until stopped.
 
     Prints shell commands that set the variables for any client, and AMIGO_SANDBOX_SETS with the
     ids of the sets. For example:
@@ -169,7 +169,7 @@ def _exit_code(result: BatchResult) -> ExitCode:
 @quiet_option
 @async_command
 async def sandbox(*, sets: int, seconds: float, window: float, quiet: bool) -> int:
-    """Serve a sandbox of the API and its artifact store locally until stopped."""
+    """Serve a local sandbox of the API until stopped."""
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # the server, only where it is used
 
     async with Sandbox(window=window) as served:

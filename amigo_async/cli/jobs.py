@@ -88,7 +88,6 @@ class RunAction:
         artifacts: Path of its artifacts; None until they are saved.
         error: The error of the action; None without one.
         finished_at: When the run was seen to end; None if it was not.
-        saved_at: When its artifacts were complete; None before.
         collecting: Whether its artifacts are being downloaded or waited for.
         late: Whether the action was cut off by the deadline or a signal.
         result: What the action came to, in a word; None for the verdict of the run.
@@ -101,7 +100,6 @@ class RunAction:
         self.artifacts: Path | None = None
         self.error: Exception | None = None
         self.finished_at: datetime | None = None
-        self.saved_at: datetime | None = None
         self.collecting = False
         self.late = True
         self.result: str | None = None
@@ -134,7 +132,6 @@ class RunAction:
             artifacts=self.artifacts,
             started_at=None if run is None else run.created_at,
             finished_at=self.finished_at,
-            saved_at=self.saved_at,
             reason=reason_of(run),
         )
 

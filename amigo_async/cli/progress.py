@@ -18,7 +18,6 @@ from amigo_async.batch import RunOutcome
 from amigo_async.cli.streams import note
 from amigo_async.events import (
     ArtifactProgress,
-    ArtifactSaved,
     Event,
     RunFinished,
     RunProgressed,
@@ -83,8 +82,6 @@ class BatchProgress:
 
     Attributes:
         rows: The progress of each set by id, in the order asked for.
-        saved: Number of artifacts saved.
-        saved_bytes: Their total size.
         unresolved: Starts of which it is unknown whether they started a run.
     """
 
@@ -99,8 +96,6 @@ class BatchProgress:
         self.now = now or asyncio.get_running_loop().time
         self.began = self.now()
         self.rows = {key: SetProgress(key) for key in keys}
-        self.saved = 0
-        self.saved_bytes = 0
         self.unresolved: list[StartUnresolved] = []
         self._fetches = fetches
         self._by_run: dict[str, SetProgress] = {}
@@ -128,9 +123,6 @@ class BatchProgress:
             self._finish_run(row, event.verdict)
         elif isinstance(event, ArtifactProgress):
             row.stage, row.received, row.size = "fetching", event.received, event.total
-        elif isinstance(event, ArtifactSaved):
-            self.saved += 1
-            self.saved_bytes += event.size
         elif isinstance(event, StartUnresolved):
             self.unresolved.append(event)
 

@@ -31,10 +31,10 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 
 
 @click.command(
-    help="""Run unit test sets, wait for them and download their artifacts.
+    help="""Run unit test sets and collect the results.
 
-    SET_ID is the id of a set; - reads ids from stdin. The result goes to stdout, progress to
-    stderr.
+    SET_ID is the id of a set; - reads ids from stdin. The command starts the runs, waits for
+    them and downloads their artifacts. The result goes to stdout, progress to stderr.
 
     Exit status: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not start,
     4 timed out, 130 interrupted. If sets end differently, 1 takes precedence over 3, and 3
@@ -75,7 +75,7 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @quiet_option
 @async_command
 async def run(*, ids: tuple[str, ...], file: IO[str] | None, quiet: bool, **options: Any) -> int:
-    """Run unit test sets, wait for them and download their artifacts."""
+    """Run unit test sets and collect the results."""
     reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
     job = Job(read_ids(ids, file, "SET_ID"), cast("BatchOptions", options), quiet)
     reports.check(options["journal"])
@@ -119,10 +119,10 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
 
 
 @click.command(
-    help="""Wait for runs that were started before, and download their artifacts.
+    help="""Wait for runs and collect the results.
 
-    RUN_ID is the id of a run; - reads ids from stdin. Interrupting the command does not stop the
-    runs.
+    RUN_ID is the id of a run that was started before; - reads ids from stdin. Interrupting the
+    command does not stop the runs.
 
     Exit status: as for run.
     """,
@@ -144,7 +144,7 @@ async def wait(
     quiet: bool,
     **kinds: Any,
 ) -> int:
-    """Wait for runs that were started before, and download their artifacts."""
+    """Wait for runs and collect the results."""
     reports = Reports(**kinds)
     run_ids = read_ids(ids, file, "RUN_ID")
     reports.check()

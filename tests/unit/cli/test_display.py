@@ -12,7 +12,6 @@ from amigo_async.cli.progress import BatchProgress
 from amigo_async.cli.reasons import LABELS
 from amigo_async.events import (
     ArtifactProgress,
-    ArtifactSaved,
     RequestRetried,
     RunFinished,
     RunProgressed,
@@ -166,13 +165,12 @@ def test_board_of_runs() -> None:
     assert runs.stages() == {"running": 2}
 
 
-def test_board_counts_artifacts() -> None:
+def test_board_keeps_unresolved_starts() -> None:
     sets, _ = board(1)
     go(sets, 0)
-    sets.on_event(ArtifactSaved(some_id(0xA0), "x.zip", 10))
     unresolved = StartUnresolved(some_id(0), "no answer")
     sets.on_event(unresolved)
-    assert (sets.saved, sets.unresolved) == (1, [unresolved])
+    assert sets.unresolved == [unresolved]
 
 
 class Screen:
