@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from amigo_async import AmigoClient
 from amigo_async.testing import Sandbox, VirtualTimeLoop
@@ -15,13 +17,24 @@ SLOW = (
     "interop/test_dask.py",
     "interop/test_sharing.py",
     "interop/test_artifacts_killed.py",
-    "sandbox/test_load.py",
+    "cli/test_streams.py",
     "security/test_secrets.py",
-    "sandbox/test_event_loops.py",
+    "sandbox/test_batch.py",
+    "cli/test_process.py",
+    "sandbox/test_load.py",
+    "unit/test_starts.py",
+    "unit/test_polling.py",
     "project/test_readme.py",
     "interop/test_proxy.py",
     "interop/test_benchmarks.py",
 )
+
+# How slow a busy machine is says nothing. What is drawn by chance is drawn more often where all
+# faults are played too.
+settings.register_profile(
+    "tests", deadline=None, max_examples=300 if os.environ.get("AMIGO_FAULTS") == "all" else 50
+)
+settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -157,7 +157,7 @@ def _without_root() -> str:
 # --- the interpreter and the environment ---
 
 
-@pytest.mark.parametrize("flags", ["-OO -u", "-I -X dev -W error -bb"])
+@pytest.mark.parametrize("flags", ["-I -X dev -W error -bb"])
 def test_flags_of_the_interpreter(sandbox: Sandbox, tmp_path: Path, flags: str) -> None:
     python = f"{shlex.quote(sys.executable)} {flags} -m amigo_async.cli"
     line = f"{python} run {sandbox.add_set(AT_ONCE)} --artifacts got --html r.html"

@@ -236,7 +236,7 @@ async def twelve(caller: Caller) -> list[str]:
             seconds=1000 if number % 3 == 0 else 1,
             outcome="failed" if number % 2 else "errored" if number % 4 == 0 else "passed",
             trouble_at=0.0,
-            repeats=400,
+            repeats=40,
         )
         user = "other" if number >= 9 else None
         token = caller.sandbox.issue_token(user)

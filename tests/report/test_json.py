@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amigo_async import BatchResult
@@ -92,7 +92,6 @@ def test_unencodable_is_refused() -> None:
         to_json(BatchResult([outcome(verdict="passed", artifacts=strange)]))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(), st.text(alphabet=st.characters(exclude_characters="\x00"), min_size=1))
 def test_any_text_makes_the_round_trip(error: str, name: str) -> None:
     one = outcome(

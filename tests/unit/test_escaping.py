@@ -36,7 +36,7 @@ SECRET = (
     "GET https://h/k?X-Amz-Signature=hunter2hunter2 Authorization: Bearer hunter2hunter2hunter2"
 )
 # A busy machine is no failure.
-unhurried = settings(deadline=None, max_examples=300)
+unhurried = settings(max_examples=100)
 
 
 def obeyed(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amigo_async.errors import ArgumentError
@@ -295,14 +295,12 @@ shares = st.floats(0, 1)
 RANK = {"passed": 0, "failed": 1, "errored": 1}
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(runs(), pers)
 def test_strictest_gate_equals_flags(one: Run, per: Per) -> None:
     judgement = Gate(per=per).judge(one)
     assert judgement.verdict == verdict_of(one, None, cancelled=False)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(runs(), pers, st.sampled_from(["error", "fail", "ignore"]), shares, shares)
 def test_lower_rate_keeps_a_pass(one: Run, per: Per, errored: Errored, a: float, b: float) -> None:
     strict = Gate(min_pass_rate=max(a, b), per=per, errored=errored).judge(one)
@@ -310,7 +308,6 @@ def test_lower_rate_keeps_a_pass(one: Run, per: Per, errored: Errored, a: float,
     assert RANK[lax.verdict] <= RANK[strict.verdict]
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(runs(), shares)
 def test_each_test_implies_the_run(one: Run, share: float) -> None:
     each = Gate(min_pass_rate=share, errored="fail").judge(one)
@@ -322,7 +319,6 @@ def test_each_test_implies_the_run(one: Run, share: float) -> None:
         assert metric.verdict == "passed"
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(runs(), pers, st.sampled_from(["error", "fail", "ignore"]), shares)
 def test_rates_account_for_repeats(one: Run, per: Per, errored: Errored, share: float) -> None:
     judgement = Gate(min_pass_rate=share, per=per, errored=errored).judge(one)
@@ -337,7 +333,6 @@ def test_rates_account_for_repeats(one: Run, per: Per, errored: Errored, share: 
     assert (judgement.verdict == "passed") == all(r.verdict == "passed" for r in judgement.rates)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(runs(), st.randoms())
 def test_order_of_tests_is_irrelevant(one: Run, dice: Any) -> None:
     order = list(range(len(one.unit_test_run_specs)))

@@ -7,7 +7,7 @@ import itertools
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
@@ -274,7 +274,6 @@ arrivals = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     arrivals=arrivals,
     limit=st.integers(1, 25),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amigo_async.errors import DeadlineError
@@ -44,7 +44,6 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=60, deadline=None)
 def test_stored_budget_behaves_the_same(
     steps: list[tuple[float, str, int]],
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import anyio
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -1229,7 +1229,6 @@ def test_failed_fence_is_not_retried_soon() -> None:
 # --- chance ---
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_second_run_and_no_old_result(
     data: st.DataObject,

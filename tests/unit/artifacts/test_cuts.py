@@ -47,9 +47,7 @@ def test_stream_cut_anywhere(size: int, chunk: int, cuts: list[Step]) -> None:
     assert sorted(handed) == list(range(size))
 
 
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(0, 3000),
     connections=st.sampled_from([1, 1, 3]),

@@ -69,7 +69,7 @@ def test_only_our_errors_come_out(name: str) -> None:
     for seed in (b"", b"\xff", *targets.SEEDS.get(name, [])):
         target(seed)
 
-    @settings(deadline=None, max_examples=SLOW.get(name, 100))
+    @settings(max_examples=SLOW.get(name, 100))
     @given(given_to(name))
     def try_out(data: bytes) -> None:
         target(data)
