@@ -9,7 +9,7 @@ import msgspec
 
 from amigo_async.testing import SetPlan
 from amigo_async.testing.documents import object_ids, results, specs
-from amigo_async.testing.simulation import Fate
+from amigo_async.testing.simulation import RunScript
 
 # What makes a page of fifty runs 1.7 MB.
 FULL = SetPlan(unit_tests=12, repeats=5, metrics=6)
@@ -46,7 +46,7 @@ def _run(run_id: str, set_id: str, plan: SetPlan | None, dice: random.Random) ->
     failed: dict[int, frozenset[int]] = {}
     if plan is not None:
         failed = {s: frozenset({0}) for s in range(plan.steps) if dice.random() < 0.1}
-    fate = Fate(60.0, {}, failed)
+    script = RunScript(60.0, {}, failed)
     return {
         "org_id": "acme",
         "id": run_id,
@@ -57,7 +57,7 @@ def _run(run_id: str, set_id: str, plan: SetPlan | None, dice: random.Random) ->
         "artifacts_generated": True,
         "unit_test_run_specs": [] if plan is None else specs(set_id, plan, full=True),
         "unit_test_run_results": (
-            [] if plan is None else results(run_id, set_id, plan, fate, plan.steps, full=True)
+            [] if plan is None else results(run_id, set_id, plan, script, plan.steps, full=True)
         ),
         "created_at": "2026-01-01T12:00:00.000000Z",
         "creator": {"org_id": "acme", "user_id": "user-1"},

@@ -178,12 +178,12 @@ class Api:
         return handler(request, organization_id, user)
 
     def _spend(self, organization_id: str, endpoint: EndpointName, quota: dict[str, str]) -> None:
-        standing = self._quotas.admit(organization_id, endpoint, self._clock.now())
-        if standing is None:
+        state = self._quotas.admit(organization_id, endpoint, self._clock.now())
+        if state is None:
             return
-        quota |= standing.headers(self._rules.rate_limit_headers, self._rules.retry_after)
-        if not standing.admitted:
-            raise RefusalError(429, f"Rate limit exceeded: {standing.limit} requests a window.")
+        quota |= state.headers(self._rules.rate_limit_headers, self._rules.retry_after)
+        if not state.admitted:
+            raise RefusalError(429, f"Rate limit exceeded: {state.limit} requests a window.")
 
     def _sign_in(self, request: RecordedRequest, organization_id: str) -> Reply:
         headers = request.headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from amigo_async.testing.simulation import Fate, RunInfo, SetPlan, SimulatedRun, rfc3339
+from amigo_async.testing.simulation import RunInfo, RunScript, SetPlan, SimulatedRun, rfc3339
 
 _VERBS: Final = ("==", "!=", "<=", "<", ">=", ">")
 
@@ -31,7 +31,7 @@ def run_document(run: SimulatedRun, info: RunInfo, *, tests: bool, full: bool) -
         "artifacts_generated": info.artifacts_generated,
         "unit_test_run_specs": specs(set_id, plan, full=full) if tests else [],
         "unit_test_run_results": (
-            results(run.id, set_id, plan, run.fate, info.done, full=full) if tests else []
+            results(run.id, set_id, plan, run.script, info.done, full=full) if tests else []
         ),
         "created_at": rfc3339(run.created_at),
         "creator": {"org_id": organization_id, "user_id": user_id},
@@ -99,7 +99,7 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
 
 
 def results(
-    run_id: str, set_id: str, plan: SetPlan, fate: Fate, done: int, *, full: bool
+    run_id: str, set_id: str, plan: SetPlan, script: RunScript, done: int, *, full: bool
 ) -> list[dict[str, Any] | None]:
     """Build ``unit_test_run_results`` of a run; None for unit tests without an ended repeat.
 
@@ -107,7 +107,7 @@ def results(
         run_id: The run.
         set_id: Its set.
         plan: Its plan.
-        fate: What goes wrong in it.
+        script: What goes wrong in it.
         done: Number of repeats that have ended.
         full: Whether to include the fields that need the permission to get unit tests.
     """
@@ -123,19 +123,19 @@ def results(
             {
                 "unit_test_id": test_id,
                 "metric_evaluation_results": (
-                    _evaluations(set_id, test, plan, fate, documents, steps) if full else []
+                    _evaluations(set_id, test, plan, script, documents, steps) if full else []
                 ),
-                "run_errors": [fate.errors.get(step) for step in steps],
+                "run_errors": [script.errors.get(step) for step in steps],
             }
         )
     return found
 
 
 def _evaluations(  # noqa: PLR0917  # one call, one line above
-    set_id: str, test: int, plan: SetPlan, fate: Fate, ids: list[str], steps: range
+    set_id: str, test: int, plan: SetPlan, script: RunScript, ids: list[str], steps: range
 ) -> list[dict[str, Any]]:
     """Build the results of each metric, one for each repeat without an error."""
-    evaluated = [step for step in steps if step not in fate.errors]
+    evaluated = [step for step in steps if step not in script.errors]
     nothing: frozenset[int] = frozenset()
     return [
         {
@@ -144,7 +144,7 @@ def _evaluations(  # noqa: PLR0917  # one call, one line above
             "results": [
                 [
                     ids[step * plan.metrics + number],
-                    number not in fate.failed.get(step, nothing),
+                    number not in script.failed.get(step, nothing),
                 ]
                 for step in evaluated
             ],

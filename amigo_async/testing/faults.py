@@ -172,7 +172,7 @@ NO_FAULT: Final = Fault("none")
 
 
 @dataclass(slots=True)
-class _Chance:
+class _RandomFaults:
     faults: tuple[Fault, ...]
     rate: float
     dice: random.Random
@@ -183,7 +183,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._queued: dict[str, deque[Fault]] = {}
-        self._chances: dict[str, _Chance] = {}
+        self._chances: dict[str, _RandomFaults] = {}
 
     def queue(self, route: str, fault: Fault, times: int) -> None:
         """Inject `fault` into the next `times` requests of `route`."""
@@ -197,7 +197,7 @@ class Faults:
         for fault in faults:
             _check(route, fault)
         # Seeded, so that the same requests get the same faults every time.
-        self._chances[route] = _Chance(faults, rate, random.Random(seed))  # noqa: S311
+        self._chances[route] = _RandomFaults(faults, rate, random.Random(seed))  # noqa: S311
 
     def clear(self) -> None:
         """Remove all faults."""

@@ -22,7 +22,7 @@ _PRECISION: Final[Mapping[HeaderStyle, Decimal]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QuotaState:
     """The state of a quota after a request.
 
     Attributes:
@@ -92,7 +92,7 @@ class Quotas:
         self._windows: dict[tuple[str, str], _Window] = {}
         self._lock = threading.Lock()  # `Sandbox.spend` may be called from another thread
 
-    def admit(self, organization_id: str, endpoint: EndpointName, now: float) -> Standing | None:
+    def admit(self, organization_id: str, endpoint: EndpointName, now: float) -> QuotaState | None:
         """Count a request if it is within the limit; None if there is no limit."""
         limit = self._limits[endpoint]
         if limit is None:
@@ -106,7 +106,7 @@ class Quotas:
                     window.began = now
                 window.admitted.append(now)
             reset = max(now, window.began + self._length)
-            return Standing(admitted, limit, limit - len(window.admitted), reset, reset - now)
+            return QuotaState(admitted, limit, limit - len(window.admitted), reset, reset - now)
 
     def _expire(self, window: _Window, now: float) -> None:
         if self._mode == "fixed":

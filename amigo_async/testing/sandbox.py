@@ -429,8 +429,8 @@ class Sandbox:
             How many of the requests were within the limit.
         """
         organization, now = organization_id or self.organization_id, self.now()
-        standings = [self._quotas.admit(organization, endpoint, now) for _ in range(count)]
-        return sum(standing is None or standing.admitted for standing in standings)
+        states = [self._quotas.admit(organization, endpoint, now) for _ in range(count)]
+        return sum(state is None or state.admitted for state in states)
 
     # --- recorded requests ---
 

@@ -111,7 +111,7 @@ class SetPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class RunScript:
     """What will happen in one run, decided when it starts.
 
     Attributes:
@@ -125,7 +125,7 @@ class Fate:
     failed: dict[int, frozenset[int]]
 
 
-def draw_fate(plan: SetPlan, run_id: str) -> Fate:
+def draw_script(plan: SetPlan, run_id: str) -> RunScript:
     """Draw what will happen in a run; the same for the same id.
 
     The first step after `SetPlan.trouble_at` always fails, each later one with probability 1/4.
@@ -140,7 +140,7 @@ def draw_fate(plan: SetPlan, run_id: str) -> Fate:
         errors = {step: dice.choice(_ERRORS) for step in troubled}
     elif plan.outcome == "failed":
         failed = {step: frozenset({dice.randrange(plan.metrics)}) for step in troubled}
-    return Fate(seconds, errors, failed)
+    return RunScript(seconds, errors, failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class SimulatedRun:
     creator: tuple[str, str]
     created_at: datetime
     started: float
-    fate: Fate
+    script: RunScript
     cancelled: float | None = None
 
     @property
@@ -206,14 +206,14 @@ class SimulatedRun:
     def duration(self) -> float:
         """Its duration in seconds, with the effect of a cancel."""
         if self.cancelled is None or self.plan.cancel_after is None:
-            return self.fate.seconds
-        return min(self.fate.seconds, self.cancelled - self.started + self.plan.cancel_after)
+            return self.script.seconds
+        return min(self.script.seconds, self.cancelled - self.started + self.plan.cancel_after)
 
     @property
     def artifacts_after(self) -> float | None:
         """Seconds from its start until its artifacts are available; None for never."""
         duration, delay = self.duration, self.plan.artifacts_after
-        cut_short = duration < self.fate.seconds
+        cut_short = duration < self.script.seconds
         if delay is None or (cut_short and not self.plan.artifacts_when_cancelled):
             return None
         return duration + delay
@@ -241,7 +241,7 @@ class SimulatedRun:
         # Not negative, if the clock was set back.
         lived = max(0.0, min(now - self.started, self.duration))
         total = self.plan.steps
-        done = total if lived >= self.fate.seconds else int(total * lived / self.fate.seconds)
+        done = total if lived >= self.script.seconds else int(total * lived / self.script.seconds)
         return RunInfo(
             id=self.id,
             organization_id=self.set.organization_id,
@@ -250,8 +250,8 @@ class SimulatedRun:
             created_at=self.created_at,
             cancelled=self.cancelled is not None and self.cancelled <= now,
             is_completed=self.is_completed(now),
-            failed_metrics=any(step < done for step in self.fate.failed),
-            errored=any(step < done for step in self.fate.errors),
+            failed_metrics=any(step < done for step in self.script.failed),
+            errored=any(step < done for step in self.script.errors),
             artifacts_generated=self.has_artifacts(now),
             done=done,
             total=total,
@@ -315,7 +315,9 @@ class Simulation:
         """Start a run, without any checks."""
         run_id, plan = self.new_id(), unit_test_set.plan
         created_at = to_datetime(now + self._created_at_skew)
-        run = SimulatedRun(run_id, unit_test_set, creator, created_at, now, draw_fate(plan, run_id))
+        run = SimulatedRun(
+            run_id, unit_test_set, creator, created_at, now, draw_script(plan, run_id)
+        )
         if plan.cancelled_at is not None:
             run.cancelled = now + plan.cancelled_at
         self.runs[run_id] = run

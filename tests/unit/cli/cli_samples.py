@@ -26,7 +26,7 @@ class Clock:
         return self.time
 
 
-def board(count: int = 3, **options: Any) -> tuple[BatchProgress, Clock]:
+def batch_progress(count: int = 3, **options: Any) -> tuple[BatchProgress, Clock]:
     clock = Clock()
     return BatchProgress([some_id(n) for n in range(count)], now=clock, **options), clock
 

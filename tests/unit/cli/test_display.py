@@ -20,11 +20,11 @@ from amigo_async.events import (
     StartUnresolved,
 )
 from amigo_async.ratelimit import BudgetState
-from tests.unit.cli.cli_samples import Clock, board, budget, outcome, run, some_id
+from tests.unit.cli.cli_samples import Clock, batch_progress, budget, outcome, run, some_id
 
 
 def drawn(
-    board_: BatchProgress,
+    progress_: BatchProgress,
     *,
     budgets: dict[str, BudgetState] | None = None,
     notices: Sequence[str] = (),
@@ -32,14 +32,14 @@ def drawn(
 ) -> list[str]:
     console = Console(file=io.StringIO(), width=80, height=height, force_terminal=False)
     with console.capture() as capture:
-        console.print(frame(board_, budgets or {}, notices, height))
+        console.print(frame(progress_, budgets or {}, notices, height))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
 def test_endless_terminal_is_not_filled() -> None:
     """Some say that they have 65,535 columns and lines; a drawing must not take seconds."""
     file = io.StringIO()
-    sets, _ = board(1000)
+    sets, _ = batch_progress(1000)
     console = Console(file=file, width=65_535, height=65_535, force_terminal=True)
     view = LiveView(sets, dict, console)
     view.refresh()
@@ -53,24 +53,24 @@ def line_of(lines: list[str], number: int) -> str:
     return next(line for line in lines if some_id(number) in line)
 
 
-def go(board_: BatchProgress, number: int, *, done: int = 1, verdict: str | None = None) -> None:
+def go(progress_: BatchProgress, number: int, *, done: int = 1, verdict: str | None = None) -> None:
     """Start a set, and let it progress or finish."""
     set_id, run_id = some_id(number), some_id(0xA0 + number)
-    board_.on_event(RunStarted(set_id, run_id))
-    board_.on_event(
+    progress_.on_event(RunStarted(set_id, run_id))
+    progress_.on_event(
         RunProgressed(set_id, run_id, done, 8, verdict == "failed", verdict == "errored")
     )
     if verdict is not None:
-        board_.on_event(RunFinished(set_id, run_id, verdict))
-        board_.finish(set_id, outcome(verdict, number, run=run()))
+        progress_.on_event(RunFinished(set_id, run_id, verdict))
+        progress_.finish(set_id, outcome(verdict, number, run=run()))
 
 
 def test_line_of_a_set() -> None:
-    sets, clock = board(6, fetches=True)
+    sets, clock = batch_progress(6, fetches=True)
     go(sets, 1, done=3)
-    board_event = RunProgressed(some_id(2), some_id(0xA2), 4, 8, True, False)
+    progress_event = RunProgressed(some_id(2), some_id(0xA2), 4, 8, True, False)
     go(sets, 2)
-    sets.on_event(board_event)
+    sets.on_event(progress_event)
     go(sets, 3, verdict="passed")
     go(sets, 4)
     sets.on_event(RunFinished(some_id(4), some_id(0xA4), "passed"))
@@ -93,7 +93,7 @@ def test_line_of_a_set() -> None:
 
 @pytest.mark.parametrize("count", [60, 500])
 def test_many_sets_fit_on_24_lines(count: int) -> None:
-    sets, _ = board(count)
+    sets, _ = batch_progress(count)
     waiting = {"create": budget(waiting=9, opens_in=10.0)}
     for stage in range(0, count, 7):
         for number in range(stage, stage + 7):
@@ -104,7 +104,7 @@ def test_many_sets_fit_on_24_lines(count: int) -> None:
 
 
 def test_active_and_failed_sets_come_first() -> None:
-    sets, clock = board(40)
+    sets, clock = batch_progress(40)
     for number, verdict in enumerate(["passed", "failed", None, "errored", None, "passed"]):
         clock.time += 1
         go(sets, number, verdict=verdict)
@@ -113,7 +113,7 @@ def test_active_and_failed_sets_come_first() -> None:
 
 
 def test_the_rest_is_counted() -> None:
-    sets, _ = board(30)
+    sets, _ = batch_progress(30)
     go(sets, 0, verdict="failed")
     go(sets, 1, verdict="passed")
     lines = drawn(sets, height=14)
@@ -121,7 +121,7 @@ def test_the_rest_is_counted() -> None:
 
 
 def test_tiny_terminal_gets_a_summary() -> None:
-    sets, _ = board(30)
+    sets, _ = batch_progress(30)
     assert drawn(sets, height=3)[0].startswith("0:00  0 of 30 done, 30 waiting")
 
 
@@ -130,7 +130,7 @@ def test_budgets_and_waits() -> None:
         "sign_in": budget("sign_in", limit=5, remaining=None, turns_in=None),
         "create": budget(waiting=7, opens_in=8.2, turns_in=8.2),
     }
-    lines = drawn(board()[0], budgets=budgets)
+    lines = drawn(batch_progress()[0], budgets=budgets)
     assert "requests left  create 0/20 (8 s)  sign in ?/5" in lines
     [held] = [line for line in lines if "waiting for the rate limit" in line]
     assert held.startswith("create: 7 requests waiting for the rate limit of 20, until ")
@@ -138,26 +138,26 @@ def test_budgets_and_waits() -> None:
 
 def test_notices_go_before_the_waits() -> None:
     budgets = {"create": budget(waiting=1, opens_in=5.0)}
-    lines = drawn(board()[0], budgets=budgets, notices=["one", "two"])
+    lines = drawn(batch_progress()[0], budgets=budgets, notices=["one", "two"])
     assert lines[-2:] == ["one", "two"]
 
 
 def test_every_verdict_has_a_style() -> None:
     for verdict in LABELS:
-        sets, _ = board(1)
+        sets, _ = batch_progress(1)
         sets.finish(some_id(0), outcome(verdict))
         assert LABELS[verdict] in line_of(drawn(sets), 0)
 
 
 def test_foreign_events_are_ignored() -> None:
-    sets, _ = board(1)
+    sets, _ = batch_progress(1)
     sets.on_event(RunStarted(some_id(99), some_id(98)))
     sets.on_event(SignedIn(3600.0))
     assert sets.stages() == {"queued": 1}
 
 
-def test_board_of_runs() -> None:
-    runs, clock = board(2, are_runs=True)
+def test_progress_of_runs() -> None:
+    runs, clock = batch_progress(2, are_runs=True)
     runs.on_event(RunProgressed(some_id(77), some_id(0), None, None, False, False))
     clock.time += 5
     lines = drawn(runs)
@@ -165,8 +165,8 @@ def test_board_of_runs() -> None:
     assert runs.stages() == {"running": 2}
 
 
-def test_board_keeps_unresolved_starts() -> None:
-    sets, _ = board(1)
+def test_progress_keeps_unresolved_starts() -> None:
+    sets, _ = batch_progress(1)
     go(sets, 0)
     unresolved = StartUnresolved(some_id(0), "no answer")
     sets.on_event(unresolved)
@@ -179,8 +179,8 @@ class Screen:
     def __init__(self, **options: Any) -> None:
         self.file = io.StringIO()
         self.console = Console(file=self.file, force_terminal=True, width=80, height=24, **options)
-        self.board, self.clock = board(3)
-        self.view = LiveView(self.board, dict, self.console)
+        self.progress, self.clock = batch_progress(3)
+        self.view = LiveView(self.progress, dict, self.console)
 
     def last(self) -> str:
         text = self.file.getvalue()
@@ -225,7 +225,7 @@ def test_no_color_is_obeyed() -> None:
     colors = ("\x1b[3", "\x1b[9", ";3")
     colored, plain = Screen(no_color=False, color_system="standard"), Screen(no_color=True)
     for each in (colored, plain):
-        go(each.board, 0, verdict="failed")
+        go(each.progress, 0, verdict="failed")
         each.view.refresh()
         each.view.close()
     assert any(color in colored.file.getvalue() for color in colors)
@@ -233,6 +233,6 @@ def test_no_color_is_obeyed() -> None:
 
 
 def test_same_time_draws_the_same() -> None:
-    sets, clock = board(12)
+    sets, clock = batch_progress(12)
     assert isinstance(clock, Clock)
     assert drawn(sets) == drawn(sets)

@@ -22,7 +22,7 @@ from amigo_async.events import (
     StartUnresolved,
 )
 from amigo_async.ratelimit import BudgetState
-from tests.unit.cli.cli_samples import board, budget, outcome, run, some_id
+from tests.unit.cli.cli_samples import batch_progress, budget, outcome, run, some_id
 
 A, B = some_id(0), some_id(1)
 RUN_A = some_id(0xA0)
@@ -33,12 +33,12 @@ class Log:
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
-        self.board, self.clock = board(2)
+        self.progress, self.clock = batch_progress(2)
         self.budgets: dict[str, BudgetState] = {}
-        self.view = PlainView(self.board, lambda: self.budgets)
+        self.view = PlainView(self.progress, lambda: self.budgets)
 
     def on_event(self, event: Event) -> list[str]:
-        self.board.on_event(event)
+        self.progress.on_event(event)
         self.view.on_event(event)
         return self.lines()
 
@@ -151,7 +151,7 @@ def test_line_after_silence(log: Log) -> None:
     log.clock.time += 1
     log.view.refresh()
     assert log.lines() == ["[ 0:30] 0 of 2 done, 2 waiting"]
-    log.board.finish(A, outcome("failed"))
+    log.progress.finish(A, outcome("failed"))
     log.clock.time += 30
     log.view.refresh()
     assert log.lines() == ["[ 1:00] 1 of 2 done, 1 waiting: 1 failed"]
@@ -167,7 +167,7 @@ def test_stderr_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
         def write(self, _: str) -> int:
             raise BrokenPipeError
 
-    sets, _ = board(1)
+    sets, _ = batch_progress(1)
     show = Display(sets, PlainView(sets, dict))
     monkeypatch.setattr(sys, "stderr", Gone())
     show.on_event(RunStarted(A, RUN_A))
@@ -179,7 +179,7 @@ def test_stderr_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_quiet_shows_notices_only(capsys: pytest.CaptureFixture[str]) -> None:
-    show = Display(board(1)[0], None)
+    show = Display(batch_progress(1)[0], None)
     show.on_event(RunStarted(A, RUN_A))
     show.refresh()
     show.notify("Stopping")
@@ -187,7 +187,7 @@ def test_quiet_shows_notices_only(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_endings_without_a_verdict(log: Log) -> None:
-    show = Display(log.board, log.view)
+    show = Display(log.progress, log.view)
     nothing = outcome("errored", run_id=None)
     show.finish(A, nothing, "asked")
     show.finish(B, nothing, "saved")  # an event has told it, with the path
