@@ -257,10 +257,3 @@ def test_terminal_without_a_cursor(sandbox: Sandbox) -> None:
     assert not COLOR.search(terminal.text)
     assert UP not in terminal.text
     assert "started as run" in terminal.text
-
-
-def test_exit_status_of_the_process(tmp_path: Path) -> None:
-    with Process(None, tmp_path, "run", "0" * 24) as command:
-        status, out, err = command.end()
-    assert (status, out) == (2, "")
-    assert err.startswith("Error: set AMIGO_ORGANIZATION_ID, ")

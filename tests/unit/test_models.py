@@ -170,10 +170,6 @@ def test_a_whole_page() -> None:
     )
 
 
-def test_an_empty_page() -> None:
-    assert decoded() == RunPage([], has_more=False, continuation_token=None, filter_values=None)
-
-
 @pytest.mark.parametrize(
     ("document", "criterion"),
     [

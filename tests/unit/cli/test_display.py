@@ -20,7 +20,7 @@ from amigo_async.events import (
     StartUnresolved,
 )
 from amigo_async.ratelimit import BudgetState
-from tests.unit.cli.cli_samples import Clock, batch_progress, budget, outcome, run, some_id
+from tests.unit.cli.cli_samples import batch_progress, budget, outcome, run, some_id
 
 
 def drawn(
@@ -230,9 +230,3 @@ def test_no_color_is_obeyed() -> None:
         each.view.close()
     assert any(color in colored.file.getvalue() for color in colors)
     assert not any(color in plain.file.getvalue() for color in colors)
-
-
-def test_same_time_draws_the_same() -> None:
-    sets, clock = batch_progress(12)
-    assert isinstance(clock, Clock)
-    assert drawn(sets) == drawn(sets)

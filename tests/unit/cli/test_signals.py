@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -198,30 +198,6 @@ def test_interrupted_list(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == ("", "Interrupted.\n")
 
 
-def test_interrupted_sandbox(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serving = threading.Event()
-
-    class Noted(Sandbox):
-        async def __aenter__(self) -> Self:
-            await super().__aenter__()
-            serving.set()
-            return self
-
-    monkeypatch.setattr("amigo_async.testing.Sandbox", Noted)
-    shown: list[str] = []
-
-    def said() -> bool:
-        shown.append(capfd.readouterr().out)
-        return "AMIGO_SANDBOX_SETS" in "".join(shown)
-
-    with signalled(said):
-        assert main(["sandbox", "-q", "--sets", "2"]) == 0
-    assert serving.is_set()
-    assert "".join(shown).count("export AMIGO_") == 6
-
-
 def test_interrupted_demo(
     tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,20 +214,6 @@ def test_interrupted_demo(
     out, err = capsys.readouterr()
     assert "running" in out
     assert err.endswith("The sandbox has stopped, and its runs with it.\n")
-
-
-def test_on_a_terminal_the_display_is_live(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(progress, "is_terminal", lambda: True)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    with signalled(lambda: sandbox.count("list", status=200) > 2):
-        assert main(["run", sandbox.add_set(LASTING)]) == 130
-    err = capsys.readouterr().err
-    assert "\x1b[?25l" in err
-    assert "Stopping; press" in err
-    assert "started as run" not in err
 
 
 @pytest.mark.parametrize(

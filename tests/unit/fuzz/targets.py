@@ -13,8 +13,10 @@ import io
 import json
 import math
 import os
+import pickle
 import re
 import tempfile
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -289,8 +291,14 @@ def refusal(data: bytes) -> None:
     response = responses.Response(status, _headers(head), body)
     secret = "t0ken-of-nobody"
     error = responses.api_error(requests.artifacts_link("acme", RUN_ID), response, (secret,))
-    assert secret not in f"{error}{error.headers}{error.body}{error.detail}"
-    assert len(str(error)) < 2000
+    unread = responses.decode_error(
+        requests.artifacts_link("acme", RUN_ID), response, ValueError(secret), (secret,)
+    )
+    for each in (error, unread):
+        shown = "".join(traceback.format_exception(each)) + repr(vars(each))
+        assert secret not in shown + pickle.dumps(each).decode("latin-1")
+        assert str(each).isprintable()
+        assert len(str(each)) < 2000
     explain(error)
 
 
