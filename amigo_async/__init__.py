@@ -37,10 +37,15 @@ from amigo_async.errors import (
     ValidationError,
     WaitTimeoutError,
 )
-from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UserInfo
+from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UnitTestSet, UserInfo
+from amigo_async.names import Explanations, Names
 from amigo_async.polling import Cancellation
 from amigo_async.ratelimit import BudgetState
+from amigo_async.resources.evaluations import Evaluations
+from amigo_async.resources.metrics import Metrics
 from amigo_async.resources.runs import Runs
+from amigo_async.resources.unit_test_sets import UnitTestSets
+from amigo_async.resources.unit_tests import UnitTests
 from amigo_async.verdicts.gate import Gate, Judgement, PassRate
 from amigo_async.version import __version__
 
@@ -73,10 +78,14 @@ __all__ = [
     "CreatedRun",
     "DeadlineError",
     "DecodeError",
+    "Evaluations",
+    "Explanations",
     "ForbiddenError",
     "Gate",
     "JournalError",
     "Judgement",
+    "Metrics",
+    "Names",
     "NotFoundError",
     "PassRate",
     "RateLimitError",
@@ -88,6 +97,9 @@ __all__ = [
     "ServerError",
     "ServiceUnavailableError",
     "TransportError",
+    "UnitTestSet",
+    "UnitTestSets",
+    "UnitTests",
     "UserInfo",
     "ValidationError",
     "WaitTimeoutError",

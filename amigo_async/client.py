@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self, Unpack
@@ -22,7 +22,8 @@ from amigo_async.batch import (
 )
 from amigo_async.config import check_settings, configure
 from amigo_async.events import Event, Events, Listener, RunStarted
-from amigo_async.models import Run
+from amigo_async.models import Run, UnitTestSet
+from amigo_async.names import EXPLAIN_TIMEOUT, Directory, Explanations, Names, explain
 from amigo_async.polling import (
     Cancellation,
     OnProgress,
@@ -34,7 +35,12 @@ from amigo_async.polling import (
 from amigo_async.ratelimit import BudgetState
 from amigo_async.ratelimit.backend import SharingBackend
 from amigo_async.redact import SecretUrl, masked
+from amigo_async.resources.evaluations import Evaluations
+from amigo_async.resources.metrics import Metrics
 from amigo_async.resources.runs import RunCalls, Runs
+from amigo_async.resources.unit_test_sets import UnitTestSets
+from amigo_async.resources.unit_tests import UnitTests
+from amigo_async.selection import select_sets
 from amigo_async.starting import Starts, given_by
 from amigo_async.transport import Connections, Sender, Session, Store
 from amigo_async.transport.body import MAX_RESPONSE_BYTES
@@ -159,6 +165,11 @@ class AmigoClient:
             given=given_by(config.base_url, config.organization_id),
         )
         self.runs = Runs(calls, self._starts)
+        self.unit_test_sets = UnitTestSets(session)
+        self.unit_tests = UnitTests(session)
+        self.metrics = Metrics(session)
+        self.evaluations = Evaluations(session)
+        self._directory = Directory(self.unit_test_sets, self.unit_tests, self.metrics)
         store = Store(
             connections.store,
             allow_http=config.base_url.startswith("http:"),
@@ -413,6 +424,85 @@ class AmigoClient:
             clock=self._session.clock,
             events=self._events,
         ).open()
+
+    async def select_sets(
+        self, *selectors: str, tags: str | Sequence[str] = ()
+    ) -> list[UnitTestSet]:
+        """Find unit test sets by name, id or tag.
+
+        Example::
+
+            sets = await client.select_sets("Refund policy", tags=["suite:nightly"])
+            result = await client.run_many([unit_test_set.id for unit_test_set in sets])
+
+        Args:
+            *selectors: Ids or names of sets. A name is compared as a whole, ignoring case.
+            tags: Tags that a set must all have, each as ``"key:value"``, ``"key:*"`` for any
+                value, or ``"key:"`` for a tag without value. Empty for none.
+
+        Returns:
+            The sets of the selectors, in their order, followed by the sets that have the tags;
+            each set once.
+
+        Raises:
+            ArgumentError: If nothing is selected, if a selector fits no set or several, or if no
+                set has the tags; the message lists the nearest names with their ids.
+            APIError: If the service answers with an error.
+            TransportError: If the service cannot be reached.
+        """
+        return await select_sets(self.unit_test_sets, selectors, tags)
+
+    async def describe(
+        self, runs: Iterable[Run], *, timeout: float | None = EXPLAIN_TIMEOUT
+    ) -> Names:
+        """Read the names of the sets, unit tests and metrics of runs, deleted ones included.
+
+        Takes a few requests for a whole batch, and none for names that this client has read
+        before. What cannot be read is missing from the result, and a note says why: the errors of
+        the service are not raised.
+
+        Example::
+
+            names = await client.describe(runs)
+            print(names.unit_test_set(runs[0].simulation_unit_test_set_id))
+
+        Args:
+            runs: Runs, with their results.
+            timeout: Seconds for all of it; None for no limit.
+
+        Returns:
+            The names, by id.
+        """
+        return await self._directory.describe(runs, timeout=timeout)
+
+    async def explain(
+        self,
+        runs: Iterable[Run],
+        *,
+        failed_only: bool = True,
+        timeout: float | None = EXPLAIN_TIMEOUT,
+    ) -> Explanations:
+        """Read what was seen in the conversations of runs, and why they were judged so.
+
+        Takes a few requests for a whole batch, of which the service answers ten a minute. What
+        cannot be read is missing from the result, and a note says why: the errors of the service
+        are not raised.
+
+        Example::
+
+            explanations = await client.explain(runs)
+            for evaluation in explanations.evaluations.values():
+                print(evaluation.result, evaluation.justification)
+
+        Args:
+            runs: Runs, with their results.
+            failed_only: Whether to read only the evaluations that failed.
+            timeout: Seconds for all of it; None for no limit.
+
+        Returns:
+            The evaluations, by the id that the results of a run have of them.
+        """
+        return await explain(self.evaluations, runs, failed_only=failed_only, timeout=timeout)
 
     def budgets(self) -> dict[str, BudgetState]:
         """Return a snapshot of the rate limits, by endpoint.

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from amigo_async.testing import SetPlan
-from amigo_async.testing.documents import object_ids, results, specs
-from amigo_async.testing.simulation import RunScript
+from amigo_async.testing.documents import results, specs
+from amigo_async.testing.simulation import RunScript, object_ids
 
 # What makes a page of fifty runs 1.7 MB.
 FULL = SetPlan(unit_tests=12, repeats=5, metrics=6)

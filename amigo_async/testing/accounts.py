@@ -22,6 +22,8 @@ class Permission(StrEnum):
     GET_RUN = "Simulation:GetSimulationUnitTestSetRun"
     GET_SET = "Simulation:GetSimulationUnitTestSet"
     GET_TEST = "Simulation:GetSimulationUnitTest"
+    GET_METRIC = "Metric:GetMetric"
+    GET_EVALUATION = "Metric:GetMetricEvaluationResult"
     GET_STATE_MACHINE = "Organization:GetServiceHierarchicalStateMachine"
 
 

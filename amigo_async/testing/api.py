@@ -5,19 +5,41 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import cache, partial
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 from amigo_async.testing.accounts import Accounts, Permission, User, unauthorized
 from amigo_async.testing.artifact_store import ArtifactStore
-from amigo_async.testing.documents import run_document
+from amigo_async.testing.documents import (
+    evaluation_documents,
+    metric_document,
+    metric_ids,
+    numbered_unit_tests,
+    run_document,
+    set_document,
+    unit_test_document,
+)
 from amigo_async.testing.faults import Fault
+from amigo_async.testing.queries import (
+    CatalogQuery,
+    EvaluationQuery,
+    MetricQuery,
+    ObjectId,
+    PageQuery,
+    RunQuery,
+    SearchQuery,
+    UnitTestQuery,
+    UnitTestSetQuery,
+    catalog_matches,
+    evaluation_matches,
+    invalid,
+    parse_query,
+)
 from amigo_async.testing.quota import HeaderStyle, Quotas
 from amigo_async.testing.server import (
     RecordedRequest,
@@ -44,37 +66,6 @@ _PATHS: Final = [
 ]
 _KEY_HEADERS: Final = ("x-api-key", "x-api-key-id", "x-user-id")
 _CACHED: Final = 2_000
-
-# `\Z`, as `$` would accept a line feed at the end.
-ObjectId: TypeAlias = Annotated[str, Meta(pattern=r"^[a-f0-9]{24}\Z")]
-Flag: TypeAlias = bool | UnsetType
-Instant: TypeAlias = Annotated[datetime, Meta(tz=True)] | UnsetType
-
-
-class PageQuery(Struct, frozen=True, kw_only=True):
-    """The parameters that all lists have; those of one list are declared in a subclass.
-
-    A parameter whose default is a tuple may be repeated. Its type is what the API accepts.
-    """
-
-    id: tuple[ObjectId, ...] = ()
-    creator: tuple[Annotated[str, Meta(pattern="^[^,]+,.+")], ...] = ()
-    sort_by: tuple[str, ...] = ()
-    limit: int
-    continuation_token: Annotated[int, Meta(ge=0)] = 0
-
-
-class RunQuery(PageQuery, frozen=True, kw_only=True):
-    """The parameters of the list of runs."""
-
-    simulation_unit_test_set_id: tuple[ObjectId, ...] = ()
-    is_completed: Flag = UNSET
-    failed_metrics: Flag = UNSET
-    errored: Flag = UNSET
-    created_after: Instant = UNSET
-    created_before: Instant = UNSET
-    sort_by: tuple[Literal["+created_at", "-created_at"], ...] = ()
-    limit: Annotated[int, Meta(ge=0, le=50)] = 50
 
 
 class CreateBody(Struct):
@@ -130,6 +121,11 @@ class Api:
             "list": self._list_runs,
             "cancel": self._cancel,
             "artifacts": self._artifacts,
+            "unit_test_sets": self._list_sets,
+            "search_unit_test_sets": self._search_sets,
+            "unit_tests": self._list_unit_tests,
+            "metrics": self._list_metrics,
+            "evaluations": self._list_evaluations,
         }
         self._encoded: dict[tuple[str, bool, bool], tuple[RunInfo, msgspec.Raw]] = {}
 
@@ -189,7 +185,7 @@ class Api:
         headers = request.headers
         missing = [name for name in _KEY_HEADERS if name not in headers]
         if missing:
-            raise RefusalError(422, [_invalid("header", name) for name in missing])
+            raise RefusalError(422, [invalid("header", name) for name in missing])
         key, key_id, user_id = (headers[name] for name in _KEY_HEADERS)
         user = self._accounts.check_key(organization_id, key_id, key, user_id)
         lifetime = self._rules.token_lifetime
@@ -212,7 +208,7 @@ class Api:
         return self._reply(201, {"simulation_unit_test_set_run_id": run.id})
 
     def _list_runs(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
-        query, now = _parse_query(request, RunQuery), self._clock.now()
+        query, now = parse_query(request, RunQuery), self._clock.now()
         runs = self._simulation.listed(organization_id, query.id, now)
         found = [run for run in runs if _matches(run, query) and _state_matches(run, query, now)]
         if query.sort_by[:1] == ("-created_at",):
@@ -262,6 +258,103 @@ class Api:
             raise RefusalError(404, f"Simulation unit test set run {run_id} not found.")
         return run
 
+    # --- what runs are made of ---
+
+    def _list_sets(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
+        query = parse_query(request, UnitTestSetQuery)
+        found = self._sets(organization_id, query)
+        values = {
+            "unit_test_ids": _distinct(
+                one["unit_test_id"] for each in found for one in each["unit_test_runs"]
+            ),
+            **_common_values(found),
+        }
+        seen = found if Permission.GET_SET in user.permissions else []
+        return self._page("simulation_unit_test_sets", seen, query, _as_is, filter_values=values)
+
+    def _search_sets(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
+        query = parse_query(request, SearchQuery)
+        terms = query.query.casefold()
+        found = [
+            {"_id" if key == "id" else key: value for key, value in one.items()}
+            for one in self._sets(organization_id, query)
+            if terms in f"{one['name']}\n{one['description']}".casefold()
+        ]
+        seen = found if Permission.GET_SET in user.permissions else []
+        return self._reply(200, {"simulation_unit_test_sets": seen})
+
+    def _sets(self, organization_id: str, query: UnitTestSetQuery) -> list[dict[str, Any]]:
+        deleted = self._simulation.deleted
+        return _select(
+            (
+                set_document(
+                    one,
+                    is_deleted=one.id in deleted,
+                    last_run_id=self._simulation.last_run_id(one.id),
+                )
+                for one in self._simulation.sets_of(organization_id)
+            ),
+            query,
+        )
+
+    def _list_unit_tests(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
+        query = parse_query(request, UnitTestQuery)
+        deleted = self._simulation.deleted
+        documents = {
+            test_id: unit_test_document(one, test_id, number, is_deleted=test_id in deleted)
+            for one in self._simulation.sets_of(organization_id)
+            for test_id, number in numbered_unit_tests(one.id, one.plan)
+        }
+        found = _select(documents.values(), query)
+        metrics = (one["metric_id"] for each in found for one in each["success_criterions"])
+        values = {
+            **_common_values(found),
+            **{
+                f"{part}s": _distinct(one[part] for one in found)
+                for part in ("service_id", "persona_id", "scenario_id")
+            },
+            "metric_ids": _distinct(metrics),
+        }
+        seen = found if Permission.GET_TEST in user.permissions else []
+        return self._page("simulation_unit_tests", seen, query, _as_is, filter_values=values)
+
+    def _list_metrics(self, request: RecordedRequest, organization_id: str, user: User) -> Reply:
+        query = parse_query(request, MetricQuery)
+        sets = self._simulation.sets_of(organization_id)
+        ids = metric_ids(max((one.plan.metrics for one in sets), default=0))
+        deleted = self._simulation.deleted
+        found = _select(
+            (
+                metric_document(organization_id, number, is_deleted=metric_id in deleted)
+                for number, metric_id in enumerate(ids)
+            ),
+            query,
+        )
+        values = {
+            "applied_to_services_ids": [],
+            **_common_values(found),
+            "types": _distinct(one["metric_value_type"] for one in found),
+        }
+        seen = found if Permission.GET_METRIC in user.permissions else []
+        return self._page("metrics", seen, query, _as_is, filter_values=values)
+
+    def _list_evaluations(
+        self, request: RecordedRequest, organization_id: str, user: User
+    ) -> Reply:
+        query, now = parse_query(request, EvaluationQuery), self._clock.now()
+        ids = query.simulation_unit_test_set_run_id
+        found = [
+            document
+            for run in self._simulation.listed(organization_id, ids, now)
+            for document in evaluation_documents(run, run.info(now))
+            if evaluation_matches(document, query)
+        ]
+        if query.sort_by[:1] == ("-created_at",):
+            found.reverse()
+        values = {"metric_ids": _distinct(one["metric_id"] for one in found)}
+        seen = found if Permission.GET_EVALUATION in user.permissions else []
+        return self._page("metric_evaluation_results", seen, query, _as_is, filter_values=values)
+
     # --- responses ---
 
     def _page(
@@ -305,55 +398,37 @@ class Api:
         )
 
 
+def _select(documents: Iterable[dict[str, Any]], query: CatalogQuery) -> list[dict[str, Any]]:
+    """Return the documents that match, in the order asked for."""
+    found = [document for document in documents if catalog_matches(document, query)]
+    if query.sort_by[:1] == ("-updated_at",):
+        found.reverse()
+    return found
+
+
+def _common_values(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the values of the filters that sets, unit tests and metrics have in common."""
+    every = list(found)
+    creators = {one["creator"]["user_id"]: one["creator"] for one in every}
+    return {
+        "creators": list(creators.values()),
+        "tags": _distinct(tag["key"] for one in every for tag in one["tags"]),
+    }
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _as_is(document: dict[str, Any]) -> dict[str, Any]:
+    return document
+
+
 def _allowed(path: str) -> str:
     return ", ".join(endpoint.method for pattern, endpoint in _PATHS if pattern.fullmatch(path))
 
 
 # --- validation ---
-
-
-def _invalid(
-    *loc: str | int, message: str = "Field required", value: object = None
-) -> dict[str, Any]:
-    """Return one entry of the list under ``detail`` of a 422, as FastAPI writes it."""
-    kind = "missing" if value is None else "value_error"
-    return {"type": kind, "loc": list(loc), "msg": message, "input": value}
-
-
-@cache
-def _parameters(query_type: type[PageQuery]) -> list[tuple[str, Any, bool]]:
-    """Return the name and the type of each parameter, and whether it may be repeated."""
-    defaults = {field.name: field.default for field in msgspec.structs.fields(query_type)}
-    return [
-        (name, kind, isinstance(defaults[name], tuple))
-        for name, kind in get_type_hints(query_type, include_extras=True).items()
-    ]
-
-
-def _parse_query(request: RecordedRequest, query_type: type[QueryT]) -> QueryT:
-    """Read the parameters of a list from the query string.
-
-    Raises:
-        RefusalError: If any is invalid, with a 422 that names all of them.
-    """
-    found: dict[str, Any] = {}
-    wrong: list[dict[str, Any]] = []
-    for name, kind, repeatable in _parameters(query_type):
-        values = request.values(name)
-        if not values:
-            continue
-        if repeatable and name != "sort_by" and len(set(values)) < len(values):
-            wrong.append(_invalid("query", name, message="Items should be unique", value=values))
-        try:
-            # If a parameter that is no list is repeated, FastAPI takes its last value.
-            value = values if repeatable else values[-1]
-            found[name] = msgspec.convert(value, kind, strict=False)
-        except msgspec.ValidationError as error:
-            at = [int(number) for number in re.findall(r"\$\[(\d+)\]", str(error))]
-            wrong.append(_invalid("query", name, *at, message=str(error), value=values))
-    if wrong:
-        raise RefusalError(422, wrong)
-    return query_type(**found)
 
 
 def _run_id(request: RecordedRequest) -> str:
@@ -362,7 +437,7 @@ def _run_id(request: RecordedRequest) -> str:
         return msgspec.convert(text, ObjectId)
     except msgspec.ValidationError as error:
         loc = ("path", "simulation_unit_test_set_run_id")
-        raise RefusalError(422, [_invalid(*loc, message=str(error), value=text)]) from None
+        raise RefusalError(422, [invalid(*loc, message=str(error), value=text)]) from None
 
 
 def _set_id(request: RecordedRequest) -> str:
@@ -379,7 +454,7 @@ def _set_id(request: RecordedRequest) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = str(error)
         loc.append(0)
-    raise RefusalError(422, [_invalid(*loc, message=message, value="")])
+    raise RefusalError(422, [invalid(*loc, message=message, value="")])
 
 
 # --- filters of runs ---

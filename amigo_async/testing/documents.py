@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from amigo_async.testing.simulation import RunInfo, RunScript, SetPlan, SimulatedRun, rfc3339
+from amigo_async.testing.catalog import AREAS, UNIT_TESTS, metric_story, titled
+from amigo_async.testing.simulation import (
+    RunInfo,
+    RunScript,
+    SetPlan,
+    SimulatedRun,
+    SimulatedSet,
+    object_ids,
+    rfc3339,
+)
 
-_VERBS: Final = ("==", "!=", "<=", "<", ">=", ">")
+# When the sets, unit tests and metrics were made; each a minute after the one before.
+_MADE_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def run_document(run: SimulatedRun, info: RunInfo, *, tests: bool, full: bool) -> dict[str, Any]:
@@ -38,34 +49,34 @@ def run_document(run: SimulatedRun, info: RunInfo, *, tests: bool, full: bool) -
     }
 
 
-def object_ids(seed: str, count: int) -> list[str]:
-    """Return `count` ids of 24 hexadecimal digits; the same for the same `seed`."""
-    text = random.Random(seed).randbytes(12 * count).hex()  # noqa: S311  # repeatable on purpose
-    return [text[at : at + 24] for at in range(0, len(text), 24)]
+def metric_ids(count: int) -> list[str]:
+    """Return the ids of the first metrics, which all sets and unit tests share."""
+    return object_ids("metrics", count)
 
 
-def _criterion(number: int) -> dict[str, Any]:
-    kind, turn = number % 3, number // 3
-    if kind == 0:
-        return {"type": "boolean", "expected_value": turn % 2 == 0}
-    if kind == 1:
-        verb = _VERBS[turn % len(_VERBS)]
-        return {"type": "numerical", "verb": verb, "threshold": 0.5 + turn}
-    return {
-        "type": "categorical",
-        "expected_values": ["good", "excellent", "très bien"][: 1 + turn % 3],
-    }
+def unit_test_ids(set_id: str, plan: SetPlan) -> list[str]:
+    """Return the ids of the unit tests of a set."""
+    return [test_id for test_id, _ in numbered_unit_tests(set_id, plan)]
 
 
-def _metrics(set_id: str, test: int, plan: SetPlan) -> list[dict[str, Any]]:
-    ids = object_ids(f"metrics of {set_id} {test}", plan.metrics)
+def numbered_unit_tests(set_id: str, plan: SetPlan) -> list[tuple[str, int]]:
+    """Return the unit tests of a set: their ids, and the numbers that their names come from."""
+    if plan.pool is None:
+        ids = object_ids(f"tests of {set_id}", plan.unit_tests)
+        return [(test_id, number) for number, test_id in enumerate(ids)]
+    pool, first = object_ids("tests of the pool", plan.pool), int(set_id[-8:], 16)
+    numbers = [(first + number) % plan.pool for number in range(plan.unit_tests)]
+    return [(pool[number], number) for number in numbers]
+
+
+def _metrics(plan: SetPlan) -> list[dict[str, Any]]:
     return [
         {
             "metric_id": metric_id,
-            "success_criterion_name": f"criterion {number + 1}",
-            "success_criterion": _criterion(test * plan.metrics + number),
+            "success_criterion_name": metric_story(number).name,
+            "success_criterion": metric_story(number).criterion,
         }
-        for number, metric_id in enumerate(ids)
+        for number, metric_id in enumerate(metric_ids(plan.metrics))
     ]
 
 
@@ -77,7 +88,7 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
         plan: Its plan.
         full: Whether to include the fields that need the permission to get unit tests.
     """
-    tests = object_ids(f"tests of {set_id}", plan.unit_tests)
+    tests = unit_test_ids(set_id, plan)
     machine, agent, persona = object_ids(f"parts of {set_id}", 3)
     scenarios = object_ids(f"scenarios of {set_id}", plan.unit_tests)
     return [
@@ -92,7 +103,7 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
                 "simulated_user": {"llm_name": "sandbox-llm", "params": {"temperature": 0.2}}
             },
             "max_interactions": 20,
-            "metrics_to_evaluate": _metrics(set_id, number, plan) if full else [],
+            "metrics_to_evaluate": _metrics(plan) if full else [],
         }
         for number, test_id in enumerate(tests)
     ]
@@ -111,7 +122,7 @@ def results(
         done: Number of repeats that have ended.
         full: Whether to include the fields that need the permission to get unit tests.
     """
-    tests = object_ids(f"tests of {set_id}", plan.unit_tests)
+    tests = unit_test_ids(set_id, plan)
     documents = object_ids(f"results of {run_id}", plan.steps * plan.metrics)
     found: list[dict[str, Any] | None] = []
     for test, test_id in enumerate(tests):
@@ -123,7 +134,7 @@ def results(
             {
                 "unit_test_id": test_id,
                 "metric_evaluation_results": (
-                    _evaluations(set_id, test, plan, script, documents, steps) if full else []
+                    _evaluations(plan, script, documents, steps) if full else []
                 ),
                 "run_errors": [script.errors.get(step) for step in steps],
             }
@@ -131,8 +142,8 @@ def results(
     return found
 
 
-def _evaluations(  # noqa: PLR0917  # one call, one line above
-    set_id: str, test: int, plan: SetPlan, script: RunScript, ids: list[str], steps: range
+def _evaluations(
+    plan: SetPlan, script: RunScript, ids: list[str], steps: range
 ) -> list[dict[str, Any]]:
     """Build the results of each metric, one for each repeat without an error."""
     evaluated = [step for step in steps if step not in script.errors]
@@ -149,5 +160,112 @@ def _evaluations(  # noqa: PLR0917  # one call, one line above
                 for step in evaluated
             ],
         }
-        for number, metric_id in enumerate(object_ids(f"metrics of {set_id} {test}", plan.metrics))
+        for number, metric_id in enumerate(metric_ids(plan.metrics))
     ]
+
+
+# --- what runs are made of ---
+
+
+def _common(organization_id: str, number: int, *, is_deleted: bool) -> dict[str, Any]:
+    """Build the fields that sets, unit tests and metrics have in common."""
+    author = {"org_id": organization_id, "user_id": "author"}
+    made_at = rfc3339(_MADE_AT + timedelta(minutes=number))
+    return {
+        "org_id": organization_id,
+        "created_at": made_at,
+        "updated_at": made_at,
+        "is_deleted": is_deleted,
+        "tags": [],
+        "creator": author,
+        "updated_by": author,
+    }
+
+
+def set_document(one: SimulatedSet, *, is_deleted: bool, last_run_id: str | None) -> dict[str, Any]:
+    """Build the document of a set."""
+    return {
+        **_common(one.organization_id, one.number, is_deleted=is_deleted),
+        "id": one.id,
+        "name": one.name,
+        "description": one.description,
+        "unit_test_runs": [
+            {"unit_test_id": test_id, "run_count": one.plan.repeats}
+            for test_id in unit_test_ids(one.id, one.plan)
+        ],
+        "last_triggered_run_id": last_run_id,
+        "tags": [{"key": key, "value": value} for key, value in one.tags.items()],
+    }
+
+
+def unit_test_document(
+    one: SimulatedSet, test_id: str, number: int, *, is_deleted: bool
+) -> dict[str, Any]:
+    """Build the document of a unit test of a set."""
+    name, description = titled(UNIT_TESTS, number)
+    _, service, persona = object_ids(f"parts of {one.id}", 3)
+    return {
+        **_common(one.organization_id, number, is_deleted=is_deleted),
+        "id": test_id,
+        "name": name,
+        "description": description,
+        "tags": [{"key": "area", "value": AREAS[number % len(AREAS)]}],
+        "service_id": service,
+        "service_version_set_name": "release",
+        "persona_id": persona,
+        "scenario_id": object_ids(f"scenarios of {one.id}", one.plan.unit_tests)[-1],
+        "max_interactions": 20,
+        "success_criterions": [
+            {
+                "name": metric["success_criterion_name"],
+                "metric_id": metric["metric_id"],
+                "criterion": metric["success_criterion"],
+            }
+            for metric in _metrics(one.plan)
+        ],
+    }
+
+
+def metric_document(organization_id: str, number: int, *, is_deleted: bool) -> dict[str, Any]:
+    """Build the document of a metric."""
+    story = metric_story(number)
+    return {
+        **_common(organization_id, number, is_deleted=is_deleted),
+        "id": metric_ids(number + 1)[number],
+        "name": story.name,
+        "applied_to_services": [],
+        "additional_notes": None,
+        "metric_value_type": story.criterion["type"],
+    }
+
+
+def evaluation_documents(run: SimulatedRun, info: RunInfo) -> Iterator[dict[str, Any]]:
+    """Build the documents of the evaluations of a run so far."""
+    plan = run.plan
+    ids = object_ids(f"results of {run.id}", plan.steps * plan.metrics)
+    tests, metrics = unit_test_ids(run.set.id, plan), metric_ids(plan.metrics)
+    nothing: frozenset[int] = frozenset()
+    for step in range(info.done):
+        if step in run.script.errors:
+            continue
+        for number, metric_id in enumerate(metrics):
+            story = metric_story(number)
+            failed = number in run.script.failed.get(step, nothing)
+            result, justification = story.failed if failed else story.passed
+            yield {
+                "id": ids[step * plan.metrics + number],
+                "org_id": info.organization_id,
+                "created_at": rfc3339(run.created_at),
+                "updated_at": rfc3339(run.created_at),
+                "metric_id": metric_id,
+                "metric_version": 1 + number,
+                "result": result,
+                "justification": justification,
+                "source": {
+                    "type": "simulation",
+                    "simulation_unit_test_set_run_id": run.id,
+                    "unit_test_id": tests[step % plan.unit_tests],
+                    "run_index": step // plan.unit_tests,
+                    "references": object_ids(f"messages of {run.id} {step}", 2),
+                },
+            }

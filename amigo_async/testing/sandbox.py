@@ -274,6 +274,9 @@ class Sandbox:
         *,
         id: str | None = None,
         organization_id: str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
     ) -> str:
         """Add a unit test set, or replace the plan of one for its next runs.
 
@@ -281,12 +284,31 @@ class Sandbox:
             plan: What its runs do; None for the `plan` of the sandbox.
             id: Its id; None for a new one.
             organization_id: Its organization; None for that of the sandbox.
+            name: Its name; None for one from a list.
+            description: Its description; None for one from a list.
+            tags: Its tags; the value None stands for a tag without value. None for no tags.
 
         Returns:
             Its id.
         """
-        owner = organization_id or self.organization_id
-        return self._simulation.add_set(owner, plan or self._plan, id)
+        return self._simulation.add_set(
+            organization_id or self.organization_id,
+            plan or self._plan,
+            id,
+            name=name,
+            description=description,
+            tags=tags,
+        )
+
+    def delete(self, id: str) -> None:
+        """Mark a set, a unit test or a metric as deleted: lists show it only if asked to.
+
+        Runs of a deleted set can still be started and listed.
+
+        Args:
+            id: Its id.
+        """
+        self._simulation.deleted.add(id)
 
     def add_sets(self, count: int, plan: SetPlan | None = None) -> list[str]:
         """Add several unit test sets.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar
+
+from amigo_async.testing.catalog import SETS, titled
 
 Outcome = Literal["passed", "failed", "errored"]
 
@@ -70,6 +72,8 @@ class SetPlan:
         unlisted: Time spans, in seconds from the start of a run, in which lists omit it, even if
             it is requested by id: ``[(0, 3)]`` for lists that lag, ``[(10, 20)]`` for a run that
             disappears for a while.
+        pool: Take the unit tests from a pool of this size that sets share; None for unit tests
+            that no other set has.
     """
 
     seconds: float | tuple[float, float] = 2.0
@@ -84,6 +88,7 @@ class SetPlan:
     artifact: ArtifactPlan = field(default_factory=ArtifactPlan)
     cancelled_at: float | None = None
     unlisted: Iterable[tuple[float, float]] = ()
+    pool: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unlisted", tuple(self.unlisted))  # hashable, reusable
@@ -92,6 +97,8 @@ class SetPlan:
             raise ValueError("seconds must be finite and not negative, the smaller one first")
         if min(self.unit_tests, self.repeats) < 1 or self.metrics < 0:
             raise ValueError("a run needs at least one unit test and one repeat")
+        if self.pool is not None and self.pool < self.unit_tests:
+            raise ValueError("a set cannot have more unit tests than the pool")
         if self.metrics == 0 and self.outcome == "failed":
             raise ValueError("a run without metrics cannot fail them")
         if self.cancelled_at is not None and self.cancelled_at < 0:
@@ -178,11 +185,20 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSet:
-    """A unit test set, and the plan of its next runs."""
+    """A unit test set, and the plan of its next runs.
+
+    Attributes:
+        number: How many sets were added before it.
+        tags: Its tags; a tag without value has None.
+    """
 
     id: str
     organization_id: str
     plan: SetPlan
+    number: int
+    name: str
+    description: str | None
+    tags: Mapping[str, str | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -273,15 +289,38 @@ class Simulation:
         self._created_at_skew = created_at_skew
         self._by_organization: dict[str, list[SimulatedRun]] = {}
         self._latest: dict[tuple[tuple[str, str], str], SimulatedRun] = {}
+        self._newest: dict[str, str] = {}
+        self.deleted: set[str] = set()
+
+    def sets_of(self, organization_id: str) -> list[SimulatedSet]:
+        """Return the sets of an organization, in the order in which they were added."""
+        return [one for one in self.sets.values() if one.organization_id == organization_id]
 
     def new_id(self) -> str:
         """Return a new id."""
         return self._dice.randbytes(12).hex()
 
-    def add_set(self, organization_id: str, plan: SetPlan, set_id: str | None) -> str:
+    def add_set(
+        self,
+        organization_id: str,
+        plan: SetPlan,
+        set_id: str | None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+    ) -> str:
         """Add or replace a set; return its id."""
         set_id = set_id or self.new_id()
-        self.sets[set_id] = SimulatedSet(set_id, organization_id, plan)
+        replaced = self.sets.get(set_id)
+        number = len(self.sets) if replaced is None else replaced.number
+        usual_name, usual_description = titled(SETS, number)
+        self.sets[set_id] = SimulatedSet(
+            *(set_id, organization_id, plan, number),
+            name=usual_name if name is None else name,
+            description=usual_description if description is None else description,
+            tags={} if tags is None else dict(tags),
+        )
         return set_id
 
     def find_set(self, organization_id: str, set_id: str) -> SimulatedSet | None:
@@ -304,6 +343,10 @@ class Simulation:
             runs = sorted((run for run in found if run is not None), key=lambda run: run.started)
         return [run for run in runs if run.is_listed(now)]
 
+    def last_run_id(self, set_id: str) -> str | None:
+        """Return the id of the newest run of a set; None if there is none."""
+        return self._newest.get(set_id)
+
     def is_busy(self, creator: tuple[str, str], set_id: str, now: float) -> bool:
         """Return whether a user has an unfinished run of a set."""
         latest = self._latest.get((creator, set_id))
@@ -323,7 +366,14 @@ class Simulation:
         self.runs[run_id] = run
         self._by_organization.setdefault(unit_test_set.organization_id, []).append(run)
         self._latest[creator, unit_test_set.id] = run
+        self._newest[unit_test_set.id] = run_id
         return run
+
+
+def object_ids(seed: str, count: int) -> list[str]:
+    """Return `count` ids of 24 hexadecimal digits; the same for the same `seed`."""
+    text = random.Random(seed).randbytes(12 * count).hex()  # noqa: S311  # repeatable on purpose
+    return [text[at : at + 24] for at in range(0, len(text), 24)]
 
 
 def to_datetime(seconds: float) -> datetime:

@@ -23,7 +23,7 @@ from amigo_async.errors import (
 )
 from amigo_async.events import Events, RequestRetried, SignedIn
 from amigo_async.models import SignIn
-from amigo_async.protocol.endpoints import LIST, SIGN_IN
+from amigo_async.protocol.endpoints import SIGN_IN
 from amigo_async.protocol.headers import LONGEST_WAIT, read_rate_limit, read_retry_after
 from amigo_async.protocol.requests import Request, organization_segment, sign_in
 from amigo_async.protocol.responses import Response, api_error, decode_error
@@ -274,8 +274,9 @@ class Session:
             raise decode_error(request, response, error, secrets) from bare(error, secrets)
 
     def _without_own_secrets(self, request: Request, body: bytes) -> bytes:
-        """`body` without this client's secrets, which error texts of agents may repeat."""
-        return redact_body(body, self._auth.secrets()) if request.endpoint is LIST else body
+        """`body` without this client's secrets, which errors and justifications may repeat."""
+        is_list = request.endpoint.page_size is not None
+        return redact_body(body, self._auth.secrets()) if is_list else body
 
 
 def _rate_limit(response: Response, clock: ServerClock) -> RateLimitInfo | None:

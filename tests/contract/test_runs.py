@@ -173,7 +173,7 @@ async def test_flags_and_results_agree(outcome: Any) -> None:
 
 
 async def test_criteria_of_all_kinds() -> None:
-    async with serving(plan=SetPlan(unit_tests=6, metrics=6)) as caller:
+    async with serving(plan=SetPlan(unit_tests=6, metrics=14)) as caller:
         run = await caller.get(await caller.start(caller.sandbox.add_set()))
         specs, results = run["unit_test_run_specs"], run["unit_test_run_results"]
         criteria = [

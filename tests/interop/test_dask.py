@@ -259,7 +259,7 @@ async def test_no_workers_in_time(
         result = await run_fleet(client, jobs, tmp_path, timeout=0.2)
     assert not result.passed
     for job in result.jobs:
-        assert "no worker came back in time" in str(job.error)
+        assert "no worker returned it in time" in str(job.error)
     assert quick.requests == []
 
 

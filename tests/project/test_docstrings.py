@@ -17,12 +17,16 @@ from amigo_async.testing import Sandbox, SetPlan
 from tests.support.blocks import Block
 
 MODULES: Final = (amigo_async, errors, events, models, otel, report, testing)
+LISTS: Final = ("UnitTestSets", "UnitTests", "Metrics", "Evaluations")
 # The calls that users begin with: each shows how.
 SHOWN: Final = (
     *("AmigoClient", "AmigoClient.run_many", "AmigoClient.open_batch", "AmigoClient.as_completed"),
     *("AmigoClient.wait_for_completion", "AmigoClient.cancel_and_wait", "AmigoClient.budgets"),
     *("Runs.create", "Runs.list", "Runs.iterate", "Runs.get", "Runs.cancel", "Runs.artifacts"),
     *("Artifacts.stream", "Artifacts.download", "Gate", "Telemetry"),
+    *("AmigoClient.select_sets", "AmigoClient.describe", "AmigoClient.explain"),
+    *(f"{cls}.{name}" for cls in LISTS for name in ("list", "iterate")),
+    "UnitTestSets.search",
 )
 EXAMPLE: Final = re.compile(r"^Example::\n\n((?:    .*\n|\n)+)", re.MULTILINE)
 
@@ -75,6 +79,7 @@ async def test_example_runs(
         sandbox.add_set(SetPlan(seconds=1.0, outcome="failed")),
         sandbox.add_set(SetPlan(seconds=36_000.0)),
     )
+    sandbox.add_set(SetPlan(seconds=1.0), name="Returns", tags={"suite": "nightly"})
     done = await client.run_many([quick, failing])
     run_ids = [outcome.run_id for outcome in done.outcomes]
     await client.runs.create(slow)
@@ -86,6 +91,8 @@ async def test_example_runs(
         "run_id": run_ids[0],
         "run_ids": run_ids,
         "run": done.outcomes[0].run,
+        "runs": [outcome.run for outcome in done.outcomes],
+        "metric_id": (await client.metrics.list(type="numerical")).metrics[0].id,
         "result": done,
     }
     running = Block("python", EXAMPLES[name], 0, f"{name}.py").run_with(names)

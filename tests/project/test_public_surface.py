@@ -16,7 +16,18 @@ import msgspec
 import pytest
 
 import amigo_async
-from amigo_async import AmigoClient, Artifacts, Runs, errors, events, models
+from amigo_async import (
+    AmigoClient,
+    Artifacts,
+    Evaluations,
+    Metrics,
+    Runs,
+    UnitTests,
+    UnitTestSets,
+    errors,
+    events,
+    models,
+)
 
 PUBLIC = [
     "APIError",
@@ -47,10 +58,14 @@ PUBLIC = [
     "CreatedRun",
     "DeadlineError",
     "DecodeError",
+    "Evaluations",
+    "Explanations",
     "ForbiddenError",
     "Gate",
     "JournalError",
     "Judgement",
+    "Metrics",
+    "Names",
     "NotFoundError",
     "PassRate",
     "RateLimitError",
@@ -62,6 +77,9 @@ PUBLIC = [
     "ServerError",
     "ServiceUnavailableError",
     "TransportError",
+    "UnitTestSet",
+    "UnitTestSets",
+    "UnitTests",
     "UserInfo",
     "ValidationError",
     "WaitTimeoutError",
@@ -92,6 +110,9 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
     "cancel_and_wait": (AmigoClient.cancel_and_wait, "run_id, *, timeout=None"),
     "run_many": (AmigoClient.run_many, BATCH),
     "open_batch": (AmigoClient.open_batch, BATCH),
+    "select_sets": (AmigoClient.select_sets, "*selectors, tags=()"),
+    "describe": (AmigoClient.describe, "runs, *, timeout=30.0"),
+    "explain": (AmigoClient.explain, "runs, *, failed_only=True, timeout=30.0"),
     "budgets": (AmigoClient.budgets, ""),
     "aclose": (AmigoClient.aclose, ""),
     "runs.create": (Runs.create, "unit_test_set_id, *, on_conflict='raise'"),
@@ -100,6 +121,43 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
     "runs.get": (Runs.get, "run_id"),
     "runs.cancel": (Runs.cancel, "run_id"),
     "runs.artifacts": (Runs.artifacts, "run_id"),
+    "unit_test_sets.list": (
+        UnitTestSets.list,
+        (
+            "*, id=(), tag=(), unit_test_id=(), creator=(), is_deleted=None, sort_by=(), "
+            "limit=None, continuation_token=None"
+        ),
+    ),
+    "unit_test_sets.iterate": (UnitTestSets.iterate, "**filters"),
+    "unit_test_sets.search": (
+        UnitTestSets.search,
+        "query, *, tag=(), creator=(), unit_test_id=()",
+    ),
+    "unit_tests.list": (
+        UnitTests.list,
+        (
+            "*, id=(), tag=(), service_id=(), persona_id=(), scenario_id=(), metric_id=(), "
+            "creator=(), is_deleted=None, sort_by=(), limit=None, continuation_token=None"
+        ),
+    ),
+    "unit_tests.iterate": (UnitTests.iterate, "**filters"),
+    "metrics.list": (
+        Metrics.list,
+        (
+            "*, id=(), tag=(), applied_to_service=(), type=(), creator=(), is_deleted=None, "
+            "sort_by=(), limit=None, continuation_token=None"
+        ),
+    ),
+    "metrics.iterate": (Metrics.iterate, "**filters"),
+    "evaluations.list": (
+        Evaluations.list,
+        (
+            "*, simulation_unit_test_set_run_id=(), metric_id_and_version=(), metric_id=(), "
+            "conversation_id=(), source_type=(), timestamp_after=None, timestamp_before=None, "
+            "sort_by=(), limit=None, continuation_token=None"
+        ),
+    ),
+    "evaluations.iterate": (Evaluations.iterate, "**filters"),
     "artifacts.stream": (Artifacts.stream, "run_id"),
     "artifacts.download": (Artifacts.download, "run_id, destination, *, connections=1"),
     "ApiKeyAuth": (amigo_async.ApiKeyAuth, "api_key, api_key_id, user_id"),
@@ -126,14 +184,15 @@ def test_signatures_are_pinned(name: str) -> None:
     assert str(inspect.Signature(parameters)) == f"({expected})"
 
 
-@pytest.mark.parametrize(
-    ("cls", "prefix"), [(AmigoClient, ""), (Runs, "runs."), (Artifacts, "art")]
-)
-def test_every_public_method_is_pinned(cls: type, prefix: str) -> None:
+LISTS = (Runs, UnitTestSets, UnitTests, Metrics, Evaluations)
+
+
+@pytest.mark.parametrize("cls", [AmigoClient, Artifacts, *LISTS])
+def test_every_public_method_is_pinned(cls: type) -> None:
     pinned = {function for function, _ in SIGNATURES.values() if inspect.isfunction(function)}
     methods = {n: f for n, f in vars(cls).items() if not n.startswith("_") and callable(f)}
     assert methods
-    assert set(methods.values()) <= pinned, prefix
+    assert set(methods.values()) <= pinned
 
 
 def unpacked(function: Any, name: str) -> list[str]:
@@ -142,9 +201,10 @@ def unpacked(function: Any, name: str) -> list[str]:
     return list(typing.get_type_hints(options))
 
 
-def test_iterate_has_the_filters_of_list() -> None:
-    listed = [n for n in inspect.signature(Runs.list).parameters if n != "self"]
-    assert unpacked(Runs.iterate, "filters") == listed
+@pytest.mark.parametrize("cls", LISTS)
+def test_iterate_has_the_filters_of_list(cls: Any) -> None:
+    listed = [n for n in inspect.signature(cls.list).parameters if n != "self"]
+    assert unpacked(cls.iterate, "filters") == listed
 
 
 OPTIONS = [
@@ -313,6 +373,7 @@ ROOMS = [
     ["verdicts", "polling", "artifacts"],
     ["starting"],
     ["resources"],
+    ["names", "selection"],
     ["batch"],
     ["client"],
     ["fleet"],
