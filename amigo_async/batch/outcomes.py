@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from amigo_async.batch.journal import JournaledSteps
 from amigo_async.errors import AmigoError
 from amigo_async.models import Run
+from amigo_async.names import Explanations, Names
 from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
 
 
@@ -37,6 +38,7 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         saved_at: When the download was complete, by the server's clock; None if it was not.
         reason: Why the verdict is what it is, if the run itself does not show it: it was cut
             short, or only its flags are visible; None otherwise.
+        name: Name of the set; None if it was not read.
     """
 
     unit_test_set_id: str
@@ -50,6 +52,7 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     saved_at: datetime | None = None
     reason: str | None = None
+    name: str | None = None
 
 
 class BatchResult(Struct, frozen=True):
@@ -58,10 +61,15 @@ class BatchResult(Struct, frozen=True):
     Attributes:
         outcomes: One outcome for each set, in the order asked for; a set named twice has two.
         began_at: When the batch began, by the server's clock; None if unknown.
+        names: Names of the sets, unit tests and metrics, if they were asked for.
+        explanations: What was seen in the conversations that failed, and why they failed, if they
+            were asked for.
     """
 
     outcomes: Sequence[RunOutcome]
     began_at: datetime | None = None
+    names: Names = Names()
+    explanations: Explanations = Explanations()
 
     @property
     def passed(self) -> bool:
