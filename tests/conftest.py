@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return order.get(f"{item.path.parent.name}/{item.path.name}", len(SLOW))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def _same_jitter_each_time(request: pytest.FixtureRequest) -> None:
+    """What is left to chance within a test comes out as it did the last time."""
+    random.seed(request.node.nodeid)
 
 
 @pytest.fixture

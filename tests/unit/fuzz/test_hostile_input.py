@@ -49,7 +49,7 @@ pytestmark = pytest.mark.anyio
 
 KIB, MIB = 1024, 1024 * 1024
 # Each example of these makes reports, or a loop of its own.
-SLOW = {"page": 20, "written_report": 40, "told": 40, "link": 40, "sign_in": 40, "created": 40}
+SLOW = {"page": 15, "written_report": 15, "told": 25, "link": 25, "sign_in": 25, "created": 25}
 
 
 def given_to(name: str) -> st.SearchStrategy[bytes]:
@@ -69,7 +69,7 @@ def test_only_our_errors_come_out(name: str) -> None:
     for seed in (b"", b"\xff", *targets.SEEDS.get(name, [])):
         target(seed)
 
-    @settings(max_examples=SLOW.get(name, 100))
+    @settings(max_examples=SLOW.get(name, settings().max_examples))
     @given(given_to(name))
     def try_out(data: bytes) -> None:
         target(data)
