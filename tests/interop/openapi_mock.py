@@ -72,8 +72,42 @@ FILTERS: tuple[dict[str, Any], ...] = (
         "continuation_token": 20,
     },
 )
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+EACH = {"id": [ID, OTHER_ID], "tag": ["suite:nightly", "team:*", "old:"], "creator": "my-org,user"}
+PAGE = {"sort_by": "-updated_at", "limit": 20, "continuation_token": 20, "is_deleted": True}
+# The other lists: their resource, and every filter they have, once alone and once together.
+OTHER_FILTERS: dict[str, dict[str, Any]] = {
+    "unit_test_sets": {**EACH, **PAGE, "unit_test_id": ID},
+    "unit_tests": {
+        **EACH,
+        **PAGE,
+        **{key: [ID, OTHER_ID] for key in ("service_id", "persona_id", "scenario_id", "metric_id")},
+    },
+    "metrics": {**EACH, **PAGE, "applied_to_service": ID, "type": ["numerical", "boolean"]},
+    "evaluations": {
+        "simulation_unit_test_set_run_id": [ID, OTHER_ID],
+        "metric_id_and_version": [f"{ID}-3", f"{OTHER_ID}-"],
+        "metric_id": ID,
+        "conversation_id": ID,
+        "source_type": ["simulation", "post-session"],
+        "timestamp_after": NOON,
+        "timestamp_before": NOON,
+        "sort_by": "+created_at",
+        "limit": 500,
+        "continuation_token": 0,
+    },
+}
 # What the mock must refuse; if it does not, it does not look.
 INVALID = ("limit=51", "limit=x", "id=NOT-AN-ID", "is_completed=maybe", "created_after=yesterday")
+
+INVALID_ELSEWHERE = (
+    "metric/?limit=51",
+    "metric/?type=colour",
+    "metric/metric_evaluation_result?source_type=dream",
+    "simulation/unit_test_set/?limit=21",
+    "simulation/unit_test_set/search/",
+    "simulation/unit_test/?scenario_id=none",
+)
 
 KEY_SCHEMES = {
     "API-Key-Authorization-Key": "x-api-key",
@@ -160,6 +194,23 @@ async def check_lists(client: AmigoClient) -> int:
     return len(FILTERS) + 1
 
 
+async def check_other_lists(client: AmigoClient) -> int:
+    asked = 0
+    for resource, filters in OTHER_FILTERS.items():
+        for some in ({}, filters):
+            await getattr(client, resource).list(**some)
+            asked += 1
+        # Ten evaluations and twenty metrics a minute are all there are.
+        if resource in ("unit_test_sets", "unit_tests"):
+            for name, value in filters.items():
+                await getattr(client, resource).list(**{name: value})
+                asked += 1
+    found = await client.unit_test_sets.search("refund", tag="a:b", creator="o,u", unit_test_id=ID)
+    assert found
+    assert found[0].id
+    return asked + 1
+
+
 async def check_others(client: AmigoClient) -> int:
     assert isinstance(await client.runs.create(ID), CreatedRun)
     assert isinstance(await client.runs.artifacts(ID), ArtifactsLink)
@@ -175,13 +226,14 @@ async def check_referee(base_url: str) -> int:
     """See that the mock refuses what is invalid, and what is not authorized."""
     path = f"/v1/{ORGANIZATION}/simulation/unit_test_set_run/"
     async with aiohttp.ClientSession(base_url) as http:
-        for query in INVALID:
-            url = f"{path}?{query}"
+        runs = [f"{path}?{query}" for query in INVALID]
+        others = [f"/v1/{ORGANIZATION}/{rest}" for rest in INVALID_ELSEWHERE]
+        for url in (*runs, *others):
             async with http.get(url, headers={"Authorization": "Bearer t"}) as answer:
-                assert answer.status == 422, f"{query} was answered {answer.status}"
+                assert answer.status == 422, f"{url} was answered {answer.status}"
         async with http.get(path) as answer:
             assert answer.status == 401, f"no authorization was answered {answer.status}"
-    return len(INVALID) + 1
+    return len(INVALID) + len(INVALID_ELSEWHERE) + 1
 
 
 async def main(prism: str) -> str:
@@ -191,7 +243,11 @@ async def main(prism: str) -> str:
         BearerAuth("token", user_id="user", organization_id="issuer"),
         BasicAuth("token", "user", organization_id="issuer"),
     )
-    checks: tuple[Callable[[AmigoClient], Awaitable[int]], ...] = (check_lists, check_others)
+    checks: tuple[Callable[[AmigoClient], Awaitable[int]], ...] = (
+        check_lists,
+        check_other_lists,
+        check_others,
+    )
     asked = 0
     async with mock_server(prism) as (base_url, said):
         for number, auth in enumerate(authorizations):
@@ -204,7 +260,7 @@ async def main(prism: str) -> str:
                 max_attempts=1,
             ) as client:
                 # Lists are checked once: fifty a minute are all there are.
-                for check in checks[1:] if number else checks:
+                for check in checks[2:] if number else checks:
                     asked += await check(client)
         violations = [line for line in said if "violation" in line.lower()]
         assert not violations, "\n".join(violations)
