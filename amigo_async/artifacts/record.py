@@ -1,4 +1,4 @@
-"""The record of a partial file: which object it is of, and which ranges have been state.
+"""The record of a partial file: which object it is of, and which ranges it holds.
 
 The first line names the run and the object (size, ETag, ...; never a URL); every other line is a
 received range. A line is appended after its bytes were written, so a process that is killed loses
