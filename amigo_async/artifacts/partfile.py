@@ -119,10 +119,6 @@ class PartialFile:
         elif self._sums:
             self.digest = Digest(ALGORITHM)
 
-    def learn(self, info: ObjectInfo | None) -> None:
-        """Update what is known, e.g. the size of an object that was sent without one."""
-        self.info = info
-
     def allocate(self) -> bool:
         """Reserve more space on the disk; False once there is enough for the whole object.
 

@@ -218,7 +218,7 @@ class Transfer:
                 self._progress.add(len(chunk))
                 await writer.add(chunk)
             info = reader.reading.info
-            self._part.learn(info)
+            self._part.info = info  # now with the size, also if the object was sent without it
             if info is not None and (chunks := writer.take_all(info.size)):
                 self._part.hold(chunks)
         finally:

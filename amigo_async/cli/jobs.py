@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Awaitable, Callable
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 
 from amigo_async.batch import BatchOptions, BatchResult, RunOutcome
 from amigo_async.cli.command import interrupts, open_client
-from amigo_async.cli.progress import BatchProgress, Display, open_display
+from amigo_async.cli.progress import BatchProgress, Budgets, Display, View
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
 from amigo_async.models import Run
 from amigo_async.verdicts.gate import Verdict, reason_of
+
+# Seconds between two updates of the display.
+_REFRESH_INTERVAL: Final = 0.25
 
 
 class Job(NamedTuple):
@@ -222,3 +229,49 @@ async def collect(
     action.artifacts = await client.artifacts.download(
         action.run_id, target, connections=connections
     )
+
+
+# --- the display ---
+
+
+@asynccontextmanager
+async def open_display(
+    progress: BatchProgress, budgets: Budgets, *, quiet: bool
+) -> AsyncIterator[Display]:
+    """Show `progress` on stderr while the context is open.
+
+    Args:
+        progress: The progress.
+        budgets: Returns the state of the rate limits.
+        quiet: Whether to show nothing but notices.
+    """
+    display = Display(progress, View() if quiet else _view(progress, budgets))
+    refreshing = asyncio.create_task(_refresh(display))
+    try:
+        yield display
+    finally:
+        refreshing.cancel()
+        await asyncio.wait({refreshing})
+        display.close()
+
+
+async def _refresh(display: Display) -> None:
+    while True:
+        display.refresh()
+        await asyncio.sleep(_REFRESH_INTERVAL)
+
+
+def _view(progress: BatchProgress, budgets: Budgets) -> View:
+    """Return a live view on a terminal, and lines of text elsewhere."""
+    if is_terminal():
+        from amigo_async.cli.live import LiveView  # noqa: PLC0415  # rich, only if it is used
+
+        return LiveView(progress, budgets)
+    from amigo_async.cli.plain import PlainView  # noqa: PLC0415  # the other one
+
+    return PlainView(progress, budgets)
+
+
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal on which lines can be overwritten."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")

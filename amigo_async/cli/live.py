@@ -13,9 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from amigo_async.batch import RunOutcome
 from amigo_async.cli.plain import count_stages, rate_limit_wait
-from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress
+from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress, View
 from amigo_async.cli.reasons import ENDPOINTS, LABELS, endpoint_name, label, size, stopwatch
 from amigo_async.escaping import log_line
 from amigo_async.events import Event, RequestRetried
@@ -59,7 +58,7 @@ _MARKS: Final = {
 _BAD: Final = frozenset({"failed", "errored", "timed_out", "cancelled", "not_started"})
 
 
-class LiveView:
+class LiveView(View):
     """Redraws a few lines at the end of the terminal.
 
     Args:
@@ -91,9 +90,6 @@ class LiveView:
             reason = log_line(event.reason)
             text = f"{endpoint_name(event.endpoint)} failed and is retried: {reason}"
             self._retry = (self._progress.now() + max(event.delay, 3.0), text)
-
-    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
-        """Do nothing: the next update shows it."""
 
     def notify(self, text: str) -> None:
         """Show a line from now on."""

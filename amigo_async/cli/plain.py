@@ -6,7 +6,7 @@ import sys
 from typing import Final
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress
+from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress, View
 from amigo_async.cli.reasons import (
     clock,
     count_verdicts,
@@ -42,7 +42,7 @@ _MOVED: Final = 2.0
 _ALIKE: Final = 1.0
 
 
-class PlainView:
+class PlainView(View):
     """Writes a line for each event.
 
     Args:
@@ -91,9 +91,6 @@ class PlainView:
         if self._progress.now() - self._spoke_at >= _SILENCE:
             verdicts = count_verdicts(self._progress.verdicts())
             self._write(count_stages(self._progress) + (f": {verdicts}" if verdicts else ""))
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to restore."""
 
     def _write_retry(self, event: RequestRetried) -> None:
         """Write that an attempt failed; once for all that fail in the same way at the same time."""

@@ -1,18 +1,12 @@
-"""Progress of a batch: what is known of each set, and the display of it on stderr.
-
-The display is a live one on a terminal (`live`), and lines of text elsewhere (`plain`).
-"""
+"""Progress of a batch: what is known of each set, and how it reaches the view on stderr."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.streams import note
@@ -29,9 +23,6 @@ from amigo_async.ratelimit import BudgetState
 # Returns the state of the rate limits by endpoint.
 Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
 Stage: TypeAlias = Literal["queued", "running", "fetching", "done"]
-
-# Seconds between two updates of the display.
-_REFRESH_INTERVAL: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -159,8 +150,8 @@ def _trouble(event: RunProgressed) -> str | None:
     return "failed" if event.failed_metrics else None
 
 
-class View(Protocol):
-    """Shows the progress of a batch."""
+class View:
+    """Shows the progress of a batch. This one, for --quiet, shows nothing but notices."""
 
     def on_event(self, event: Event) -> None:
         """Show an event; the `BatchProgress` is up to date."""
@@ -170,6 +161,7 @@ class View(Protocol):
 
     def notify(self, text: str) -> None:
         """Show a line that must be seen."""
+        note(text)
 
     def refresh(self) -> None:
         """Show what has changed."""
@@ -181,14 +173,14 @@ class View(Protocol):
 class Display:
     """Keeps the progress of a batch and its view up to date.
 
-    The view is given up if stderr cannot be written: the display never harms the work.
+    The view is replaced if stderr cannot be written: the display never harms the work.
 
     Args:
         progress: The progress.
-        view: The view; None to show nothing but `notify`.
+        view: The view.
     """
 
-    def __init__(self, progress: BatchProgress, view: View | None) -> None:
+    def __init__(self, progress: BatchProgress, view: View) -> None:
         self.progress = progress
         self._view = view
 
@@ -204,8 +196,6 @@ class Display:
 
     def notify(self, text: str) -> None:
         """Show a line that must be seen."""
-        if self._view is None:
-            note(text)
         self._show(lambda view: view.notify(text))
 
     def refresh(self) -> None:
@@ -218,49 +208,6 @@ class Display:
 
     def _show(self, show: Callable[[View], None]) -> None:
         try:
-            if self._view is not None:
-                show(self._view)
+            show(self._view)
         except OSError:
-            self._view = None
-
-
-@asynccontextmanager
-async def open_display(
-    progress: BatchProgress, budgets: Budgets, *, quiet: bool = False
-) -> AsyncIterator[Display]:
-    """Show `progress` while the context is open.
-
-    Args:
-        progress: The progress.
-        budgets: Returns the state of the rate limits.
-        quiet: Whether to show nothing but what must be seen.
-    """
-    display = Display(progress, None if quiet else _view(progress, budgets))
-    refreshing = asyncio.create_task(_refresh(display))
-    try:
-        yield display
-    finally:
-        refreshing.cancel()
-        await asyncio.wait({refreshing})
-        display.close()
-
-
-async def _refresh(display: Display) -> None:
-    while True:
-        display.refresh()
-        await asyncio.sleep(_REFRESH_INTERVAL)
-
-
-def _view(progress: BatchProgress, budgets: Budgets) -> View:
-    if is_terminal():
-        from amigo_async.cli.live import LiveView  # noqa: PLC0415  # rich, only where it is used
-
-        return LiveView(progress, budgets)
-    from amigo_async.cli.plain import PlainView  # noqa: PLC0415  # the other one
-
-    return PlainView(progress, budgets)
-
-
-def is_terminal() -> bool:
-    """Return whether stderr is a terminal on which lines can be overwritten."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+            self._view = View()

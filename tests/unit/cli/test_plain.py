@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from amigo_async.cli.plain import PlainView
-from amigo_async.cli.progress import Display
+from amigo_async.cli.progress import Display, View
 from amigo_async.errors import ArtifactError
 from amigo_async.events import (
     ArtifactProgress,
@@ -179,7 +179,7 @@ def test_stderr_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_quiet_shows_notices_only(capsys: pytest.CaptureFixture[str]) -> None:
-    show = Display(batch_progress(1)[0], None)
+    show = Display(batch_progress(1)[0], View())
     show.on_event(RunStarted(A, RUN_A))
     show.refresh()
     show.notify("Stopping")

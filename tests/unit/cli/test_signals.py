@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from amigo_async.cli import main, progress
+from amigo_async.cli import jobs, main, progress
 from amigo_async.cli import signals as interrupts
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
@@ -228,7 +228,7 @@ def test_what_a_terminal_is(
         monkeypatch.delenv("TERM", raising=False)
     else:
         monkeypatch.setenv("TERM", term)
-    assert progress.is_terminal() is live
+    assert jobs.is_terminal() is live
 
 
 class _Stream:
