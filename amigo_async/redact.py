@@ -6,6 +6,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -101,15 +102,17 @@ def redact_body(body: bytes, secrets: Iterable[str]) -> bytes:
     return body
 
 
-def _forms(secret: str) -> Iterable[str]:
-    """Yield `secret` in the encodings in which a text may repeat it."""
+@lru_cache(maxsize=16)  # the same few secrets are looked for in every page of runs
+def _forms(secret: str) -> tuple[str, ...]:
+    """Return `secret` in the encodings in which a text may repeat it."""
     escaped = json.dumps(secret)[1:-1]
     encoded = secret.encode(errors="surrogatepass")
-    yield from (secret, escaped, escaped.replace("/", r"\/"), secret.translate(HTML_ESCAPES))
     doubled = secret.replace("\\", "\\\\")
-    yield from (doubled, doubled.replace("'", r"\'"))  # as in the repr of strings and bytes
-    yield b64encode(encoded).decode()
+    forms = [secret, escaped, escaped.replace("/", r"\/"), secret.translate(HTML_ESCAPES)]
+    forms += [doubled, doubled.replace("'", r"\'")]  # as in the repr of strings and bytes
+    forms.append(b64encode(encoded).decode())
     for safe in ("", "/"):
         quoted = quote(encoded, safe=safe)
-        yield from (quoted, quoted.replace("%20", "+"))
-        yield re.sub("%..", lambda m: m[0].lower(), quoted)
+        forms += [quoted, quoted.replace("%20", "+")]
+        forms.append(re.sub("%..", lambda m: m[0].lower(), quoted))
+    return tuple(forms)
