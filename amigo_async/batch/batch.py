@@ -263,15 +263,15 @@ class Batch:
         # An attached run may belong to someone else, so a batch never cancels it.
         waiting = anyio.CancelScope() if item.attached else item.waiting
         with (
-            poller.watching(
+            poller.waiting_for(
                 [run_id],
                 interval=self._settings.poll_interval,
                 wants_progress=self._wants_progress,
-            ) as watch,
+            ) as waiter,
             waiting,
         ):
             try:
-                run = await _readable_part(item, end_of_run(poller, watch, on_progress))
+                run = await _readable_part(item, end_of_run(poller, waiter, on_progress))
             finally:
                 item.run = poller.last([run_id]).get(run_id, item.run)
                 item.poll_error = poller.last_errors([run_id]).get(run_id)

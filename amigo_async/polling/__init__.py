@@ -1,21 +1,21 @@
-"""Wait for runs: one poller for all waiters of a client."""
+"""Wait for runs, with one poller for all waiters of a client."""
 
 from amigo_async.polling.cancelling import Cancellation, cancel_and_wait
 from amigo_async.polling.poller import PATIENCE, Poller
+from amigo_async.polling.waiters import OnProgress, Waiter
 from amigo_async.polling.waiting import (
     as_completed,
     check_seconds,
     end_of_run,
     wait_for_completion,
 )
-from amigo_async.polling.watch import OnProgress, Watch
 
 __all__ = [
     "PATIENCE",
     "Cancellation",
     "OnProgress",
     "Poller",
-    "Watch",
+    "Waiter",
     "as_completed",
     "cancel_and_wait",
     "check_seconds",

@@ -1,4 +1,4 @@
-"""Cancel a run and see what comes of it."""
+"""Cancel runs, and wait until they are over."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CancelState: TypeAlias = Literal["cancelled", "finished", "running"]
 
 
 class Cancellation(NamedTuple):
-    """What came of a cancellation.
+    """The outcome of a cancellation.
 
     Attributes:
-        state: ``"cancelled"`` (the service took the request, and the run is over),
-            ``"finished"`` (it was over before) or ``"running"`` (it was still going on when the
-            time was over).
-        run: Its last state; None where none was seen.
+        state: ``"cancelled"`` (the service accepted the request, and the run is over),
+            ``"finished"`` (the run was over before) or ``"running"`` (the run was not over when
+            the timeout passed).
+        run: Its last state; None if none was seen.
     """
 
     state: CancelState
@@ -39,7 +39,7 @@ async def cancel_and_wait(
     *,
     timeout: float | None = None,
 ) -> Cancellation:
-    """See `AmigoClient.cancel_and_wait`."""
+    """Cancel a run and wait; `AmigoClient.cancel_and_wait` documents the arguments."""
     check_seconds("timeout", timeout)
     state: CancelState = "cancelled"
     last: list[Run] = []
@@ -48,7 +48,7 @@ async def cancel_and_wait(
             try:
                 await cancel(run_id)
             except ConflictError as error:
-                if error.method != "DELETE":  # the sign in was refused, which tells nothing
+                if error.method != "DELETE":  # the sign-in was refused, not the cancellation
                     raise
                 state = "finished"
             run = await wait_for_completion(poller, run_id, on_progress=last.append)
@@ -59,17 +59,17 @@ async def cancel_and_wait(
     return Cancellation("running", last[-1] if last else None)
 
 
-# What cancelling takes beside waiting for the limit, in seconds.
+# Seconds that cancelling takes in addition to waiting for the rate limit.
 _GRACE: Final = 30.0
 
 
 def cancel_bound(count: int) -> float:
-    """Seconds that `count` runs are given to be cancelled: what the limit needs, and some."""
+    """Seconds within which `count` runs can be cancelled under the rate limit, with some spare."""
     return _GRACE + WINDOW * (count // CANCEL.limit)
 
 
 async def cancel_all(cancel: Callable[[str], Awaitable[None]], run_ids: Collection[str]) -> None:
-    """Ask for all runs to be cancelled; what cannot be asked in time goes on.
+    """Request the cancellation of all runs; those that cannot be requested in time go on.
 
     Args:
         cancel: Cancels a run.
@@ -77,7 +77,7 @@ async def cancel_all(cancel: Callable[[str], Awaitable[None]], run_ids: Collecti
     """
 
     async def try_to(run_id: str) -> None:
-        with suppress(AmigoError):  # it is over, or cannot be reached: nobody is left to tell
+        with suppress(AmigoError):  # the run is over or cannot be reached, and no caller is left
             await cancel(run_id)
 
     with anyio.move_on_after(cancel_bound(len(run_ids))):

@@ -1,11 +1,11 @@
 """One poller for all waiters of a client, without a task of its own.
 
-The waiters take turns: whoever finds nobody polling polls for everyone, in pages of run ids, and
-hands over when it leaves. When the last one leaves, nothing runs.
+The waiters take turns: whoever finds nobody polling polls for all, in pages of run ids, and hands
+over when it leaves. When the last waiter leaves, nothing is left running.
 
-One look is not believed: lists lag, records vanish for a moment, services fail in passing. And one
-run is the business of that run alone: where a page that has it fails while the service answers
-other lists, the page is halved until that run is alone on its page, and the others go on.
+A single poll is not believed: lists lag, records vanish for a moment, services fail transiently.
+And a failure of one run must not affect others: if a page fails while the service answers other
+lists, the page is split until the run that causes it is alone on its page, and the others go on.
 """
 
 from __future__ import annotations
@@ -38,69 +38,70 @@ from amigo_async.errors import (
 from amigo_async.events import Emit, RequestRetried
 from amigo_async.models import Run, UserInfo
 from amigo_async.polling.schedule import PAGE_SIZE, Pace, Page, affordable, lay_out
-from amigo_async.polling.watch import Watch, Watched
+from amigo_async.polling.waiters import PolledRun, Waiter
 from amigo_async.protocol.requests import RunFilters, check_run_id, is_id
 from amigo_async.ratelimit import BudgetState
 
-# How long the service may answer no list at all before the waiters get the cause, in seconds.
+# Seconds for which the service may answer no list at all before the waiters get the error.
 PATIENCE: Final = 300.0
 
-# How long the service may answer lists, but fail for one run or no longer show it, before its
-# waiters get the cause, in seconds. Lists may lag, but hardly for longer.
+# Seconds for which lists may fail for one run, or not show it, while the service answers others,
+# before its waiters get the error. Lists may lag, but hardly for longer.
 _BELIEVED_AFTER: Final = 60.0
 
-# The same for a run that was never seen and not created here, so that nothing but its id speaks for
-# it, and for one whose record cannot be read.
+# The same for a run that was never seen and not started here, so that only its id suggests that it
+# exists, and for one whose record cannot be decoded.
 _DOUBTED_FOR: Final = 15.0
 
-# A run that is not shown, or cannot be read, is looked at again after this many seconds at most.
-_LOOK_AGAIN: Final = 5.0
+# A run that is missing, or cannot be decoded, is polled again after this many seconds at most.
+_RECHECK: Final = 5.0
 
-# Every so many looks a run is asked for in any state, to notice one that is no longer there.
-_LOOK_AT_ALL: Final = 10
+# Every so many polls, a run is requested in any state, to notice if it no longer exists.
+_FULL_EVERY: Final = 10
 
-# New ids wait this long, in seconds, for others to share their first look.
+# Seconds that the first poll of new ids is delayed, so that others can share it.
 _GATHER: Final = 0.05
 
-# What is due within this share of the interval is looked at together: of one that adapts, and of
-# one that was asked for.
+# Runs that are due within this share of the interval are polled together: of an interval that
+# adapts, and of one that the waiter asked for.
 _TOGETHER: Final = 0.3
 _TOGETHER_FIXED: Final = 0.05
 
-# The statuses with which a service may refuse a query for having too many ids, and for how many
-# seconds it is asked for no more than it took.
+# Statuses with which a service may refuse a query for having too many ids, and the seconds for
+# which no larger query is sent afterwards.
 _TOO_MANY: Final = frozenset({400, 413, 414, 422, 431})
 _SIZE_KEPT: Final = 60.0
 
-# Runs that are known to exist, whether or not anybody waits for them; the latest are enough.
+# How many of the runs that are known to exist are remembered, the latest ones.
 _MOST_KNOWN: Final = 10_000
 
-# No run is as new as this: a list of those that are shows whether lists are answered at all.
+# No run is created after this. A list of such runs shows whether lists work at all.
 _AFTER_ALL: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-class Look(Protocol):
-    """Lists a page of runs, once."""
+class ListRecords(Protocol):
+    """Lists a page of runs, without retries."""
 
     def __call__(self, **filters: Unpack[RunFilters]) -> Awaitable[RecordPage]:
-        """Take the filters of `Runs.list`."""
+        """List the runs that match the filters of `Runs.list`."""
 
 
 class Poller:
     """Polls for all waiters.
 
     Args:
-        look: Lists a page of runs.
-        budget: A snapshot of the budget of `look`; None before its first use.
-        interval: Seconds between two looks for waiters that do not say; None to adapt.
+        list_records: Lists a page of runs.
+        budget: Returns a snapshot of the budget of lists; None before its first use.
+        interval: Seconds between two polls for waiters that do not ask for their own; None to
+            adapt.
         creator: Who creates runs; None if not known.
-        check: Raises where it cannot be waited, in another event loop for instance.
-        emit: Hears of looks that failed and are repeated.
+        check: Raises if the client cannot be used, in another event loop for instance.
+        emit: Receives events of lists that failed and are repeated.
     """
 
     def __init__(
         self,
-        look: Look,
+        list_records: ListRecords,
         budget: Callable[[], BudgetState | None],
         interval: float | None = None,
         *,
@@ -108,34 +109,34 @@ class Poller:
         check: Callable[[], None] = lambda: None,
         emit: Emit = lambda _: None,
     ) -> None:
-        self._look = look
+        self._list = list_records
         self._budget = budget
         self._check = check
         self._interval = interval
         self._creator = creator
         self._emit = emit
-        self._watched: dict[str, Watched] = {}
+        self._runs: dict[str, PolledRun] = {}
         self._known: OrderedDict[str, str | None] = OrderedDict()
-        self._sleeping: OrderedDict[Watch, None] = OrderedDict()
-        self._turn: Watch | None = None
+        self._sleeping: OrderedDict[Waiter, None] = OrderedDict()
+        self._turn: Waiter | None = None
         self._poked = asyncio.Event()
         self._next_due = math.inf
-        self._looked_at = -math.inf
+        self._polled_at = -math.inf
         self._down = False
         self._size = PAGE_SIZE
         self._size_until = -math.inf
         self._pace = Pace()
 
     def expect(self, run_id: str, unit_test_set_id: str | None = None) -> None:
-        """Take note that a run exists: the service has named it.
+        """Note that a run exists, because the service has named it.
 
-        It may be waited for whatever its id looks like, and lists that do not show it yet are not
-        believed as soon.
+        It may be waited for whatever its id looks like, and it takes longer until lists that do
+        not show it are believed.
 
         Args:
             run_id: The run.
-            unit_test_set_id: Its set, by which it is found if lists do not take its id; None if
-                that is not known.
+            unit_test_set_id: Its set, by which it is found if lists do not accept its id; None if
+                not known.
         """
         self._known[run_id] = unit_test_set_id or self._known.get(run_id)
         self._known.move_to_end(run_id)
@@ -143,95 +144,95 @@ class Poller:
             self._known.popitem(last=False)
 
     @contextmanager
-    def watching(
+    def waiting_for(
         self,
         run_ids: Iterable[str],
         *,
         interval: float | None = None,
         require_artifacts: bool = False,
         wants_progress: bool = False,
-    ) -> Iterator[Watch]:
-        """Watch some runs for as long as the context is open.
+    ) -> Iterator[Waiter]:
+        """Poll some runs for as long as the context is open.
 
         Raises:
-            ArgumentError: If an id cannot be one.
+            ArgumentError: If an id is malformed.
         """
         self._check()
-        watch = Watch(
+        waiter = Waiter(
             (self._checked(run_id) for run_id in run_ids),
             interval=self._interval if interval is None else interval,
             require_artifacts=require_artifacts,
             wants_progress=wants_progress,
         )
-        self._add(watch)
+        self._add(waiter)
         try:
-            yield watch
+            yield waiter
         finally:
-            self._drop(watch)
+            self._remove(waiter)
 
-    async def news(self, watch: Watch) -> Run | AmigoError:
-        """Wait for the next news of `watch`: a run that ended or progressed, or an error.
+    async def next_update(self, waiter: Waiter) -> Run | AmigoError:
+        """Wait for a run that ended or progressed, or the error of one.
 
         Raises:
-            DeadlineError: If it was this waiter's turn to poll, and the budget has no room
-                before its deadline.
+            DeadlineError: If it was this waiter's turn to poll, and the rate limit does not allow
+                it before its deadline.
         """
         try:
-            while not watch.news:
+            while not waiter.updates:
                 if self._turn is None:
-                    await self._take_turn(watch)
+                    await self._take_turn(waiter)
                 else:
-                    await self._sleep(watch)
+                    await self._sleep(waiter)
         finally:
             self._hand_over()
-        return watch.news.popleft()
+        return waiter.updates.popleft()
 
     def last(self, run_ids: Iterable[str]) -> dict[str, Run]:
-        """The last states seen of those runs that are still watched."""
-        records = {r: self._watched[r].last for r in run_ids if r in self._watched}
+        """The last states seen of those runs that are still waited for."""
+        records = {r: self._runs[r].last for r in run_ids if r in self._runs}
         seen = {run_id: r.run for run_id, r in records.items() if r is not None}
         return {run_id: run for run_id, run in seen.items() if run is not None}
 
     def last_errors(self, run_ids: Iterable[str]) -> dict[str, AmigoError]:
-        """Why the last look at those runs that are still watched told nothing of them."""
-        errors = {r: self._watched[r].last_error for r in run_ids if r in self._watched}
+        """Why the last poll did not show those runs that are still waited for."""
+        errors = {r: self._runs[r].last_error for r in run_ids if r in self._runs}
         return {run_id: error for run_id, error in errors.items() if error is not None}
 
     def _checked(self, run_id: str) -> str:
-        """`run_id`, if it can be one: the service has sent it, or it looks like one."""
+        """`run_id`, if the service has named it or it looks like an id."""
         known = isinstance(run_id, str) and self._known.get(run_id) is not None
         return run_id if known else check_run_id("run_id", run_id)
 
-    def _add(self, watch: Watch) -> None:
+    def _add(self, waiter: Waiter) -> None:
         now = anyio.current_time()
         spacing = affordable(1, self._budget())
-        if watch.interval is not None:
-            spacing = min(spacing, watch.interval)
-        due = max(now + _GATHER, self._looked_at + spacing)
-        for run_id in tuple(watch.pending):
-            watched = self._watched.get(run_id)
-            if watched is None:
-                watched = self._watched[run_id] = Watched(due, now, self._page_size(now))
-            watched.watches.append(watch)
-            watched.due = min(watched.due, due)
-            if watched.last is not None:
-                self._tell(watched, watched.last, [watch], changed=True)
+        if waiter.interval is not None:
+            spacing = min(spacing, waiter.interval)
+        due = max(now + _GATHER, self._polled_at + spacing)
+        for run_id in tuple(waiter.pending):
+            polled = self._runs.get(run_id)
+            if polled is None:
+                polled = self._runs[run_id] = PolledRun(due, now, self._page_size(now))
+            polled.waiters.append(waiter)
+            polled.due = min(polled.due, due)
+            if polled.last is not None:
+                self._deliver(polled, polled.last, [waiter], changed=True)
         self._next_due = min(self._next_due, due)
         self._poked.set()
 
-    def _drop(self, watch: Watch) -> None:
-        for run_id in watch.pending:
-            self._detach(run_id, watch)
+    def _remove(self, waiter: Waiter) -> None:
+        for run_id in waiter.pending:
+            self._detach(run_id, waiter)
 
-    def _detach(self, run_id: str, watch: Watch) -> None:
-        watched = self._watched[run_id]
-        watched.watches.remove(watch)
-        if not watched.watches:
-            del self._watched[run_id]
+    def _detach(self, run_id: str, waiter: Waiter) -> None:
+        polled = self._runs[run_id]
+        polled.waiters.remove(waiter)
+        if not polled.waiters:
+            del self._runs[run_id]
 
-    async def _take_turn(self, watch: Watch) -> None:
-        """Poll if something is due, or else sleep until then or until poked."""
-        self._turn = watch
+    async def _take_turn(self, waiter: Waiter) -> None:
+        """Poll if something is due; otherwise sleep until then, or until a waiter is added."""
+        self._turn = waiter
         self._poked.clear()
         try:
             with anyio.CancelScope(deadline=self._next_due):
@@ -241,139 +242,138 @@ class Poller:
         finally:
             self._turn = None
 
-    async def _sleep(self, watch: Watch) -> None:
-        """Sleep until there is news, or until it is this waiter's turn."""
-        watch.asleep = asyncio.get_running_loop().create_future()
-        self._sleeping[watch] = None
+    async def _sleep(self, waiter: Waiter) -> None:
+        """Sleep until there is an update, or until it is this waiter's turn."""
+        waiter.asleep = asyncio.get_running_loop().create_future()
+        self._sleeping[waiter] = None
         try:
-            await watch.asleep
+            await waiter.asleep
         finally:
-            watch.asleep = None
-            del self._sleeping[watch]
+            waiter.asleep = None
+            del self._sleeping[waiter]
 
     def _hand_over(self) -> None:
-        """Let the next waiter poll, now that this one leaves."""
+        """Let the next waiter poll, because this one leaves."""
         if self._turn is None and self._sleeping:
             next(iter(self._sleeping)).wake()
 
     async def _poll(self) -> None:
-        """Look at everything that is due, and set when it is due next."""
-        self._looked_at = anyio.current_time()
-        looks = _Looks()
+        """Poll everything that is due, and schedule the next polls."""
+        self._polled_at = anyio.current_time()
+        result = _PollResult()
         try:
             pages = self._lay_out(self._due())
             if self._down and pages:
-                # Nothing was answered last time: one list tells whether that is still so.
-                await self._ask_whether_up(looks)
+                # No list was answered last time. One list shows whether that is still so.
+                await self._check_service(result)
             for page in pages:
-                await self._look_at(page, looks)
-            for page, error in looks.failures:
-                await self._judge(page, error, looks)
+                await self._poll_page(page, result)
+            for page, error in result.failures:
+                await self._handle_failure(page, error, result)
         finally:
-            self._schedule(looks)
+            self._schedule(result)
 
     def _due(self) -> list[str]:
-        """The runs to look at now: what is due, what soon will be, and what costs no more.
+        """The runs to poll now: those that are due or soon will be, and those that cost no more.
 
-        A page is filled with the runs that are due next, for it costs one call however many ids
-        it has. Runs that began to be watched at different times, or were on smaller pages for a
-        while, so come to be looked at together.
+        A page costs one request however many ids it has, so it is filled with the runs that are
+        due next. In this way runs whose waits began at different times, or that were on smaller
+        pages for a while, end up being polled together.
         """
-        together = self._looked_at + _TOGETHER * affordable(1, self._budget())
+        together = self._polled_at + _TOGETHER * affordable(1, self._budget())
         due, later = [], []
-        for run_id, watched in self._watched.items():
-            fixed = watched.interval
-            until = together if fixed is None else self._looked_at + _TOGETHER_FIXED * fixed
-            if watched.due <= until:
+        for run_id, polled in self._runs.items():
+            fixed = polled.interval
+            until = together if fixed is None else self._polled_at + _TOGETHER_FIXED * fixed
+            if polled.due <= until:
                 due.append(run_id)
-            elif fixed is None and watched.failing is None and is_id(run_id):
-                later.append((watched.due, run_id))
-        free = -len(due) % self._page_size(self._looked_at)
+            elif fixed is None and polled.failing is None and is_id(run_id):
+                later.append((polled.due, run_id))
+        free = -len(due) % self._page_size(self._polled_at)
         return [*due, *(run_id for _, run_id in heapq.nsmallest(free, later))]
 
     def _lay_out(self, due: Iterable[str]) -> list[Page]:
-        """The pages to ask for; those with runs that lists fail for come last, apart from others.
+        """The pages to request, those with failing runs last and apart from the others.
 
-        The others show whether the service answers at all.
+        The others show whether the service answers lists at all.
         """
         groups: dict[tuple[bool, int, bool], tuple[list[str], list[str]]] = {}
         for run_id in due:
-            watched = self._watched[run_id]
+            polled = self._runs[run_id]
             by_set = not is_id(run_id) and self._known.get(run_id) is not None
-            key = (watched.failing is not None, -watched.page_size, by_set)
+            key = (polled.failing is not None, -polled.page_size, by_set)
             full, completed = groups.setdefault(key, ([], []))
-            (full if by_set or _needs_full_look(watched) else completed).append(run_id)
+            (full if by_set or _needs_full_poll(polled) else completed).append(run_id)
         return [
             page for key in sorted(groups) for page in lay_out(*groups[key], -key[1], by_set=key[2])
         ]
 
-    def _schedule(self, looks: _Looks) -> None:
-        """Set when the runs that were looked at are due next."""
+    def _schedule(self, result: _PollResult) -> None:
+        """Schedule the next poll of the runs that were polled."""
         now = anyio.current_time()
-        pages = math.ceil(sum(1 / watched.page_size for watched in self._watched.values()))
-        oldest = max((now - w.since for w in self._watched.values()), default=0.0)
+        pages = math.ceil(sum(1 / polled.page_size for polled in self._runs.values()))
+        oldest = max((now - polled.since for polled in self._runs.values()), default=0.0)
         adapted = self._pace.after(
-            news=looks.news, pages=pages, budget=self._budget(), waited=oldest
+            changed=result.changed, pages=pages, budget=self._budget(), waited=oldest
         )
-        for run_id, pause in looks.looked_at.items():
-            watched = self._watched.get(run_id)
-            if watched is not None:
-                interval = adapted if watched.interval is None else watched.interval
-                if watched.lacking is not None:
-                    again = max(_LOOK_AGAIN, affordable(pages, self._budget()))
+        for run_id, pause in result.polled.items():
+            polled = self._runs.get(run_id)
+            if polled is not None:
+                interval = adapted if polled.interval is None else polled.interval
+                if polled.missing is not None:
+                    again = max(_RECHECK, affordable(pages, self._budget()))
                     interval = min(interval, again)
-                watched.looks += 1
-                watched.due = now + max(interval, pause)
-        self._next_due = min((w.due for w in self._watched.values()), default=math.inf)
-        self._report(looks, now)
+                polled.polls += 1
+                polled.due = now + max(interval, pause)
+        self._next_due = min((polled.due for polled in self._runs.values()), default=math.inf)
+        self._report(result, now)
 
-    def _report(self, looks: _Looks, now: float) -> None:
-        """Tell of the pages that failed and will be asked for again."""
-        for page, error in looks.failures:
-            left = [self._watched[run_id] for run_id in page.ids if run_id in self._watched]
+    def _report(self, result: _PollResult, now: float) -> None:
+        """Emit an event for each page that failed and will be requested again."""
+        for page, error in result.failures:
+            left = [self._runs[run_id] for run_id in page.ids if run_id in self._runs]
             if left:
-                attempts = max(w.failing.count if w.failing else 1 for w in left)
-                delay = max(0.0, min(w.due for w in left) - now)
+                attempts = max(polled.failing.count if polled.failing else 1 for polled in left)
+                delay = max(0.0, min(polled.due for polled in left) - now)
                 self._emit(RequestRetried("list", attempts, delay, str(error)))
 
-    async def _look_at(self, page: Page, looks: _Looks) -> None:
-        """Look at the runs of a page."""
-        ids = [run_id for run_id in page.ids if run_id in self._watched]
+    async def _poll_page(self, page: Page, result: _PollResult) -> None:
+        ids = [run_id for run_id in page.ids if run_id in self._runs]
         if not ids:
             return
-        if looks.down is not None:
-            looks.failures.append((page, looks.down))
+        if result.down is not None:
+            result.failures.append((page, result.down))
             return
         try:
-            answer = await self._look(**self._filters(page, ids))
+            answer = await self._list(**self._filters(page, ids))
         except DeadlineError:
-            raise  # the deadline is that of the waiter whose turn it is
+            raise  # the deadline of the waiter whose turn it is, not of the others
         except AmigoError as error:
-            looks.failures.append((page, error))
+            result.failures.append((page, error))
             return
-        looks.answered, self._down = True, False
-        self._take_in(page, ids, answer, looks)
+        result.answered, self._down = True, False
+        self._process(page, ids, answer, result)
 
-    def _take_in(self, page: Page, ids: list[str], answer: RecordPage, looks: _Looks) -> None:
-        """Take in what a list tells of the runs it was asked for, and what it does not."""
+    def _process(self, page: Page, ids: list[str], answer: RecordPage, result: _PollResult) -> None:
+        """Process what a list shows of the runs that were requested, and what it does not show."""
         now = anyio.current_time()
-        self._size = max(self._size, len(ids))  # so many were not too many
-        watched = {i: w for i in ids if (w := self._watched.get(i)) is not None}
-        for each in watched.values():
-            each.answered(self._page_size(now))
+        self._size = max(self._size, len(ids))  # the service accepts this many ids
+        known = {i: polled for i in ids if (polled := self._runs.get(i)) is not None}
+        for polled in known.values():
+            polled.list_succeeded(self._page_size(now))
         missing = [i for i in ids if i not in answer.records and i not in answer.errors]
-        # What a page that is cut short does not show is asked for again at once. So is, by itself,
-        # what newer runs of other sets may have pushed off the page.
+        # Runs that a truncated page does not show are requested again at once. So is, by itself, a
+        # run that newer runs of other sets may have pushed off the page.
         cut = answer.has_more and len(missing) < len(ids)
         again = set(missing) if cut or (page.by_set and len(ids) > 1) else set()
-        looks.looked_at |= {i: 0.0 for i in ids if i not in again}
-        for run_id in watched:
+        result.polled |= {i: 0.0 for i in ids if i not in again}
+        for run_id in known:
             if run_id in answer.records:
-                looks.news |= self._saw(answer.records[run_id])
+                result.changed |= self._shown(answer.records[run_id])
             elif run_id in answer.errors:
-                self._lacking(run_id, answer.errors[run_id])
+                self._missing(run_id, answer.errors[run_id])
             elif page.full and not again:
-                self._lacking(run_id, NotFoundError.of_run(run_id))
+                self._missing(run_id, NotFoundError.of_run(run_id))
 
     def _filters(self, page: Page, ids: list[str]) -> RunFilters:
         if page.by_set:
@@ -391,149 +391,151 @@ class Poller:
             filters["is_completed"] = True
         return filters
 
-    async def _ask_whether_up(self, looks: _Looks) -> None:
-        """Find out whether the service answers a list that shows no run."""
+    async def _check_service(self, result: _PollResult) -> None:
+        """Check whether the service answers a list that shows no run."""
         try:
-            await self._look(created_after=_AFTER_ALL, limit=1)
+            await self._list(created_after=_AFTER_ALL, limit=1)
         except DeadlineError:
             raise
         except AmigoError as error:
-            self._down, looks.down = True, error
+            self._down, result.down = True, error
         else:
-            self._down, looks.answered = False, True
+            self._down, result.answered = False, True
 
-    async def _judge(self, page: Page, error: AmigoError, looks: _Looks) -> None:
-        """A page failed: bear it, halve it, or give its error to those who wait."""
-        left = [self._watched[run_id] for run_id in page.ids if run_id in self._watched]
+    async def _handle_failure(self, page: Page, error: AmigoError, result: _PollResult) -> None:
+        """Tolerate the failure of a page, split the page, or pass the error to the waiters."""
+        left = [self._runs[run_id] for run_id in page.ids if run_id in self._runs]
         if not left:
             return
         now = anyio.current_time()
-        for watched in left:
-            watched.failed(error, now)
-        of_some = _may_be_of_some(error)
+        for polled in left:
+            polled.list_failed(error, now)
+        of_some = _may_concern_some(error)
         if (
             of_some
-            and not looks.answered
-            and looks.down is None
-            and _asks_for_evidence(left, error, now)
+            and not result.answered
+            and result.down is None
+            and _needs_evidence(left, error, now)
         ):
-            await self._ask_whether_up(looks)
-        ids = [run_id for run_id in page.ids if run_id in self._watched]
-        if of_some and looks.answered:
-            if len(ids) > 1 and (self._watched[ids[0]].failing_often or not is_transient(error)):
-                self._halve(ids, error, now)
+            await self._check_service(result)
+        ids = [run_id for run_id in page.ids if run_id in self._runs]
+        if of_some and result.answered:
+            if len(ids) > 1 and (self._runs[ids[0]].failing_often or not is_transient(error)):
+                self._split(ids, error, now)
                 return
             patience = _BELIEVED_AFTER if len(ids) == 1 else PATIENCE
             if len(ids) == 1 and _refused_for_size(error):
-                self._size_until = -math.inf  # it was not the size
+                self._size_until = -math.inf  # the size was not the reason
         elif is_transient(error) or isinstance(error, RateLimitError):
             patience = PATIENCE
         else:
-            patience = -math.inf  # the service itself says no, and to every list
+            patience = -math.inf  # the service refuses every list
         pause = error.retry_after if isinstance(error, APIError) else None
-        looks.looked_at |= dict.fromkeys(ids, min(pause or 0.0, _BELIEVED_AFTER))
+        result.polled |= dict.fromkeys(ids, min(pause or 0.0, _BELIEVED_AFTER))
         for run_id in ids:
-            failing = self._watched[run_id].failing
+            failing = self._runs[run_id].failing
             if failing is None or patience < 0 or failing.outlasts(patience, now):
                 self._fail(run_id, error)
 
-    def _halve(self, ids: list[str], error: AmigoError, now: float) -> None:
-        """Ask for the runs of a page that failed on two pages, at once."""
+    def _split(self, ids: list[str], error: AmigoError, now: float) -> None:
+        """Request the runs of a page that failed again at once, on two pages."""
         size = len(ids) // 2
         for run_id in ids:
-            self._watched[run_id].page_size = min(self._watched[run_id].page_size, size)
+            self._runs[run_id].page_size = min(self._runs[run_id].page_size, size)
         if _refused_for_size(error):
             self._size, self._size_until = size, now + _SIZE_KEPT
 
     def _page_size(self, now: float) -> int:
-        """How many runs may be asked for at once."""
+        """How many runs one list may be asked for."""
         return self._size if now < self._size_until else PAGE_SIZE
 
-    def _saw(self, record: RunRecord) -> bool:
-        """Show a run to all who wait for it; True if it has changed."""
-        watched = self._watched[record.id]
-        changed = not record.same_as(watched.last)
-        if not changed and watched.last is not None:
-            record = watched.last  # which is decoded already
-        watched.last = record
+    def _shown(self, record: RunRecord) -> bool:
+        """Deliver a run that was listed to its waiters; True if it has changed."""
+        polled = self._runs[record.id]
+        changed = not record.same_as(polled.last)
+        if not changed and polled.last is not None:
+            record = polled.last  # it is decoded already
+        polled.last = record
         if record.id not in self._known:
             self.expect(record.id)
-        self._tell(watched, record, list(watched.watches), changed=changed)
+        self._deliver(polled, record, list(polled.waiters), changed=changed)
         return changed
 
-    def _tell(
-        self, watched: Watched, record: RunRecord, watches: list[Watch], *, changed: bool
+    def _deliver(
+        self, polled: PolledRun, record: RunRecord, waiters: list[Waiter], *, changed: bool
     ) -> None:
-        over = [watch for watch in watches if watch.satisfied_by(record)]
+        over = [waiter for waiter in waiters if waiter.satisfied_by(record)]
         if over and record.error is not None:
-            self._lacking(record.id, record.error)
+            self._missing(record.id, record.error)
             return
-        watched.found()
-        for watch in watches:
-            if watch in over:
-                watch.end(record)
-                self._detach(record.id, watch)
-            elif changed and watch.wants_progress:
-                watch.progress(record)
+        polled.was_shown()
+        for waiter in waiters:
+            if waiter in over:
+                waiter.end(record)
+                self._detach(record.id, waiter)
+            elif changed and waiter.wants_progress:
+                waiter.progress(record)
 
-    def _lacking(self, run_id: str, error: AmigoError) -> None:
-        """A list was answered and told nothing of a run: believe it after a while."""
-        watched = self._watched.get(run_id)
-        if watched is None:
+    def _missing(self, run_id: str, error: AmigoError) -> None:
+        """A successful list did not show a run: believe that after a while."""
+        polled = self._runs.get(run_id)
+        if polled is None:
             return
         now = anyio.current_time()
-        lacking = watched.lacks(error, now)
+        missing = polled.was_missing(error, now)
         known = isinstance(error, NotFoundError) and run_id in self._known
-        if lacking.outlasts(_BELIEVED_AFTER if known else _DOUBTED_FOR, now):
+        if missing.outlasts(_BELIEVED_AFTER if known else _DOUBTED_FOR, now):
             self._fail(run_id, error)
 
     def _fail(self, run_id: str, error: AmigoError) -> None:
-        watched = self._watched.pop(run_id, None)
-        for watch in watched.watches if watched is not None else ():
+        polled = self._runs.pop(run_id, None)
+        for waiter in polled.waiters if polled is not None else ():
             own = copy.copy(error)
             own.__cause__ = error.__cause__
-            watch.fail(run_id, own)
+            waiter.fail(run_id, own)
 
 
-class _Looks:
-    """What came of the looks of one poll.
+class _PollResult:
+    """The outcome of one poll.
 
     Attributes:
-        looked_at: The runs that were looked at, each with the least pause before the next look.
+        polled: The runs that were polled, each with the least pause before its next poll.
         failures: The pages that failed.
-        news: Whether any run has changed.
+        changed: Whether any run has changed.
         answered: Whether the service has answered any list.
-        down: Why it has not answered the list that shows no run; None where it was not asked for.
+        down: Why the service did not answer the list that shows no run; None if it did, or if
+            that list was not requested.
     """
 
     def __init__(self) -> None:
-        self.looked_at: dict[str, float] = {}
+        self.polled: dict[str, float] = {}
         self.failures: list[tuple[Page, AmigoError]] = []
-        self.news = False
+        self.changed = False
         self.answered = False
         self.down: AmigoError | None = None
 
 
-def _needs_full_look(watched: Watched) -> bool:
-    doubted = watched.last is None or watched.lacking is not None
-    return doubted or watched.wants_progress or watched.looks % _LOOK_AT_ALL == 0
+def _needs_full_poll(polled: PolledRun) -> bool:
+    """Whether to request the run in any state, not only if it is completed."""
+    doubted = polled.last is None or polled.missing is not None
+    return doubted or polled.wants_progress or polled.polls % _FULL_EVERY == 0
 
 
-def _may_be_of_some(error: AmigoError) -> bool:
-    """Whether a list may have failed for some of the runs that were asked for alone."""
+def _may_concern_some(error: AmigoError) -> bool:
+    """Whether a list may have failed because of some of the runs that were requested."""
     if isinstance(error, AuthenticationError | ForbiddenError | RateLimitError):
         return False
     of_list = isinstance(error, APIError | DecodeError | TransportError) and error.method == "GET"
     return of_list and not (isinstance(error, TransportError) and error.lasting)
 
 
-def _asks_for_evidence(watched: list[Watched], error: AmigoError, now: float) -> bool:
+def _needs_evidence(polled: list[PolledRun], error: AmigoError, now: float) -> bool:
     """Whether it matters by now if the service answers other lists."""
     if not is_transient(error):
         return True
-    failing = watched[0].failing
-    if len(watched) > 1:
-        return watched[0].failing_often
+    failing = polled[0].failing
+    if len(polled) > 1:
+        return polled[0].failing_often
     return failing is not None and failing.outlasts(_BELIEVED_AFTER, now)
 
 

@@ -11,7 +11,7 @@ import anyio
 from amigo_async.errors import AmigoError, ArgumentError, DeadlineError, WaitTimeoutError
 from amigo_async.models import Run
 from amigo_async.polling.poller import Poller
-from amigo_async.polling.watch import OnProgress, Watch
+from amigo_async.polling.waiters import OnProgress, Waiter
 
 
 async def wait_for_completion(
@@ -23,18 +23,18 @@ async def wait_for_completion(
     require_artifacts: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Run:
-    """See `AmigoClient.wait_for_completion`."""
+    """Wait until a run is over; `AmigoClient.wait_for_completion` documents the arguments."""
     check_seconds("timeout", timeout)
     check_seconds("poll_interval", poll_interval)
-    with poller.watching(
+    with poller.waiting_for(
         [run_id],
         interval=poll_interval,
         require_artifacts=require_artifacts,
         wants_progress=on_progress is not None,
-    ) as watch:
+    ) as waiter:
         try:
             with anyio.move_on_after(timeout):
-                return await end_of_run(poller, watch, on_progress)
+                return await end_of_run(poller, waiter, on_progress)
         except DeadlineError as error:
             if timeout is None:
                 raise
@@ -42,18 +42,18 @@ async def wait_for_completion(
         raise _timed_out(poller, [run_id], timeout or 0.0)
 
 
-async def end_of_run(poller: Poller, watch: Watch, on_progress: OnProgress | None) -> Run:
-    """Wait until the one run of `watch` is over."""
+async def end_of_run(poller: Poller, waiter: Waiter, on_progress: OnProgress | None) -> Run:
+    """Wait until the only run of `waiter` is over."""
     while True:
-        news = await poller.news(watch)
-        if isinstance(news, AmigoError):
-            raise news
-        if watch.satisfied_by(news):
-            return news
+        update = await poller.next_update(waiter)
+        if isinstance(update, AmigoError):
+            raise update
+        if waiter.satisfied_by(update):
+            return update
         if on_progress is not None:
-            told = on_progress(news)
-            if inspect.isawaitable(told):
-                await told
+            progress = on_progress(update)
+            if inspect.isawaitable(progress):
+                await progress
 
 
 async def as_completed(
@@ -64,44 +64,44 @@ async def as_completed(
     poll_interval: float | None = None,
     require_artifacts: bool = False,
 ) -> AsyncGenerator[Run, None]:
-    """See `AmigoClient.as_completed`."""
+    """Yield runs as they end; `AmigoClient.as_completed` documents the arguments."""
     check_seconds("timeout", timeout)
     check_seconds("poll_interval", poll_interval)
     if isinstance(run_ids, str):
         raise ArgumentError("run_ids must be a list of ids, not a single string")
     deadline = math.inf if timeout is None else anyio.current_time() + timeout
     errors: list[AmigoError] = []
-    with poller.watching(
+    with poller.waiting_for(
         run_ids, interval=poll_interval, require_artifacts=require_artifacts
-    ) as watch:
-        while watch.pending or watch.news:
-            news = await _before(poller, watch, deadline, timeout)
-            if isinstance(news, AmigoError):
-                errors.append(news)
+    ) as waiter:
+        while waiter.pending or waiter.updates:
+            update = await _next_update(poller, waiter, deadline, timeout)
+            if isinstance(update, AmigoError):
+                errors.append(update)
             else:
-                yield news
+                yield update
     if errors:
         for further in errors[1:]:
             errors[0].add_note(str(further))
         raise errors[0]
 
 
-async def _before(
-    poller: Poller, watch: Watch, deadline: float, timeout: float | None
+async def _next_update(
+    poller: Poller, waiter: Waiter, deadline: float, timeout: float | None
 ) -> Run | AmigoError:
-    """The next news of `watch`; no scope is open while the generator's caller has the run."""
+    """The next update; no cancel scope is open while the generator is suspended."""
     try:
         with anyio.CancelScope(deadline=deadline):
-            return await poller.news(watch)
+            return await poller.next_update(waiter)
     except DeadlineError as error:
         if timeout is None:
             raise
-        raise _timed_out(poller, watch.pending, timeout) from error
-    raise _timed_out(poller, watch.pending, timeout or 0.0)
+        raise _timed_out(poller, waiter.pending, timeout) from error
+    raise _timed_out(poller, waiter.pending, timeout or 0.0)
 
 
 def check_seconds(argument: str, seconds: float | None) -> None:
-    """Refuse what is not a number of seconds.
+    """Check a number of seconds.
 
     Raises:
         ArgumentError: If `seconds` is neither None nor a number above 0.

@@ -157,16 +157,18 @@ def test_slow_on_progress_delays_no_one() -> None:
 
 def test_interval_grows_until_news() -> None:
     pace = Pace()
-    quiet = [pace.after(news=False, pages=1, budget=None, waited=1e4) for _ in range(12)]
+    quiet = [pace.after(changed=False, pages=1, budget=None, waited=1e4) for _ in range(12)]
     assert 1.4 <= quiet[0] <= 1.6
     assert quiet[-1] == pytest.approx(LONGEST, rel=0.06)
-    assert pace.after(news=True, pages=1, budget=None, waited=1e4) == pytest.approx(1.0, rel=0.06)
+    assert pace.after(changed=True, pages=1, budget=None, waited=1e4) == pytest.approx(
+        1.0, rel=0.06
+    )
 
 
 @pytest.mark.parametrize(("waited", "longest"), [(0.0, 1.0), (50.0, 1.0), (300.0, 6.0)])
 def test_interval_by_time_waited(waited: float, longest: float) -> None:
     pace = Pace()
-    quiet = [pace.after(news=False, pages=1, budget=None, waited=waited) for _ in range(12)]
+    quiet = [pace.after(changed=False, pages=1, budget=None, waited=waited) for _ in range(12)]
     assert max(quiet) == pytest.approx(longest, rel=0.06)
 
 
@@ -891,7 +893,7 @@ def test_leaving_as_completed_early() -> None:
         async for _ in ended:
             break
         await ended.aclose()
-        assert not shared._watched
+        assert not shared._runs
 
     run(main)
 
@@ -947,7 +949,7 @@ def test_cancelled_poller_hands_over(during: str) -> None:
         await asyncio.wait(rest)
         assert all(task.result().is_completed for task in rest)
         assert fake.now() <= 100 + LONGEST * 1.1 + 2
-        assert not shared._watched
+        assert not shared._runs
         assert shared._turn is None
 
     run(main)
@@ -968,7 +970,7 @@ def test_cancelled_at_any_step() -> None:
             await asyncio.wait(tasks)
             for task in tasks:
                 assert (task is victim and task.cancelled()) or task.result().is_completed
-            assert not shared._watched
+            assert not shared._runs
             assert not shared._sleeping
             assert shared._turn is None
 
