@@ -41,7 +41,7 @@ from amigo_async.resources.runs import RunCalls, Runs
 from amigo_async.resources.unit_test_sets import UnitTestSets
 from amigo_async.resources.unit_tests import UnitTests
 from amigo_async.selection import select_sets
-from amigo_async.starting import Starts, given_by
+from amigo_async.starting import Starts, returned_runs
 from amigo_async.transport import Connections, Sender, Session, Store
 from amigo_async.transport.body import MAX_RESPONSE_BYTES
 from amigo_async.transport.retry import ATTEMPTS
@@ -162,7 +162,7 @@ class AmigoClient:
             creator=self._creator,
             clock=session.clock,
             emit=self._emit_start,
-            given=given_by(config.base_url, config.organization_id),
+            returned=returned_runs(config.base_url, config.organization_id),
         )
         self.runs = Runs(calls, self._starts)
         self.unit_test_sets = UnitTestSets(session)

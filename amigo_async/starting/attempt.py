@@ -1,4 +1,4 @@
-"""One start on its way: what was there before it, what was sent, and what came back."""
+"""One start: the runs before it, what was sent, and what was received."""
 
 from __future__ import annotations
 
@@ -23,62 +23,62 @@ from amigo_async.protocol.responses import Response
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting.fence import SLACK, Fence, Search
 
-# How long a start that is on the wire may go on after its caller was cancelled, in seconds.
+# Seconds for which the response to a create is awaited after its caller was cancelled.
 GRACE: Final = 10.0
 
 
 class Recorder(Protocol):
-    """Keeps a record of a start, so that it can be carried on if the process is killed."""
+    """Records a start, so that it can be resumed if the process is killed."""
 
     async def intended(self, fence: Fence | None) -> None:
-        """The create is about to leave; if this raises, it does not.
+        """The create is about to be sent; if this raises, it is not sent.
 
         Args:
-            fence: What was there before; None if that could not be found out in time.
+            fence: The runs that existed before; None if they could not be listed in time.
         """
 
     async def refused(self) -> None:
-        """The create that was intended has started nothing, and none is on its way."""
+        """The intended create has started nothing, and none is under way."""
 
     async def started(self, created: CreatedRun) -> None:
-        """The id is known. Awaited to its end even if the caller has been cancelled."""
+        """The id is known. Awaited to the end even if the caller is cancelled."""
 
     def unresolved(self, error: AmbiguousStartError) -> None:
-        """The caller was cancelled, and it is not known whether the create started anything."""
+        """The caller was cancelled, and it is not known whether the create started a run."""
 
 
 class Intention(Struct, frozen=True):
-    """What an earlier process has recorded of a create of which nothing else is known.
+    """What an earlier process recorded about a create whose outcome is not known.
 
     Attributes:
-        at: When it was about to leave.
-        fence: What was there before; None if that is not known.
+        at: When it was about to be sent.
+        fence: The runs that existed before; None if not known.
     """
 
     at: datetime
     fence: Fence | None = None
 
 
-class Attempt:
-    """What is known of one start.
+class StartAttempt:
+    """The state of one start.
 
     Args:
         set_id: The set.
-        creator: Who creates; None if not known.
+        creator: The user who creates; None if not known.
         clock: The service's clock.
-        fence: Takes the fence before the create leaves; None where there is no fence.
-        recorder: Keeps a record; None for none.
+        fence: Lists the runs that exist before the create is sent; None to do without.
+        recorder: Records the start; None for no record.
         earlier: What an earlier process intended; None if there was none.
-        patience: For how many seconds failures that may pass are borne.
+        patience: Seconds for which transient failures are retried.
 
     Attributes:
-        sent: Whether the newest create has left, or may have.
-        has_sent: Whether any create has left from this process, or may have.
-        last_sent_at: When the newest left, in loop time.
+        sent: Whether the latest create was sent, or may have been.
+        has_sent: Whether this process sent any create, or may have.
+        last_sent_at: Loop time at which the latest was sent.
         response: Its response; None as long as there is none.
-        lost: Why it is not known what became of a create; None if all that is on record is known.
-        sent_at: When the create left that nothing else is known of, by the service's clock; None
-            if the service does not tell the time.
+        lost: Why the outcome of a create is not known; None if all outcomes are known.
+        sent_at: When the create whose outcome is not known was sent, by the service's clock; None
+            if the service's time is not known.
         done: Whether the id is known.
     """
 
@@ -111,13 +111,13 @@ class Attempt:
         self._fence: Fence | None = None
         self.sent_at: datetime | None = None
         if earlier is not None:
-            self.lost = AmigoError("an earlier process was stopped before it could tell")
+            self.lost = AmigoError("an earlier process was stopped before the outcome was known")
             self._intended = True
             self._fence, self.sent_at = earlier.fence, earlier.at
 
     @property
     def search(self) -> Search:
-        """What its run has to be like, once its answer is lost."""
+        """What identifies its run, once the response is lost."""
         return Search(
             self.set_id,
             self._creator,
@@ -127,24 +127,24 @@ class Attempt:
         )
 
     def failed(self, error: AmigoError) -> bool:
-        """Take note of a failure; whether the create may be sent again."""
-        # An answer that cannot be read, for whatever reason, may be that of a run.
-        unread = isinstance(error, DecodeError)
-        passing = self.sent and (is_transient(error) or unread)
-        if passing and (not isinstance(error, TransportError) or error.sent):
+        """Note a failure; True if the create may be sent again."""
+        # A response that cannot be decoded, for whatever reason, may be a success.
+        undecoded = isinstance(error, DecodeError)
+        retriable = self.sent and (is_transient(error) or undecoded)
+        if retriable and (not isinstance(error, TransportError) or error.sent):
             self.lost = error
-        return passing
+        return retriable
 
     @property
     def did_nothing(self) -> bool:
-        """Whether the newest create is known to have started nothing."""
+        """Whether the latest create is known to have started nothing."""
         if not self.sent or self._unsent:
             return True
         status = None if self.response is None else self.response.status
         return status is not None and 400 <= status < 500 and status != 408
 
     async def guard(self, sending: Coroutine[Any, Any, Response]) -> Response:
-        """Await an answer even if the caller is cancelled, and keep it."""
+        """Await the response even if the caller is cancelled, and keep it."""
         if not self._intended:
             try:
                 await self._intend()
@@ -156,11 +156,11 @@ class Attempt:
         return await finish(self._keep(sending), grace=GRACE)
 
     async def _intend(self) -> None:
-        """Find out and record what is there, before the create leaves."""
+        """List and record the runs that exist before the create is sent."""
         self._fence = None
         if self._take_fence is not None:
             self._fence = await self._take_fence(self.set_id)
-        # A time that is computed now: a clock that stands still in a sleep does not stretch it.
+        # Computed now, so that a clock that stops during suspend does not shift it.
         known = self._clock.is_known
         self.sent_at = datetime.fromtimestamp(self._clock.earliest(), UTC) if known else None
         if self._recorder is not None:
@@ -181,23 +181,23 @@ class Attempt:
         return self.response
 
     async def started(self, created: CreatedRun) -> None:
-        """The id is known."""
+        """Record that the id is known."""
         if self._recorder is not None:
             await self._recorder.started(created)
 
     async def void(self) -> None:
-        """Nothing was started, and nothing that was sent can start anything."""
+        """Record that nothing was started, and nothing that was sent can start anything."""
         if self._intended:
             self._intended = False
             if self._recorder is not None:
                 await self._recorder.refused()
 
     def unresolved(self, error: AmbiguousStartError) -> None:
-        """It could not be found out before the caller had to leave."""
+        """Record that the outcome was not known when the caller had to leave."""
         if self._recorder is not None:
             self._recorder.unresolved(error)
 
-    def read_created(self) -> CreatedRun | None:
+    def decode_created(self) -> CreatedRun | None:
         """The run that the response names; None if it names none."""
         if self.response is None or not 200 <= self.response.status < 300:
             return None

@@ -1,4 +1,4 @@
-"""The lists that are asked before and after creates, each for many sets at once."""
+"""The lists before creates and after lost ones, each for many sets at once."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from amigo_async.models import Run, RunPage, UserInfo
 from amigo_async.protocol.requests import RunFilters
 from amigo_async.starting.fence import Fence, Search, fences_of
 
-# The most rows of a page, and the most sets that fit the query of a list.
+# The most runs on a page, and the most sets in the query of a list.
 _MOST: Final = 50
 
-# Seconds for which a fence serves, so that each window of creates has one of its own.
+# Seconds for which a fence is used, so that each rate-limit window of creates has its own.
 FENCE_AGE: Final = 30.0
 
-# Seconds for which creates wait for a fence; without one, they are sent all the same.
+# Seconds for which creates wait for a fence; after that, they are sent without one.
 FENCE_TIMEOUT: Final = 5.0
 
-# Seconds from one look for lost creates to the next, and for which a first one waits for others.
-LOOK_EVERY: Final = 2.0
+# Seconds between two searches for lost creates, and seconds that a first search waits for others.
+SEARCH_EVERY: Final = 2.0
 _GATHER: Final = 0.05
 
-# The most pages of one look.
+# The most pages of one search.
 _PAGES: Final = 20
 
 
-class ListPage(Protocol):
+class ListRuns(Protocol):
     """Lists a page of runs."""
 
     async def __call__(self, **filters: Unpack[RunFilters]) -> RunPage:
-        """As `Runs.list`."""
+        """List the runs that match the filters of `Runs.list`."""
 
 
 class Fences:
-    """The fences of a batch: two lists before each window of creates, for up to 50 of its sets.
+    """The fences of a batch, from two lists per rate-limit window of creates, each for 50 sets.
 
     Args:
-        page: Lists a page of runs.
-        creator: Who creates; None if not known.
-        pending: The sets that are still to be started, in their order.
+        list_runs: Lists a page of runs.
+        creator: The user who creates; None if not known.
+        pending: Returns the sets that are still to be started, in order.
     """
 
     def __init__(
-        self, page: ListPage, creator: UserInfo | None, pending: Callable[[], Iterable[str]]
+        self, list_runs: ListRuns, creator: UserInfo | None, pending: Callable[[], Iterable[str]]
     ) -> None:
-        self._page = page
+        self._list = list_runs
         self._creator = creator
         self._pending = pending
         self._lock = asyncio.Lock()
@@ -61,7 +61,7 @@ class Fences:
         self._failed_at = -math.inf
 
     async def before(self, set_id: str) -> Fence | None:
-        """The fence of a set whose create is about to leave; None if there is none in time."""
+        """The fence of a set whose create is about to be sent; None if there is none in time."""
         async with self._lock:
             now = anyio.current_time()
             if now - self._taken_at >= FENCE_AGE:
@@ -79,7 +79,7 @@ class Fences:
             with anyio.move_on_after(FENCE_TIMEOUT):
                 fences = await self._listed(set_ids)
         except AmigoError:
-            pass  # what cannot be listed is not known, and keeps nothing from being started
+            pass  # creates are sent even if nothing could be listed
         if not fences:
             self._failed_at = now
             return
@@ -89,9 +89,9 @@ class Fences:
 
     async def _listed(self, set_ids: Sequence[str]) -> dict[str, Fence]:
         filters = _newest_of(set_ids, self._creator)
-        newest = await self._page(**filters)
+        newest = await self._list(**filters)
         filters["is_completed"] = False
-        unfinished = await self._page(**filters)
+        unfinished = await self._list(**filters)
         runs = newest.simulation_unit_test_set_runs
         return fences_of(
             set_ids,
@@ -109,101 +109,101 @@ def _newest_of(set_ids: Sequence[str], creator: UserInfo | None) -> RunFilters:
     }
 
 
-class Look(NamedTuple):
-    """What the lists show of the sets that were looked for.
+class Listing(NamedTuple):
+    """The runs that were listed for a search.
 
     Attributes:
-        runs: The runs, those of other sets among them.
-        whole: Whether they go back far enough to know all that were started since the creates.
+        runs: The runs, including those of other sets.
+        complete: Whether they go back far enough to include all runs since the creates.
     """
 
     runs: Sequence[Run]
-    whole: bool
+    complete: bool
 
 
-class _Asking:
-    """One start that asks for a look."""
+class _PendingSearch:
+    """A search that waits for its result."""
 
-    __slots__ = ("answer", "search")
+    __slots__ = ("result", "search")
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        self.answer: Look | AmigoError | None = None
+        self.result: Listing | AmigoError | None = None
 
 
-class Lookout:
-    """Looks for the runs of all starts of a client that ask for it together, every two seconds.
+class RunFinder:
+    """Lists runs for all searches of a client together, every two seconds.
 
-    Who asks while nobody looks, looks for all who ask; there is no task of its own.
+    The first caller lists for all that wait; there is no task.
 
     Args:
-        page: Lists a page of runs.
-        creator: Who creates; None if not known.
-        is_completed: Which runs to look for; None for all.
+        list_runs: Lists a page of runs.
+        creator: The user who creates; None if not known.
+        is_completed: Whether to list runs that are over (True) or not (False); None for both.
     """
 
     def __init__(
-        self, page: ListPage, creator: UserInfo | None, *, is_completed: bool | None = None
+        self, list_runs: ListRuns, creator: UserInfo | None, *, is_completed: bool | None = None
     ) -> None:
-        self._page = page
+        self._list = list_runs
         self._creator = creator
         self._is_completed = is_completed
         self._lock = asyncio.Lock()
-        self._asking: dict[_Asking, None] = {}
-        self._looked_at = -math.inf
+        self._pending: dict[_PendingSearch, None] = {}
+        self._listed_at = -math.inf
 
-    async def look(self, search: Search) -> Look:
-        """What lists that are asked for from now on show of a set.
+    async def find(self, search: Search) -> Listing:
+        """List the runs of a set, with requests that are sent from now on.
 
         Raises:
-            AmigoError: If they cannot be had.
+            AmigoError: If a request failed.
         """
-        asking = _Asking(search)
-        self._asking[asking] = None
+        pending = _PendingSearch(search)
+        self._pending[pending] = None
         try:
             async with self._lock:
-                if asking.answer is None:
-                    ready = self._looked_at + LOOK_EVERY
+                if pending.result is None:
+                    ready = self._listed_at + SEARCH_EVERY
                     await anyio.sleep(max(_GATHER, ready - anyio.current_time()))
-                    await self._look_for_all()
+                    await self._find_all()
         finally:
-            del self._asking[asking]
-        if isinstance(asking.answer, AmigoError):
-            own = copy.copy(asking.answer)
-            raise own from asking.answer.__cause__
-        assert asking.answer is not None  # noqa: S101  # whoever has the lock answers all
-        return asking.answer
+            del self._pending[pending]
+        if isinstance(pending.result, AmigoError):
+            own = copy.copy(pending.result)
+            raise own from pending.result.__cause__
+        assert pending.result is not None  # noqa: S101  # the holder of the lock sets all results
+        return pending.result
 
-    async def _look_for_all(self) -> None:
-        asking = list(self._asking)
-        self._looked_at = anyio.current_time()
-        set_ids = list(dict.fromkeys(each.search.set_id for each in asking))
+    async def _find_all(self) -> None:
+        pending = list(self._pending)
+        self._listed_at = anyio.current_time()
+        set_ids = list(dict.fromkeys(each.search.set_id for each in pending))
         for first in range(0, len(set_ids), _MOST):
             chunk = set_ids[first : first + _MOST]
-            concerned = [each for each in asking if each.search.set_id in chunk]
-            answer: Look | AmigoError
+            concerned = [each for each in pending if each.search.set_id in chunk]
+            result: Listing | AmigoError
             try:
-                answer = await self._newest(chunk, [each.search for each in concerned])
+                result = await self._newest(chunk, [each.search for each in concerned])
             except DeadlineError:
-                raise  # the deadline is that of the one who looks; the others look again
+                raise  # the deadline of the caller that lists; the other callers list again
             except AmigoError as error:
-                answer = error
+                result = error
             for each in concerned:
-                each.answer = answer
+                each.result = result
 
-    async def _newest(self, set_ids: Sequence[str], searches: Sequence[Search]) -> Look:
+    async def _newest(self, set_ids: Sequence[str], searches: Sequence[Search]) -> Listing:
         """The newest runs of some sets, as far back as the searches need."""
         runs: list[Run] = []
         filters = _newest_of(set_ids, self._creator)
         filters["is_completed"] = self._is_completed
         for _ in range(_PAGES):
-            page = await self._page(**filters)
+            page = await self._list(**filters)
             rows = page.simulation_unit_test_set_runs
             runs += rows
             token = page.continuation_token
             if not page.has_more or not rows or token is None:
-                return Look(runs, whole=True)
+                return Listing(runs, complete=True)
             if all(search.is_answered_by(runs) for search in searches):
-                return Look(runs, whole=True)
+                return Listing(runs, complete=True)
             filters["continuation_token"] = token
-        return Look(runs, whole=False)
+        return Listing(runs, complete=False)

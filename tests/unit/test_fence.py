@@ -119,8 +119,8 @@ def test_which_run_is_taken(search: Search, runs: list[Run], now: object, finall
 
 
 def test_earliest_is_unknown_in_a_part() -> None:
-    assert named(choose(RESUMED, [at(9, 3)], whole=False)) == [3]
-    assert isinstance(choose(FENCED, [at(9, 3)], whole=False), Take)
+    assert named(choose(RESUMED, [at(9, 3)], complete=False)) == [3]
+    assert isinstance(choose(FENCED, [at(9, 3)], complete=False), Take)
 
 
 @pytest.mark.parametrize(

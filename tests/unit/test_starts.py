@@ -696,7 +696,7 @@ def test_memory_does_not_grow() -> None:
         for number in range(1200):
             await shared.start(run_id(10_000 + number))
             calls.runs.clear()
-            sizes.append(len(shared._locks) + len(shared._doubtful) + len(shared._given))
+            sizes.append(len(shared._locks) + len(shared._doubtful) + len(shared._returned))
         assert len(shared._locks) == 0
         return max(sizes)
 
@@ -884,7 +884,7 @@ def test_failed_lists_prove_nothing(patience: float) -> None:
     if patience:  # they would have failed for 40 s
         assert run(main) == CreatedRun(run_id(1), attached=True)
     else:
-        with pytest.raises(AmbiguousStartError, match="looking for it failed"):
+        with pytest.raises(AmbiguousStartError, match="the search for it failed"):
             run(main)
     assert len(calls.runs) == 1
 
