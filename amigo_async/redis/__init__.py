@@ -1,4 +1,4 @@
-"""Budgets and tokens that several processes share in Redis; needs the extra ``redis``.
+"""Share rate limits and tokens between processes through Redis; needs the extra ``redis``.
 
 ::
 
@@ -9,9 +9,9 @@ Every process of an organization that does so takes its calls from one budget, s
 refused. The budget is that of the headers: Redis keeps what all processes have heard together. Its
 records are JSON under ``amigo_async:1:...``, and expire by themselves.
 
-Without Redis a client goes by the headers alone, as if nothing were shared: at the first failure
-it emits a `SharingLost`, leaves Redis alone for `cooldown` seconds, and then tries again with one
-call. No call to the API fails for it.
+While Redis is unavailable, a client relies on the rate-limit headers, as if nothing were shared. At
+the first failure it emits a `SharingLost` event, does not contact Redis for `cooldown` seconds, and
+then tries again with one command. No call to the API fails because of Redis.
 """
 
 from amigo_async.errors import ConfigurationError

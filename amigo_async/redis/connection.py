@@ -1,4 +1,4 @@
-"""The line to Redis: what is asked in time is answered, or Redis is left alone for a while."""
+"""A connection to Redis that is not used for a while after a failure."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from amigo_async.redact import redact
 T = TypeVar("T")
 
 
-class Line:
-    """Asks Redis, and leaves it alone for a while when it does not answer.
+class RedisConnection:
+    """Sends commands to Redis, and pauses after a failure.
 
     Args:
-        open: Gives the client of Redis; called when it is first needed.
-        emit: Hears when Redis is lost, and when it is back.
+        open: Returns the Redis client; called at the first command.
+        emit: Receives an event when Redis is lost, and one when it is back.
         secrets: What must not be shown.
-        timeout: Seconds for an answer.
-        cooldown: Seconds for which Redis is left alone.
+        timeout: Seconds for a response.
+        cooldown: Seconds of the pause after a failure.
     """
 
     def __init__(
@@ -50,49 +50,49 @@ class Line:
 
     @property
     def available(self) -> bool:
-        """Whether Redis is not left alone at present."""
+        """False during the pause after a failure."""
         return not self._closed and anyio.current_time() >= self._again_at
 
-    async def ask(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """The outcome of `work`.
+    async def run(self, work: Callable[[Redis], Awaitable[T]]) -> T:
+        """Run `work` with the Redis client, and return its result.
 
         Raises:
-            UnavailableError: If Redis does not do it, or not in time.
+            UnavailableError: If it failed or took too long, or during the pause after a failure.
         """
         if not self.available:
             raise UnavailableError
         began = anyio.current_time()
-        if self._lost_at is not None:  # one tries; the others do without for as long
+        if self._lost_at is not None:  # one caller tries, the others do without Redis meanwhile
             self._again_at = began + self._cooldown
         if self._redis is None:
             self._redis = self._open()
         try:
-            # Unlike a scope of anyio's it cancels once, so that a connection is put away in order.
+            # Unlike an anyio scope, this cancels once, so that redis can release its connection.
             async with asyncio.timeout(self._timeout):
-                outcome = await work(self._redis)
-        except Exception as error:  # noqa: BLE001  # a Redis that was given may raise anything
-            self._lose(error)
+                result = await work(self._redis)
+        except Exception as error:  # noqa: BLE001  # a client given by the caller may raise anything
+            self._note_failure(error)
         else:
-            self._find(began)
-            return outcome
+            self._note_success(began)
+            return result
         raise UnavailableError
 
     async def aclose(self) -> None:
-        """Close what was opened, and open nothing any more."""
+        """Close the Redis client, and do not open another."""
         self._closed = True
         redis, self._redis = self._redis, None
         if redis is not None:
             with anyio.move_on_after(self._timeout):
                 await redis.aclose()
 
-    def _lose(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
         now = anyio.current_time()
         self._again_at = now + self._cooldown
         if self._lost_at is None and not self._closed:
             self._lost_at = now
             self._emit(SharingLost(reason=self._reason(error), delay=self._cooldown))
 
-    def _find(self, began: float) -> None:
+    def _note_success(self, began: float) -> None:
         if self._lost_at is not None and began >= self._lost_at:
             self._again_at = -math.inf
             after, self._lost_at = anyio.current_time() - self._lost_at, None
@@ -105,15 +105,15 @@ class Line:
 
 
 def evaluation(script: str, key: str, *values: Any) -> Callable[[Redis], Awaitable[Any]]:
-    """Asks Redis to evaluate a Lua script on a key, with some arguments."""
+    """Work for `RedisConnection.run`: evaluate a Lua script with a key and arguments."""
 
     async def evaluate(redis: Redis) -> Any:
-        answer: Any = redis.eval(script, 1, key, *values)  # its type differs by version
+        answer: Any = redis.eval(script, 1, key, *values)  # typed differently in versions of redis
         return await answer
 
     return evaluate
 
 
 def as_bytes(value: str | bytes) -> bytes:
-    """What Redis answered; a client that was given may decode answers."""
+    """A response of Redis as bytes; a client given by the caller may decode responses."""
     return value.encode() if isinstance(value, str) else value

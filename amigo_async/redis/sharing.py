@@ -1,4 +1,4 @@
-"""Keeps budgets, and tokens if wished, in Redis."""
+"""Store rate-limit budgets, and optionally tokens, in Redis."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from amigo_async.ratelimit import Limiters
 from amigo_async.ratelimit.backend import ClockReading, Update
 from amigo_async.ratelimit.shared import SharedLimiters
 from amigo_async.redact import masked
-from amigo_async.redis.connection import Line, as_bytes, evaluation
-from amigo_async.redis.tokens import SealedTokens, cipher_of, masked_keys
+from amigo_async.redis.connection import RedisConnection, as_bytes, evaluation
+from amigo_async.redis.tokens import RedisTokens, cipher_of, masked_keys
 
 T = TypeVar("T")
 
-# A record that nobody has changed for this long, in seconds, tells nothing any more: it is longer
-# than the longest wait that a service is believed to ask for.
+# Seconds after which an unchanged record expires. It no longer matters by then, because this is
+# longer than the longest Retry-After that is obeyed.
 _KEPT: Final = 7200
 
-# Store a record if it is still as it was; otherwise give it as it is now, and the time. Unlike
-# WATCH this takes one round trip, no connection of its own, and works behind proxies.
+# Store a record if it is unchanged; otherwise return the current one, and the time. Unlike WATCH,
+# this takes one round trip and no dedicated connection, and works through proxies.
 _SWAP: Final = """
 local kept = redis.call('GET', KEYS[1])
 if (kept or '') == ARGV[1] then
@@ -45,24 +45,24 @@ return {kept or '', time[1], time[2]}
 
 
 class RedisSharing:
-    """Shares budgets, and tokens if wished, with all processes that use the same Redis.
+    """Share rate limits, and optionally tokens, with all processes that use the same Redis.
 
-    It opens nothing itself: each client has a connection of its own, which it closes, so one
-    object serves any number of clients and event loops.
+    Each client opens a connection of its own and closes it, so one object can be used by any number
+    of clients and event loops.
 
     Args:
-        redis: The URL (``redis://``, ``rediss://`` or ``unix://``), whose password is a secret; or
-            a `redis.asyncio.Redis` of the caller's, who closes it, to be used in its event loop.
-        token_key: Encrypts tokens in Redis, so that all processes together sign in once: a key
-            as ``cryptography.fernet.Fernet.generate_key()`` gives, or several of which the first
-            encrypts and all decrypt, to change it without a break. None keeps tokens out of
-            Redis: each process signs in for itself.
-        prefix: The beginning of the names of all keys.
-        timeout: Seconds for an answer of Redis, after which it is taken for lost.
-        cooldown: Seconds for which Redis is left alone when it was lost.
+        redis: The URL (``redis://``, ``rediss://`` or ``unix://``), whose password is treated as a
+            secret; or a `redis.asyncio.Redis`, which is used in its event loop and stays open.
+        token_key: A key from ``cryptography.fernet.Fernet.generate_key()`` that encrypts tokens in
+            Redis, so that all processes together sign in once. With several keys, the first one
+            encrypts and all decrypt, which allows rotation. None keeps tokens out of Redis: each
+            process signs in for itself.
+        prefix: Prefix of all Redis keys.
+        timeout: Seconds for a response of Redis, after which it counts as unavailable.
+        cooldown: Seconds for which Redis is not contacted after a failure.
 
     Raises:
-        ConfigurationError: If an argument cannot be right; the message names it.
+        ConfigurationError: If an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class RedisSharing:
         timeout: float = 1.0,
         cooldown: float = 30.0,
     ) -> None:
-        # Whatever is wrong with them, the traceback of an error shows none of these.
+        # Masked first, so that the traceback of an error shows no secret in local variables.
         redis, keys = masked(redis), masked_keys(token_key)
-        token_key, self._where = None, "somewhere"
+        token_key, self._where = None, "unknown"
         for name, seconds in {"timeout": timeout, "cooldown": cooldown}.items():
             number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
             if not number or not 0 < seconds < math.inf:
@@ -94,27 +94,28 @@ class RedisSharing:
         self._cipher = None if keys is None else cipher_of(keys)
         self._secrets: tuple[str, ...] = ()
         if isinstance(redis, str):
-            opened = self._open()  # refuses what is no URL; nothing is connected
+            opened = self._open()  # raises if it is not a URL; nothing is connected
             self._secrets = _passwords(opened.connection_pool.connection_kwargs)
         self._where = _where(self._redis)
 
-    def connect(self, emit: Emit) -> _Place:
-        """The place for one client; nothing is opened before it is asked for.
+    def connect(self, emit: Emit) -> _ClientSharing:
+        """A connection for one client; nothing is opened before it is used.
 
         Args:
-            emit: Hears of a `SharingLost` and a `SharingRestored`.
+            emit: Receives `SharingLost` and `SharingRestored` events.
         """
-        line = Line(
+        connection = RedisConnection(
             self._open,
             emit,
             secrets=self._secrets,
             timeout=self._timeout,
             cooldown=self._cooldown,
         )
-        return _Place(line, f"{self._prefix}:2:", self._cipher, owned=isinstance(self._redis, str))
+        owned = isinstance(self._redis, str)
+        return _ClientSharing(connection, f"{self._prefix}:2:", self._cipher, owned=owned)
 
     def __repr__(self) -> str:
-        """Say where, and no secret."""
+        """Show the address, and no secret."""
         return f"<RedisSharing {self._where}>"
 
     def _open(self) -> Redis:
@@ -125,13 +126,13 @@ class RedisSharing:
                 str(self._redis),
                 socket_timeout=self._timeout,
                 socket_connect_timeout=self._timeout,
-                # One that was idle may have been closed by the other end.
+                # An idle connection may have been closed by the server.
                 retry=Retry(NoBackoff(), 1),
                 retry_on_error=[BrokenConnection],
             )
         except (ValueError, TypeError):
             opened = None
-        # What is not spelled as a URL is may put a part of the password elsewhere, to be shown.
+        # In a malformed URL, a part of the password may end up elsewhere, where it would be shown.
         if opened is None or "@" in str(self._redis).partition("://")[2].partition("/")[2]:
             raise ConfigurationError(
                 "redis cannot be read: it must be like redis://:password@host:6379/0, "
@@ -140,31 +141,38 @@ class RedisSharing:
         return opened
 
 
-class _Place:
-    """The Redis of one client."""
+class _ClientSharing:
+    """The Redis of one client; implements `SharingConnection`."""
 
-    def __init__(self, line: Line, prefix: str, cipher: MultiFernet | None, *, owned: bool) -> None:
-        self._line = line
+    def __init__(
+        self,
+        connection: RedisConnection,
+        prefix: str,
+        cipher: MultiFernet | None,
+        *,
+        owned: bool,
+    ) -> None:
+        self._connection = connection
         self._prefix = prefix
         self._cipher = cipher
         self._owned = owned
 
     @property
     def available(self) -> bool:
-        """Whether Redis is not left alone at present."""
-        return self._line.available
+        """False for a while after a failure."""
+        return self._connection.available
 
     async def change(self, key: str, update: Update[T]) -> T:
-        """Change a record; as often as others do at the same time, it is tried again."""
+        """Change a record; repeated while other processes change it at the same time."""
         name = self._prefix + key
         asked = anyio.current_time()
-        record, now = await self._line.ask(lambda redis: _read(redis, name))
+        record, now = await self._connection.run(lambda redis: _read(redis, name))
         while True:
             changed, value = update(record or None, ClockReading(now, asked))
             if changed is None:
                 return value
             asked = anyio.current_time()
-            answer = await self._line.ask(evaluation(_SWAP, name, record, changed, _KEPT))
+            answer = await self._connection.run(evaluation(_SWAP, name, record, changed, _KEPT))
             if not answer:
                 return value
             record, now = as_bytes(answer[0]), _time(answer[1:])
@@ -174,20 +182,20 @@ class _Place:
         return SharedLimiters(limiters, self, name=name, lease=lease)
 
     def tokens(self, name: str) -> TokenStore | None:
-        """Where the token of `name` is kept; the key tells nothing of whose it is."""
+        """Storage for the token of `name`, under a Redis key that does not reveal the name."""
         if self._cipher is None:
             return None
         key = f"{self._prefix}token:{sha256(name.encode()).hexdigest()}"
-        return SealedTokens(self._line, key, self._cipher)
+        return RedisTokens(self._connection, key, self._cipher)
 
     async def aclose(self) -> None:
-        """Close the connection, unless it was given."""
+        """Close the connection, unless the caller gave it."""
         if self._owned:
-            await self._line.aclose()
+            await self._connection.aclose()
 
 
 async def _read(redis: Redis, name: str) -> tuple[bytes, float]:
-    """A record, empty where there is none, and the time of Redis."""
+    """A record, empty if there is none, and the time of Redis."""
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.get(name)
         pipeline.time()
@@ -205,8 +213,8 @@ def _passwords(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _where(redis: str | Redis) -> str:
-    """Where Redis is, for people; what may be secret in a URL is left out."""
+    """The address of Redis for people, without what may be secret in a URL."""
     if isinstance(redis, Redis):
-        return "with a Redis that was given"
+        return "with a given Redis client"
     url = urlsplit(redis)
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"

@@ -1,4 +1,4 @@
-"""Tokens that are shared in Redis, where nobody can read them without the key."""
+"""Tokens that are shared in Redis, encrypted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from amigo_async.auth import StoredToken
 from amigo_async.errors import ConfigurationError
 from amigo_async.ratelimit.backend import UnavailableError
 from amigo_async.redact import masked
-from amigo_async.redis.connection import Line, as_bytes, evaluation
+from amigo_async.redis.connection import RedisConnection, as_bytes, evaluation
 
-# A process that signs in keeps the others from it for as many seconds at the most.
+# Seconds after which the claim of a process that signs in expires.
 _CLAIM: Final = 10.0
 
 _DELETE: Final = """
@@ -24,77 +24,77 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
 
-class _Sealed(msgspec.Struct, frozen=True):
-    """What is encrypted: with its key, so that it is good for no other."""
+class _Plaintext(msgspec.Struct, frozen=True):
+    """What is encrypted. It includes the Redis key, so that it is not valid under another key."""
 
     key: str
     token: str
     renew_at: float
 
 
-class SealedTokens:
-    """The token of one user, encrypted; as `TokenStore` says.
+class RedisTokens:
+    """Stores the token of one user in Redis, encrypted; implements `TokenStore`.
 
     Args:
-        line: The line to Redis.
-        key: The key under which it is kept.
+        connection: The connection to Redis.
+        key: The Redis key of the token.
         cipher: Encrypts and decrypts.
     """
 
-    def __init__(self, line: Line, key: str, cipher: MultiFernet) -> None:
-        self._line = line
+    def __init__(self, connection: RedisConnection, key: str, cipher: MultiFernet) -> None:
+        self._connection = connection
         self._key = key
         self._cipher = cipher
         self._claim = f"{key}:claim"
         self._me = token_hex(16)
 
     async def load(self) -> StoredToken | None:
-        """As `TokenStore.load`."""
-        sealed = await self._ask(lambda redis: redis.get(self._key))
-        return None if sealed is None else self._unsealed(as_bytes(sealed))
+        """The stored token; None if there is none, or none that can be decrypted."""
+        encrypted = await self._run(lambda redis: redis.get(self._key))
+        return None if encrypted is None else self._decode(as_bytes(encrypted))
 
-    async def save(self, kept: StoredToken, life: float) -> None:
-        """As `TokenStore.save`."""
-        plain = msgspec.json.encode(_Sealed(self._key, str(kept.token), kept.renew_at))
-        sealed = self._cipher.encrypt(plain)
-        await self._ask(lambda redis: redis.set(self._key, sealed, px=max(1, int(life * 1000))))
+    async def save(self, stored: StoredToken, life: float) -> None:
+        """Store a token for `life` seconds."""
+        plain = msgspec.json.encode(_Plaintext(self._key, str(stored.token), stored.renew_at))
+        encrypted = self._cipher.encrypt(plain)
+        await self._run(lambda redis: redis.set(self._key, encrypted, px=max(1, int(life * 1000))))
 
     async def drop(self, token: str) -> None:
-        """As `TokenStore.drop`."""
-        sealed = await self._ask(lambda redis: redis.get(self._key))
-        kept = None if sealed is None else self._unsealed(as_bytes(sealed))
-        if kept is not None and kept.token == token:
-            await self._ask(evaluation(_DELETE, self._key, sealed))
+        """Delete `token` if it is still the stored one."""
+        encrypted = await self._run(lambda redis: redis.get(self._key))
+        stored = None if encrypted is None else self._decode(as_bytes(encrypted))
+        if stored is not None and stored.token == token:
+            await self._run(evaluation(_DELETE, self._key, encrypted))
 
     async def claim(self) -> bool:
-        """As `TokenStore.claim`; without Redis everybody may."""
+        """Whether this process may sign in; always True while Redis is unavailable."""
         seconds = int(_CLAIM * 1000)
-        claimed = await self._ask(
-            lambda redis: redis.set(self._claim, self._me, px=seconds, nx=True), without=True
+        claimed = await self._run(
+            lambda redis: redis.set(self._claim, self._me, px=seconds, nx=True), default=True
         )
         return bool(claimed)
 
     async def release(self) -> None:
-        """As `TokenStore.release`."""
-        await self._ask(evaluation(_DELETE, self._claim, self._me))
+        """Let other processes sign in."""
+        await self._run(evaluation(_DELETE, self._claim, self._me))
 
-    async def _ask(self, work: Callable[[Redis], Awaitable[Any]], *, without: Any = None) -> Any:
+    async def _run(self, work: Callable[[Redis], Awaitable[Any]], *, default: Any = None) -> Any:
         try:
-            return await self._line.ask(work)
+            return await self._connection.run(work)
         except UnavailableError:
-            return without
+            return default
 
-    def _unsealed(self, sealed: bytes) -> StoredToken | None:
-        """The token; None for one of another key, or of another place."""
+    def _decode(self, encrypted: bytes) -> StoredToken | None:
+        """The token; None if it was encrypted with another secret, or for another Redis key."""
         try:
-            plain = msgspec.json.decode(self._cipher.decrypt(sealed), type=_Sealed)
+            plain = msgspec.json.decode(self._cipher.decrypt(encrypted), type=_Plaintext)
         except (InvalidToken, msgspec.DecodeError):
             return None
         return StoredToken(plain.token, plain.renew_at) if plain.key == self._key else None
 
 
 def masked_keys(token_key: Any) -> Any:
-    """The keys as a list of secrets; None, and what are none, as they are."""
+    """The keys as a list of secrets; anything else unchanged."""
     keys = [token_key] if isinstance(token_key, str | bytes) else token_key
     if not isinstance(keys, list | tuple):
         return keys
@@ -102,10 +102,10 @@ def masked_keys(token_key: Any) -> Any:
 
 
 def cipher_of(keys: Sequence[str]) -> MultiFernet:
-    """Encrypts with the first key, decrypts with each.
+    """A cipher that encrypts with the first key, and decrypts with any.
 
     Raises:
-        ConfigurationError: If one of them is none.
+        ConfigurationError: If a key is malformed.
     """
     try:
         return MultiFernet([Fernet(key) for key in keys])

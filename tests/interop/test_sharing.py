@@ -598,7 +598,7 @@ def test_the_password_is_not_shown() -> None:
         assert repr(sharing).endswith("://host:6379/3>")
         shown = repr([sharing, vars(sharing), sharing.connect(lambda _: None)])
         assert "hunter2" not in shown
-    assert repr(RedisSharing(Redis())) == "<RedisSharing with a Redis that was given>"
+    assert repr(RedisSharing(Redis())) == "<RedisSharing with a given Redis client>"
 
 
 def test_missing_extra() -> None:
