@@ -1,8 +1,8 @@
-"""All that this package uses of aiohttp without a public name, and what differs by its version.
+"""Everything private that this package uses of aiohttp, and what differs between its versions.
 
-Nothing of it would be missed with an error if aiohttp gave it another name: a request would be sent
-twice, a proxy not be used. So ``tests/unit/test_aiohttp_compat.py`` fails then, and no other module
-touches a private name of aiohttp.
+If aiohttp renamed any of it, no error would be raised: a request would be sent twice, or a proxy not
+be used. So ``tests/unit/test_aiohttp_compat.py`` fails in that case, and no other module uses a
+private name of aiohttp.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ class _HeaderLimits(TypedDict, total=False):
     max_headers: int
 
 
-# A gateway's policies and cookies take more than the 8 KiB and 128 lines that aiohttp allows by
-# default. A kibibyte more than 64 is for the name of the header, and twenty lines for what servers
-# add to a thousand.
+# A gateway's policies and cookies may exceed the 8 KiB and 128 lines that aiohttp allows by default.
+# Values may have 64 KiB, with one more for the name, and there may be a thousand headers, with
+# twenty more for those that servers add.
 HEADER_LIMITS: Final[_HeaderLimits] = {"max_line_size": 65 * 1024, "max_field_size": 65 * 1024}
 if "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters:  # since 3.14
     HEADER_LIMITS["max_headers"] = 1_020
 
 
 def without_replay(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
-    """A session that does as `session`, but leaves it to us to send a request again.
+    """A copy of `session` that does not repeat requests by itself.
 
-    On a connection that turns out to have been closed aiohttp sends a GET or a DELETE again by
-    itself: past the limiter, in spite of ``max_attempts=1``, and without a word, so that a cancel
-    whose answer was lost would raise the conflict that it has made itself.
+    On a keep-alive connection that turns out to be closed, aiohttp sends a GET or a DELETE again:
+    past the limiter, in spite of ``max_attempts=1``, and silently, so that a cancel request whose
+    response was lost would be answered with a conflict that it caused itself.
 
-    The session given is its owner's and stays as it is. The one returned shares with it all there
-    is: connections, headers, cookies, proxy, middlewares and tracing. It is not to be closed, which
-    would close the connections of both, but to be detached.
+    `session` belongs to its owner and is not changed. The copy shares everything with it:
+    connections, headers, cookies, proxy, middlewares and tracing. It must be detached rather than
+    closed, which would close the connections of both.
     """
     other = copy.copy(session)
     other._retry_connection = False  # noqa: SLF001  # there is no public switch
@@ -60,17 +60,17 @@ def without_replay(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
 
 
 def loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop:
-    """The event loop that `session` belongs to; its public name is on its way out."""
+    """The event loop that `session` belongs to; the public property is deprecated."""
     return session._loop  # noqa: SLF001
 
 
 def has_authorization(session: aiohttp.ClientSession) -> bool:
-    """Whether `session` sends an authorization of its own; ``auth`` is on its way out."""
+    """Whether `session` sends an authorization; its property ``auth`` is deprecated."""
     return session._default_auth is not None or "authorization" in session.headers  # noqa: SLF001
 
 
 def proxy_of(session: aiohttp.ClientSession) -> URL | None:
-    """What `session` was given as ``proxy`` and ``proxy_auth``; None if nothing was."""
+    """The ``proxy`` of `session`, with its ``proxy_auth``; None without one."""
     if session._default_proxy is None:  # noqa: SLF001
         return None
     proxy, auth = URL(session._default_proxy), session._default_proxy_auth  # noqa: SLF001
@@ -78,9 +78,9 @@ def proxy_of(session: aiohttp.ClientSession) -> URL | None:
 
 
 def unread(content: aiohttp.StreamReader) -> bytes:
-    """What of a body had come before its connection broke, and was not read.
+    """The bytes of a body that were received before its connection broke, but not read.
 
-    aiohttp raises as soon as it knows. Without these bytes as much as a whole buffer would be
-    fetched again, and a store that breaks off early every time would never come to an end.
+    aiohttp raises at once in that case. Without these bytes, up to a whole buffer would be fetched
+    again, and a download from a store that breaks every connection early would never end.
     """
     return b"".join(content._buffer)[content._buffer_offset :]  # noqa: SLF001

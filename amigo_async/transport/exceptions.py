@@ -1,4 +1,4 @@
-"""The one place where the exceptions of aiohttp, the OS and TLS become ours."""
+"""Map the exceptions of aiohttp, the operating system and TLS to those of this package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amigo_async.errors import AmigoError, RequestTimeoutError, TransportError
 from amigo_async.redact import redact
 from amigo_async.transport.aiohttp_compat import ConnectionKey, HttpProcessingError
 
-# Raised before a single byte of the request has left.
+# Raised before any byte of the request was sent.
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -31,20 +31,20 @@ _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 
 
 class mapped(Struct):  # noqa: N801  # read as a function: `with mapped(...)`
-    """Turn what goes wrong with a request into a `TransportError`.
+    """Turn exceptions of a request into a `TransportError`.
 
-    Whatever leaves the context, a cancellation too, does so without the traceback of what is
-    beneath it: the local variables there would show secrets.
+    Every exception that leaves the context, cancellations included, loses the part of its traceback
+    inside the context, because the local variables there would show secrets.
 
     Args:
         method: The method of the request, for the message.
         path: Its path without the query, for the message.
-        secrets: Gives what must not be in the message.
-        outer: What was being handled before; found out on entering.
+        secrets: Returns what must not be in the message.
+        outer: The exception that was being handled before; set on entering.
 
     Raises:
-        RequestTimeoutError: For every kind of timeout.
-        TransportError: For everything else that aiohttp and the OS raise. The cause is attached.
+        RequestTimeoutError: For all timeouts.
+        TransportError: For all other exceptions of aiohttp and the OS, which become its cause.
     """
 
     method: str
@@ -74,7 +74,7 @@ class mapped(Struct):  # noqa: N801  # read as a function: `with mapped(...)`
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Whether `error` comes from the network: of the OS, of TLS, or any that aiohttp defines."""
+    """Whether `error` comes from the OS, from TLS, or is defined by aiohttp."""
     if isinstance(error, AmigoError):
         return False
     classes = type(error).__mro__
@@ -99,12 +99,12 @@ def _reason(error: BaseException) -> str:
 def bare(
     error: BaseException, secrets: Iterable[str] = (), outer: BaseException | None = None
 ) -> BaseException:
-    """`error` and what led to it, without tracebacks and without secrets in their messages.
+    """`error` and its causes, without tracebacks and without secrets in their messages.
 
     Args:
-        error: Any error; those of this package are without secrets anyway.
+        error: Any exception; those of this package have no secrets anyway.
         secrets: What must not be in a message.
-        outer: What the caller was handling before; it is the caller's, and not touched.
+        outer: The exception that the caller was handling before, which is left unchanged.
     """
     secrets = tuple(secrets)
     link: BaseException | None = error
@@ -118,14 +118,14 @@ def bare(
             vars(link).update({n: redact(v, secrets) for n, v in fields if isinstance(v, str)})
             _forget_credentials(link)
             _forget_answer(link)
-        if isinstance(link, UnicodeDecodeError):  # it has all that was to be decoded
+        if isinstance(link, UnicodeDecodeError):  # it holds all bytes that were to be decoded
             link.object, link.args = b"", (link.reason,)
         link = link.__cause__ or link.__context__
     return error
 
 
 def _forget_answer(error: BaseException) -> None:
-    """Keep why an answer is not HTTP, and drop the rest: it may be half of a token."""
+    """Keep the reason why a response is not HTTP; the bytes after it may be part of a token."""
     if isinstance(error, HttpProcessingError):
         error.message = _flaw(error.message)
         error.args = (error.message,)
@@ -134,12 +134,12 @@ def _forget_answer(error: BaseException) -> None:
 
 
 def _flaw(message: str) -> str:
-    """What is wrong, of a message that goes on with the bytes in which it is."""
+    """The reason, from a message that goes on with the offending bytes."""
     return " ".join(message.partition("\n")[0].partition(":")[0].split())[:80]
 
 
 def _forget_credentials(error: BaseException) -> None:
-    """Drop the headers of the request, and the user of a proxy, which aiohttp keeps and shows."""
+    """Drop the request headers and the proxy's user, which aiohttp keeps and shows."""
     error.args = tuple(map(_without_credentials, error.args))
     vars(error).update({name: _without_credentials(v) for name, v in vars(error).items()})
 
@@ -153,17 +153,17 @@ def _without_credentials(value: object) -> object:
     return value
 
 
-# OpenSSL's codes for a chain that does not lead to an authority that is known here.
+# OpenSSL's codes for a certificate chain without a known authority.
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
-# Its names for a first byte that is not TLS; which one depends on its version.
+# OpenSSL's reasons for a peer that does not speak TLS; which one depends on its version.
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Whether the same request would fail in the same way, however often it is sent.
+    """Whether the same request would fail again until somebody changes the setup.
 
-    So do a certificate that is refused, a port that does not speak TLS, a URL that cannot be
-    used and credentials that a proxy refuses: somebody has to see to them.
+    That is so for a certificate that is not trusted, a port that does not speak TLS, an invalid URL
+    and credentials that a proxy rejects.
     """
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status == 407
@@ -179,7 +179,7 @@ def is_lasting(error: BaseException) -> bool:
 
 
 def explained(error: BaseException) -> str | None:
-    """What is wrong, for somebody who does not know aiohttp; None where `error` says it itself."""
+    """An explanation for users who do not know aiohttp; None if the message of `error` will do."""
     text = None
     match error:
         case aiohttp.ServerFingerprintMismatch():
@@ -195,7 +195,7 @@ def explained(error: BaseException) -> str | None:
         case aiohttp.ClientProxyConnectionError():
             text = f"cannot connect to the proxy {error.host}:{error.port} ({_os(error)})"
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionResetError):
-            # Of all that can be reset before there is a connection, only a handshake is likely.
+            # Before a connection exists, hardly anything but a TLS handshake can be reset.
             text = f"{error.host}:{error.port} closed the connection while TLS was agreed upon"
         case aiohttp.InvalidURL():
             text = f"this URL, or that of the proxy, cannot be used: {error}"

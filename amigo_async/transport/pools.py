@@ -1,4 +1,4 @@
-"""The aiohttp sessions of a client: one for the API, one without any credentials for the store."""
+"""The aiohttp sessions of a client: one for the API, one without credentials for the store."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from amigo_async.transport.aiohttp_compat import (
     without_replay,
 )
 
-# Which part of the connections of a session that was given artifacts may take: those that are read
-# slowly must leave some to the API.
+# The share of a given session's connections that downloads may use, so that slow downloads leave
+# some for the API.
 _STORE_SHARE: Final = 0.5
 
 
 class Connections:
-    """Opens the sessions when they are first needed, inside a running loop.
+    """Opens the sessions at the first request, in the running event loop.
 
-    They belong to that loop, and so does everything else of a client.
+    They belong to that loop, like everything else of a client.
 
     Args:
-        given: A session of the caller's for the API; None to open one. The store's session
-            shares its connector (and so its TLS settings) and goes through its proxy, but has
-            not its headers, cookies and credentials. Otherwise each has connections of its own.
+        given: The caller's session for the API; None to open one. The store's session shares its
+            connector (with its TLS settings) and its proxy, but not its headers, cookies and
+            credentials. Without a given session, both have connections of their own.
         host: The host of the API.
 
     Raises:
-        ConfigurationError: If the session given has an authorization of its own, or would take
-            one for `host` from ``.netrc``, or a proxy from the environment that cannot be one.
+        ConfigurationError: If the given session has an authorization, or would take one for `host`
+            from ``.netrc``, or an invalid proxy from the environment.
     """
 
     def __init__(self, given: aiohttp.ClientSession | None = None, host: str = "") -> None:
@@ -55,22 +55,22 @@ class Connections:
         self._api: aiohttp.ClientSession | None = None
         self._store: aiohttp.ClientSession | None = None
         self._loop = None if given is None else loop_of(given)
-        self._store_room: asyncio.Semaphore | None = None
+        self._store_slots: asyncio.Semaphore | None = None
         self._closed = False
         if given is not None:
             self._api = without_replay(given)
-            # aiohttp would say of one that is just dropped that it was not closed.
+            # Otherwise, aiohttp would warn about a session that was not closed.
             finalize(self, self._api.detach)
             if given.connector is not None and given.connector.limit:
                 share = max(1, int(given.connector.limit * _STORE_SHARE))
-                self._store_room = asyncio.Semaphore(share)
+                self._store_slots = asyncio.Semaphore(share)
 
     def check(self) -> None:
-        """Refuse to be used where nothing of the client works.
+        """Check that the client can be used here.
 
         Raises:
-            ConfigurationError: If the client is closed, or the session that was given, or if
-                they belong to another event loop.
+            ConfigurationError: If the client or the given session is closed, or if they belong to
+                another event loop.
         """
         if self._closed:
             raise ConfigurationError("the client is closed; make a new one")
@@ -80,10 +80,10 @@ class Connections:
             raise ConfigurationError("http: the session given is closed; give an open one")
 
     def api(self) -> aiohttp.ClientSession:
-        """The session for the API, in the event loop in which `check` was called.
+        """The session for the API; call `check` first.
 
         Raises:
-            ConfigurationError: If the client is closed, or the session that was given.
+            ConfigurationError: If the client or the given session is closed.
         """
         given = self._given
         if self._closed or (given is not None and given.closed):
@@ -97,10 +97,11 @@ class Connections:
         return self._api
 
     def store(self) -> aiohttp.ClientSession:
-        """The session for the artifact store, which carries nothing of ours.
+        """The session for the artifact store, without headers, cookies and credentials.
 
         Raises:
-            ConfigurationError: As for `check`.
+            ConfigurationError: If the client or the given session is closed, or if they belong to
+                another event loop.
         """
         self.check()
         if self._store is None:
@@ -115,22 +116,22 @@ class Connections:
 
     @asynccontextmanager
     async def store_connection(self) -> AsyncIterator[None]:
-        """Wait until one more response of the store leaves connections for the API."""
-        if self._store_room is None:
+        """Wait until one more store response leaves connections for the API."""
+        if self._store_slots is None:
             yield
         else:
-            async with self._store_room:
+            async with self._store_slots:
                 yield
 
     def store_proxy(self, url: str) -> URL | None:
-        """The proxy for a request to the store; None for none."""
+        """The proxy for a request to the store; None for no proxy."""
         return None if self._given is None else proxy_for(url, self._given)
 
     async def aclose(self) -> None:
-        """Close what was opened here; a second call does nothing.
+        """Close the sessions that were opened here; a second call does nothing.
 
         Raises:
-            ConfigurationError: If it is in use in another event loop.
+            ConfigurationError: If they are in use in another event loop.
         """
         if self._loop is not None and not self._loop.is_closed():
             self._check_loop()
@@ -154,7 +155,7 @@ class Connections:
 
 
 def _check(given: aiohttp.ClientSession, host: str) -> None:
-    """Refuse a session whose own credentials would travel with every request."""
+    """Reject a session that would send credentials of its own with every request."""
     if has_authorization(given):
         raise ConfigurationError(
             "http: the session given has an authorization of its own; give one without"
@@ -169,16 +170,16 @@ def _check(given: aiohttp.ClientSession, host: str) -> None:
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up in threads of our own; aiohttp does it in those of the application."""
+    """Resolves names in threads of this package; aiohttp uses those of the application."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """As aiohttp wants it."""
+        """Resolve a host name; the signature is that of aiohttp."""
         return await in_name_thread(_resolve, host, port, family)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
 
 def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -188,7 +189,7 @@ def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[Resolve
     ):
         numeric = str(address[0])
         if kind == socket.AF_INET6 and len(address) == 4 and address[3]:
-            numeric += f"%{address[3]}"  # of one link: which one
+            numeric += f"%{address[3]}"  # the interface of a link-local address
         found.append(
             ResolveResult(
                 hostname=host,
@@ -203,32 +204,32 @@ def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[Resolve
 
 
 def _connector() -> aiohttp.TCPConnector:
-    # Where aiodns is installed aiohttp needs no threads.
+    # With aiodns installed, aiohttp needs no threads.
     threaded = aiohttp.DefaultResolver is aiohttp.ThreadedResolver
     return aiohttp.TCPConnector(resolver=_Resolver() if threaded else None)
 
 
 def proxy_for(url: str, given: aiohttp.ClientSession) -> URL | None:
-    """The proxy through which `given` would ask for `url`; None for none."""
+    """The proxy that `given` would use for `url`; None for no proxy."""
     own = proxy_of(given)
     if own is not None:
         return own
-    # Its parts are in no variable, where a traceback would show the query.
+    # The URL is not split into a variable, where a traceback would show its query.
     scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     if not given.trust_env or proxy_bypass(host or ""):
         return None
     found = URL(getproxies().get(scheme, ""))
-    # As aiohttp does, which takes no proxy from the environment that is itself behind TLS.
+    # Like aiohttp, which does not use a proxy of the environment that is itself behind TLS.
     return found if found.host and found.scheme != "https" else None
 
 
 def environment_session() -> aiohttp.ClientSession | None:
-    """A session that obeys the proxies of the environment; None where that names none.
+    """A session that uses the proxies of the environment; None if there are none.
 
-    Only then: with ``trust_env`` aiohttp looks into ``.netrc`` for every request.
+    With ``trust_env``, aiohttp reads ``.netrc`` for every request, hence only then.
 
     Raises:
-        ConfigurationError: If one is of a kind that aiohttp would pass by, or take for another.
+        ConfigurationError: If aiohttp does not support the kind of a proxy.
     """
     named = {scheme: url for scheme, url in getproxies().items() if scheme in ("http", "https")}
     if not named:
@@ -244,10 +245,10 @@ def environment_session() -> aiohttp.ClientSession | None:
 
 
 def check_environment() -> None:
-    """Refuse proxies in the environment that cannot be any; aiohttp says little about them.
+    """Check the proxies of the environment, about which aiohttp says little.
 
     Raises:
-        ConfigurationError: If there is one.
+        ConfigurationError: If one is not a URL.
     """
     for scheme in ("http", "https"):
         found = getproxies().get(scheme)
@@ -258,12 +259,12 @@ def check_environment() -> None:
 
 
 def netrc_names(host: str) -> bool:
-    """Whether ``.netrc`` has credentials for `host`, which aiohttp would add to requests."""
+    """Whether ``.netrc`` has credentials for `host`, which aiohttp would send."""
     try:
         path = os.environ.get("NETRC") or Path.home() / ".netrc"
         return netrc.netrc(os.fspath(path)).authenticators(host) is not None
     except (OSError, RuntimeError, UnicodeDecodeError, netrc.NetrcParseError):
-        return False  # aiohttp does without one that cannot be read, too
+        return False  # aiohttp ignores an unreadable file, too
 
 
 def _is_url(text: str) -> bool:

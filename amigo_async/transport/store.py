@@ -1,4 +1,4 @@
-"""GET from the artifact store: nothing of ours goes along, nothing secret comes back in errors."""
+"""Send GET requests to the artifact store, without credentials and without secrets in errors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from amigo_async.transport.exceptions import mapped
 CONNECT_TIMEOUT: Final = 30.0
 READ_TIMEOUT: Final = 60.0
 MAX_REDIRECTS: Final = 5
-# Characters from which on a value in a query may be a secret: dates and the like are shorter.
+# The least length of a query value that may be a secret; dates and the like are shorter.
 _LONG: Final = 20
-# What aiohttp holds before it stops reading from the socket is twice this.
+# aiohttp buffers up to twice as many bytes before it stops reading from the socket.
 _BUFFER: Final = 512 * 1024
 
 T = TypeVar("T")
@@ -30,11 +30,11 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class StoreBody:
-    """A response of the store whose body is read piece by piece.
+    """A response of the store, with a body to be read in chunks.
 
     Attributes:
-        status: The status.
-        headers: The headers, their names in lower case.
+        status: The HTTP status.
+        headers: The headers, with names in lower case.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
@@ -46,7 +46,7 @@ class StoreBody:
         self._broken: TransportError | None = None
 
     async def read(self) -> bytes:
-        """The next bytes as they come; empty at the end of the body.
+        """Return the next bytes as they arrive; empty at the end of the body.
 
         Raises:
             TransportError: If the connection broke, stalled, or ended before the body did.
@@ -62,28 +62,28 @@ class StoreBody:
         raise self._broken
 
     def close(self) -> None:
-        """Let go of the connection; one whose body was read to its end is in the pool already."""
+        """Close the connection; after the end of the body, it is in the pool already."""
         self._response.close()
 
     async def _read(self) -> bytes:
         while True:
-            # Unlike readany() this joins nothing: each piece is as it came from the socket.
+            # Unlike readany(), this returns chunks as they came from the socket, without copying.
             data, chunk_ended = await self._content.readchunk()
             if data or not chunk_ended:
                 return data
 
 
 class Store:
-    """Opens URLs of the artifact store.
+    """Sends requests to the artifact store.
 
     Args:
-        http: Gives the session. It must have no headers, cookies or credentials of its own.
-        allow_http: Whether URLs may be plain http, as they may where the base URL is.
-        proxy: Gives the proxy for a URL, or None for none; None for no proxy ever.
-        connection: To be entered for as long as a response is open; None for nothing.
-        connect_timeout: Seconds for a connection to come about.
-        read_timeout: Seconds without a byte after which a connection is given up. There is no
-            limit on the whole, however long it takes.
+        http: Returns the aiohttp session, which must have no headers, cookies or credentials.
+        allow_http: Whether URLs may be plain http, as they may if the base URL is.
+        proxy: Returns the proxy for a URL, or None for no proxy; None never uses a proxy.
+        connection: A context that is entered while a response is open, to limit connections.
+        connect_timeout: Seconds to establish a connection.
+        read_timeout: Seconds without a new byte after which a connection is closed. The whole
+            response has no time limit.
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class Store:
 
     @asynccontextmanager
     async def open(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[StoreBody]:
-        """Ask for `url`, as it is, and follow where it leads.
+        """Send a GET for `url`, unchanged, and follow redirects.
 
         Args:
-            url: The URL, which is not changed in any way: its signature covers it.
-            headers: The headers of the request; ``Range`` and conditions.
+            url: The URL. It is not normalized, because its signature covers it.
+            headers: The request headers: ``Range`` and conditions.
 
         Raises:
-            TransportError: If no answer came (`RequestTimeoutError`: not in time).
-            UnsafeLinkError: If the URL, or one it redirects to, must not be asked.
+            TransportError: If there is no response (`RequestTimeoutError`: not in time).
+            UnsafeLinkError: If the URL, or one that it redirects to, must not be requested.
         """
         target = SecretUrl(url)
         check_link(target, allow_http=self._allow_http)
@@ -123,7 +123,7 @@ class Store:
                 body = await self._get(target, headers)
                 try:
                     location = SecretUrl(body.headers.get("location", ""))
-                    # One that leads nowhere is an answer: S3 says so of a bucket in another region.
+                    # For a bucket in another region, S3 answers with a redirect without a location.
                     if body.status not in _REDIRECTS or not location:
                         yield body
                         return
@@ -133,9 +133,9 @@ class Store:
         raise UnsafeLinkError("the store redirects without end")
 
     async def _get(self, url: SecretUrl, headers: Mapping[str, str]) -> StoreBody:
-        """One request.
+        """Send one request.
 
-        The response is in no local variable: it shows its URL, and an error may come this way.
+        The response, which shows its URL, must not be in a local variable of a traceback.
         """
         request = self._http().get(
             URL(str(url), encoded=True),
@@ -156,14 +156,14 @@ def _path(url: str) -> str:
 
 
 def _secrets(url: str) -> tuple[Secret, ...]:
-    """What of `url` a store may repeat in a form in which it is not recognized as a URL."""
+    """Parts of `url` that a store may repeat without the URL around them."""
     query = urlsplit(url).query
     long = (value for _, value in parse_qsl(query) if len(value) >= _LONG)
     return (Secret(query), *map(Secret, long))
 
 
 async def _mapped(url: str, asking: Awaitable[T]) -> T:
-    """Map foreign exceptions, then drop them: some hold the whole URL in their attributes."""
+    """Map foreign exceptions and drop the causes, some of which hold the whole URL."""
     try:
         with mapped("GET", _path(url), lambda: _secrets(url)):
             return await asking
