@@ -1,8 +1,8 @@
 """Everything private that this package uses of aiohttp, and what differs between its versions.
 
-If aiohttp renamed any of it, no error would be raised: a request would be sent twice, or a proxy not
-be used. So ``tests/unit/test_aiohttp_compat.py`` fails in that case, and no other module uses a
-private name of aiohttp.
+If aiohttp renamed any of it, no error would be raised: a request would be sent twice, or a proxy
+would not be used. So ``tests/unit/test_aiohttp_compat.py`` fails in that case, and no other module
+uses a private name of aiohttp.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class _HeaderLimits(TypedDict, total=False):
     max_headers: int
 
 
-# A gateway's policies and cookies may exceed the 8 KiB and 128 lines that aiohttp allows by default.
-# Values may have 64 KiB, with one more for the name, and there may be a thousand headers, with
+# The policies and cookies of a gateway may exceed aiohttp's defaults of 8 KiB and 128 lines. Values
+# may have 64 KiB, with one more for the name, and there may be a thousand headers, with
 # twenty more for those that servers add.
 HEADER_LIMITS: Final[_HeaderLimits] = {"max_line_size": 65 * 1024, "max_field_size": 65 * 1024}
 if "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters:  # since 3.14
