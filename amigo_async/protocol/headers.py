@@ -1,4 +1,4 @@
-"""Read the headers that say when: Date, Retry-After and X-RateLimit-*."""
+"""Parse the headers Date, Retry-After and X-RateLimit-*."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-# Longer waits than this are taken for a broken header, not for a wish. The windows of the API
-# are a minute; a maintenance may take most of an hour.
+# Longer delays, in seconds, count as a broken header. The API's rate-limit windows are a minute, and
+# maintenance may take most of an hour.
 LONGEST_WAIT = 3600.0
 
 _NUMBER = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{0,20})?)\s*")
 _YEAR_9999 = 253_370_764_800.0
 
 
-class RateLimit(Struct, frozen=True, gc=False):
-    """What a response says of the budget of its endpoint.
+class RateLimitHeaders(Struct, frozen=True, gc=False):
+    """The ``X-RateLimit-*`` headers of a response.
 
     Attributes:
-        limit: Requests a window.
+        limit: Requests per window.
         remaining: Requests left in this window.
-        reset: When the window turns, as seconds since the epoch on the server's clock.
+        reset: When the window ends, in seconds since the epoch on the server's clock.
     """
 
     limit: int
@@ -32,33 +32,32 @@ class RateLimit(Struct, frozen=True, gc=False):
     reset: float
 
 
-@lru_cache(maxsize=256)  # a window's limit and reset come again and again, and so do small counts
+@lru_cache(maxsize=256)  # limits, resets and small counts recur
 def _number(text: str | None) -> float | None:
-    """A whole or decimal number in plain digits; None for everything else."""
+    """An integer or decimal in plain digits; None for anything else."""
     match = _NUMBER.fullmatch(text or "")
     return None if match is None else float(match[1])
 
 
-def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """The three ``X-RateLimit-*`` headers; None where one is missing or makes no sense."""
+def read_rate_limit(headers: Mapping[str, str]) -> RateLimitHeaders | None:
+    """The three ``X-RateLimit-*`` headers; None if one is missing or invalid."""
     limit = _number(headers.get("x-ratelimit-limit"))
     remaining = _number(headers.get("x-ratelimit-remaining"))
     reset = _number(headers.get("x-ratelimit-reset"))
     if limit is None or remaining is None or reset is None or limit < 1:
         return None
-    return RateLimit(int(limit), int(min(remaining, limit)), reset)
+    return RateLimitHeaders(int(limit), int(min(remaining, limit)), reset)
 
 
 def read_date(headers: Mapping[str, str]) -> float | None:
-    """The ``Date`` header as seconds since the epoch; None where it is missing or malformed."""
+    """The ``Date`` header in seconds since the epoch; None if it is missing or malformed."""
     return _read_http_date(headers.get("date"))
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by ``Retry-After``, given as seconds or as a date.
+    """The ``Retry-After`` header in seconds; None if it is missing or malformed.
 
-    A date counts from the ``Date`` of the same response, so that only the server's clock
-    matters. None where there is no header, or none that makes sense.
+    A date is relative to the ``Date`` of the same response, so only the server's clock matters.
     """
     value = headers.get("retry-after")
     seconds = _number(value)
@@ -70,7 +69,7 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, until - (now if now is not None else datetime.now(UTC).timestamp()))
 
 
-@lru_cache(maxsize=16)  # a Date has whole seconds: many responses carry the same
+@lru_cache(maxsize=16)  # a Date has whole seconds, so many responses share it
 def _read_http_date(text: str | None) -> float | None:
     if text is None or len(text) > 64:
         return None
@@ -84,7 +83,7 @@ def _read_http_date(text: str | None) -> float | None:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether `text` can be written in UTF-8: what has lone surrogates cannot."""
+    """Whether `text` can be encoded as UTF-8; text with lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Byte ranges: what is asked for, what was answered, what is there already. No I/O."""
+"""Byte ranges and object metadata: headers of requests and responses. No I/O."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from msgspec import Struct
 
 from amigo_async.protocol.headers import is_encodable
 
-# First byte, and the first byte behind; half open, like Python's slices.
+# First byte and end, half-open like Python's slices.
 Span: TypeAlias = tuple[int, int]
 
 _CONTENT_RANGE = r"(?a)bytes\s+(?:(\d{1,19})-(\d{1,19})|\*)/(?:(\d{1,19})|\*)"
 
 
 class ContentRange(Struct, frozen=True):
-    """What a ``Content-Range`` header says.
+    """A ``Content-Range`` header.
 
     Attributes:
-        span: The bytes that are in the body; None where the range cannot be had (416).
-        total: The size of the whole object; None where it is not said.
+        span: The bytes in the body; None if the range is not satisfiable (416).
+        total: The size of the whole object; None if not stated.
     """
 
     span: Span | None
@@ -31,7 +31,7 @@ class ContentRange(Struct, frozen=True):
 
 
 def read_content_range(text: str | None) -> ContentRange | None:
-    """A ``Content-Range`` in bytes; None where it is missing or contradicts itself."""
+    """A ``Content-Range`` in bytes; None if it is missing or contradicts itself."""
     match = re.fullmatch(_CONTENT_RANGE, (text or "").strip())
     if match is None:
         return None
@@ -45,17 +45,17 @@ def read_content_range(text: str | None) -> ContentRange | None:
 
 
 def range_header(start: int, stop: int | None) -> str:
-    """A ``Range`` from `start` up to, not including, `stop`; None for all that follows."""
+    """A ``Range`` from `start` up to, not including, `stop`; None for an open end."""
     return f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
 
 
 def add_span(spans: Iterable[Span], new: Span) -> list[Span]:
-    """`spans`, in order and apart from each other, with `new` among them; neighbours merge."""
+    """Add `new` to sorted, disjoint `spans`; adjacent spans are merged."""
     return join_spans((*spans, new))
 
 
 def join_spans(spans: Iterable[Span]) -> list[Span]:
-    """`spans`, in whatever order, in order and apart from each other; neighbours merge."""
+    """Sort `spans`, and merge those that overlap or are adjacent."""
     apart: list[Span] = []
     for start, stop in sorted(spans):
         if apart and start <= apart[-1][1]:
@@ -66,7 +66,7 @@ def join_spans(spans: Iterable[Span]) -> list[Span]:
 
 
 def missing_spans(spans: Iterable[Span], size: int) -> list[Span]:
-    """What of the bytes 0 up to `size` is in none of `spans` (in order, apart)."""
+    """The bytes from 0 to `size` that are in none of the sorted, disjoint `spans`."""
     gaps: list[Span] = []
     position = 0
     for start, stop in spans:
@@ -78,11 +78,11 @@ def missing_spans(spans: Iterable[Span], size: int) -> list[Span]:
     return gaps
 
 
-# Digests that cover a whole object and that the standard library can compute, strongest first,
-# with their sizes in bytes. CRC32C and CRC64NVME are left out: pure Python is too slow for them.
+# Checksum algorithms of the standard library, strongest first, with their sizes in bytes. Without
+# CRC32C and CRC64NVME, for which pure Python is too slow.
 _DIGESTS = {"sha256": 32, "sha1": 20, "crc32": 4}
 
-# All that a `Checksum` can be of.
+# The algorithms of a `Checksum`.
 ALGORITHMS = frozenset({*_DIGESTS, "md5"})
 
 _MD5_ETAG = r'"([0-9a-fA-F]{32})"'
@@ -91,11 +91,11 @@ _LENGTH = r"(?a)\d{1,19}"
 
 
 class Checksum(Struct, frozen=True):
-    """A checksum over a whole object.
+    """The checksum of a whole object.
 
     Attributes:
         algorithm: ``sha256``, ``sha1``, ``crc32`` or ``md5``.
-        value: The checksum in lower case hexadecimal digits.
+        value: The checksum in lower-case hexadecimal digits.
     """
 
     algorithm: str
@@ -103,14 +103,14 @@ class Checksum(Struct, frozen=True):
 
 
 class ObjectInfo(Struct, frozen=True):
-    """What is known about an object.
+    """Metadata of an object.
 
     Attributes:
-        size: Its size in bytes; None where the store has not said.
+        size: Its size in bytes; None if the store has not said.
         etag: Its ETag as it was sent, with the quotes; None without one.
         last_modified: Its ``Last-Modified`` as it was sent; None without one.
         content_type: Its ``Content-Type``; None without one.
-        checksum: The checksum the store offers for it; None without one.
+        checksum: The checksum that the store sent; None without one.
     """
 
     size: int | None = None
@@ -121,20 +121,20 @@ class ObjectInfo(Struct, frozen=True):
 
     @property
     def strong_etag(self) -> str | None:
-        """The ETag where it promises the same bytes; None for a weak one or none."""
+        """The ETag if it is a strong one; otherwise None."""
         return None if self.etag is None or self.etag.startswith("W/") else self.etag
 
     @property
     def recognizable(self) -> bool:
-        """Whether a later response can be told to be of the same object."""
+        """Whether a later response can be recognized as one of the same object."""
         return self.etag is not None or self.last_modified is not None
 
 
 def read_object(headers: Mapping[str, str], *, partial: bool) -> ObjectInfo:
-    """What a response says about its object.
+    """The metadata of an object from a response.
 
     Args:
-        headers: The headers, their names in lower case.
+        headers: The headers, with names in lower case.
         partial: Whether it is a 206, whose ``Content-Length`` is that of a part.
     """
     if partial:
@@ -153,7 +153,7 @@ def read_object(headers: Mapping[str, str], *, partial: bool) -> ObjectInfo:
 
 
 def read_length(headers: Mapping[str, str]) -> int | None:
-    """The length of the body; None where it only ends when it ends."""
+    """The length of the body; None if it is not known in advance."""
     length = headers.get("content-length", "").strip()
     return int(length) if re.fullmatch(_LENGTH, length) and not is_chunked(headers) else None
 
@@ -164,13 +164,13 @@ def is_chunked(headers: Mapping[str, str]) -> bool:
 
 
 def conditions(info: ObjectInfo, *, by_date: bool = False) -> dict[str, str]:
-    """Headers that make a store refuse (412) where the object is not the one of `info`.
+    """Headers that make a store answer 412 if the object is not the one of `info`.
 
-    ``If-Match`` compares strongly, so a weak ETag never matches; then the date has to do.
+    ``If-Match`` never matches a weak ETag, so the date is used then.
 
     Args:
-        info: What is known of the object.
-        by_date: Whether to go by the date although there is a strong ETag.
+        info: The metadata of the object.
+        by_date: Whether to use the date although there is a strong ETag.
     """
     if info.strong_etag is not None and not by_date:
         return {"If-Match": info.strong_etag}
@@ -180,12 +180,12 @@ def conditions(info: ObjectInfo, *, by_date: bool = False) -> dict[str, str]:
 
 
 def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
-    """Why `new` is not the object of `old`, in words; None where nothing speaks against it."""
+    """Why `new` is not the object of `old`, in words; None if it may be."""
     if None not in (old.size, new.size) and old.size != new.size:
         return f"its size went from {old.size} to {new.size} bytes"
     if None not in (old.etag, new.etag):
         if old.etag != new.etag and not _weakened(old, new):
-            return "its ETag is another one"
+            return "its ETag changed"
         if old.strong_etag is not None:
             return None
     if None not in (old.last_modified, new.last_modified):
@@ -194,9 +194,9 @@ def difference(old: ObjectInfo, new: ObjectInfo) -> str | None:
 
 
 def _weakened(old: ObjectInfo, new: ObjectInfo) -> bool:
-    """Whether one ETag is the weak form of the other, and all else agrees.
+    """Whether one ETag is the weak form of the other, and everything else is equal.
 
-    An edge of a CDN, or a proxy that compresses for others, weakens the ETag of what it keeps.
+    A CDN, or a proxy that compresses, weakens the ETags of what it caches.
     """
     values = {(info.etag or "").removeprefix("W/") for info in (old, new)}
     agreed = (old.size, old.last_modified) == (new.size, new.last_modified)
@@ -204,16 +204,16 @@ def _weakened(old: ObjectInfo, new: ObjectInfo) -> bool:
 
 
 def repeatable(value: str | None) -> str | None:
-    """`value` where it can be sent back in a condition; bytes that are no UTF-8 cannot."""
+    """`value` if it can be sent back in a condition; bytes that are not UTF-8 cannot."""
     return value if value and not re.search(_CONTROL, value) and is_encodable(value) else None
 
 
 def _read_checksum(headers: Mapping[str, str], *, whole: bool) -> Checksum | None:
-    """The best checksum over the whole object.
+    """The strongest checksum of the whole object.
 
-    A response with a part of an object may carry the checksum of that part, so only one with
-    all of it is believed. A composite checksum (of the parts of a multipart upload) is in no
-    way one of the object, and its type or a ``-`` and the number of parts gives it away.
+    A partial response may carry the checksum of its part, so only checksums of complete responses
+    count. A composite checksum (of the parts of a multipart upload) is not one of the object; it is
+    recognized by its type, or by a ``-`` with the number of parts.
     """
     composite = headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE"
     for algorithm, length in _DIGESTS.items() if whole and not composite else ():
@@ -231,11 +231,11 @@ def _decode(text: str | None) -> bytes | None:
 
 
 def _md5_of_etag(headers: Mapping[str, str]) -> Checksum | None:
-    """The ETag as an MD5, where it is one.
+    """The ETag as an MD5, if it is one.
 
-    Only a store that speaks S3 makes its ETags so, and not for objects that it encrypts with
-    keys of the customer or of KMS. An ETag of another kind must not be mistaken for an MD5: an
-    artifact that is fine would be refused.
+    Only S3 and compatible stores use MD5 as ETag, and not for objects that are encrypted with keys
+    of the customer or of KMS. An ETag of another kind must not be mistaken for an MD5, because an
+    intact artifact would be rejected.
     """
     match = re.fullmatch(_MD5_ETAG, headers.get("etag", ""))
     if match is None:

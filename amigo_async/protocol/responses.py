@@ -1,4 +1,4 @@
-"""Turn a response that says no into an error that says why."""
+"""Responses, and the errors for those that are not a success."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from amigo_async.errors import (
     APIError,
@@ -54,7 +55,7 @@ _REMEDIES: Final[Mapping[tuple[str, int] | int, str]] = {
 }
 _REQUEST_IDS = ("x-request-id", "x-correlation-id", "x-amzn-requestid", "x-amz-request-id")
 _BODY_KEPT = 16_384
-# Secrets are looked for in more than is kept, so that none is cut into a piece that is not found.
+# Secrets are searched in more than is kept, so that none is cut in two and missed.
 _BODY_SEARCHED = 4 * _BODY_KEPT
 _DETAIL_KEPT = 300
 _MOST_PROBLEMS = 100
@@ -62,11 +63,11 @@ _TITLE = r"(?i)<title[^<>]*>([^<]*)</title>"
 
 
 class BodyError(ValueError):
-    """Why a body is not all there. Internal: a success becomes a `DecodeError` by it."""
+    """Why a body is incomplete. Internal: a success becomes a `DecodeError`."""
 
 
 class OversizeError(BodyError):
-    """The body has more than `most` bytes."""
+    """The body exceeds `most` bytes."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
@@ -75,40 +76,30 @@ class OversizeError(BodyError):
         )
 
 
-class Response:
-    """A response that was read.
+class Response(Struct, frozen=True, eq=False):
+    """A response that was read to its end, or to the limit.
 
-    Args:
-        status: Its status.
-        headers: Its headers; looked up by their names in lower case.
-        body: Its body, decompressed.
-        flaw: Why there is only the beginning of the body; None if it is all there.
-        received: When its head was there, on the loop's clock.
+    Attributes:
+        status: The HTTP status.
+        headers: The headers, looked up by names in lower case.
+        body: The body, decompressed.
+        flaw: Why the body is incomplete; None if it is complete.
+        received: Loop time at which the headers were received.
     """
 
-    __slots__ = ("body", "flaw", "headers", "received", "status")
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        flaw: BodyError | None = None,
-        received: float = 0.0,
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.flaw = flaw
-        self.received = received
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    flaw: BodyError | None = None
+    received: float = 0.0
 
     def __repr__(self) -> str:
-        """Without the headers and the body, which may have secrets."""
+        """Leave out the headers and the body, which may contain secrets."""
         return f"<Response {self.status}, {len(self.body)} bytes>"
 
 
 def error_class(status: int) -> type[APIError]:
-    """The class of error for a status that is not success."""
+    """The class of the error for a status that is not a success."""
     if status in _CLASSES:
         return _CLASSES[status]
     if status >= 500:
@@ -117,7 +108,7 @@ def error_class(status: int) -> type[APIError]:
 
 
 def api_error(request: Request, response: Response, secrets: Iterable[str] = ()) -> APIError:
-    """The error for a response that is not success, without `secrets` in any of its fields."""
+    """The error for a response that is not a success, without `secrets` in any field."""
     secrets = tuple(secrets)
     status, headers = response.status, _shown_headers(response.headers, secrets)
     body = _text(response.body, secrets)
@@ -138,7 +129,7 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
     problems = _field_errors(content, secrets)
     if kind is ValidationError:
         fields["field_errors"] = problems
-    detail = _line(_said(content, body, problems), secrets)
+    detail = _line(_message(content, body, problems), secrets)
     if 300 <= status < 400 and "location" in headers:
         where = log_line(headers["location"][:_DETAIL_KEPT])
         detail = f"a redirect to {where}, which is not followed; check base_url"
@@ -148,7 +139,7 @@ def api_error(request: Request, response: Response, secrets: Iterable[str] = ())
 def decode_error(
     request: Request, response: Response, reason: Exception, secrets: Iterable[str] = ()
 ) -> DecodeError:
-    """The error for a response that is a success with a body that cannot be read."""
+    """The error for a successful response whose body cannot be decoded."""
     secrets = tuple(secrets)
     return DecodeError(
         redact(str(reason), secrets),
@@ -162,7 +153,7 @@ def decode_error(
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The service's own name of a request; None where no header has it."""
+    """The service's id of a request; None if no header has one."""
     found = (headers.get(name) for name in _REQUEST_IDS)
     return next((log_line(value[:128]) for value in found if value), None)
 
@@ -196,22 +187,24 @@ def _field_errors(content: Any, secrets: tuple[str, ...]) -> dict[str, str]:
     listed = detail[:_MOST_PROBLEMS] if isinstance(detail, list) else []
     entries = [entry for entry in listed if isinstance(entry, dict)]
     return {
-        redact(_place(entry.get("loc")), secrets): redact(str(entry.get("msg", "invalid")), secrets)
+        redact(_location(entry.get("loc")), secrets): redact(
+            str(entry.get("msg", "invalid")), secrets
+        )
         for entry in entries
     }
 
 
-def _place(loc: Any) -> str:
+def _location(loc: Any) -> str:
     return ".".join(str(part) for part in loc) if isinstance(loc, list) else str(loc)
 
 
-def _said(content: Any, body: str, problems: Mapping[str, str]) -> str:
-    """What the body says is wrong; empty where it does not."""
+def _message(content: Any, body: str, problems: Mapping[str, str]) -> str:
+    """The error message of the body; empty if it has none."""
     if problems:
-        return "; ".join(f"{place}: {message}" for place, message in problems.items())
+        return "; ".join(f"{location}: {message}" for location, message in problems.items())
     if isinstance(content, dict):
-        said = (content[k] for k in ("detail", "message", "error") if content.get(k))
-        return str(next(said, ""))
+        found = (content[k] for k in ("detail", "message", "error") if content.get(k))
+        return str(next(found, ""))
     title = re.search(_TITLE, body)
     if title:
         return title[1]
@@ -219,6 +212,6 @@ def _said(content: Any, body: str, problems: Mapping[str, str]) -> str:
 
 
 def _line(text: str, secrets: tuple[str, ...]) -> str | None:
-    """`text` in one line, searched again for `secrets`: JSON's escapes and line breaks are gone."""
+    """`text` in one line, redacted again because JSON escapes and line breaks are gone."""
     line = redact(" ".join(text[:_BODY_KEPT].split()), secrets)
     return log_line(line[:_DETAIL_KEPT]) or None

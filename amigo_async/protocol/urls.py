@@ -1,4 +1,4 @@
-"""Which URLs of a store may be asked, and where a redirect may lead. No I/O."""
+"""Which store URLs may be requested, and file names derived from them. No I/O."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from urllib.parse import unquote, urljoin, urlsplit
 from amigo_async.protocol.headers import is_encodable
 from amigo_async.redact import SecretUrl
 
-# What no URL has as it is: one with such would ask for something else than it seems to.
+# Characters that no URL may contain unencoded: it would be parsed differently than it looks.
 _UNFIT = "[\x00-\x20\x7f]"
 _HOST = r"[A-Za-z0-9_.:%-]+"
 
 
 class UnsafeLinkError(ValueError):
-    """A URL that must not be asked. Internal: callers make an ``ArtifactError`` of it."""
+    """A URL must not be requested. Internal: callers raise an ``ArtifactError``."""
 
 
 def check_link(url: str, *, allow_http: bool) -> None:
-    """Refuse what is not a URL of a store.
+    """Check that `url` may be a URL of a store.
 
     Args:
         url: The URL.
-        allow_http: Whether it may be plain http, as it may where the API itself is.
+        allow_http: Whether it may be plain http, as it may if the base URL is.
 
     Raises:
-        UnsafeLinkError: If it has no host, another scheme than http and https, user info, or is
-            plain http without leave. The message does not repeat the URL.
+        UnsafeLinkError: If it has no host, a scheme other than http and https, or user info, or is
+            plain http although that is not allowed. The message does not contain the URL.
     """
-    # Nothing of the URL is taken apart here: a traceback would show it in local variables.
+    # Parse in another function, so that no traceback shows parts of the URL in local variables.
     problem = _problem(url, allow_http=allow_http)
     if problem is not None:
         raise UnsafeLinkError(problem)
 
 
 def _problem(url: str, *, allow_http: bool) -> str | None:
-    """Why `url` must not be asked; None if it may."""
+    """Why `url` must not be requested; None if it may."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -54,23 +54,23 @@ def _problem(url: str, *, allow_http: bool) -> str | None:
 
 
 def is_host(host: str) -> bool:
-    """Whether `host`, in ASCII, can be the name or address of one; the resolver raises if not."""
+    """Whether `host`, in ASCII, may be a host name or an address; the resolver raises if not."""
     labels = host.removesuffix(".").split(".")
     return bool(re.fullmatch(_HOST, host)) and all(0 < len(label) < 64 for label in labels)
 
 
 def redirect_target(url: str, location: str, *, allow_http: bool) -> SecretUrl:
-    """Where a redirect leads.
+    """The URL that a redirect leads to.
 
-    The new URL is used as the store gave it: nothing of the old query is carried over.
+    It is used as the store sent it; nothing of the old query is carried over.
 
     Args:
-        url: The URL that redirects.
+        url: The URL that was requested.
         location: Its ``Location`` header.
-        allow_http: Whether plain http may lead to plain http.
+        allow_http: Whether plain http may redirect to plain http.
 
     Raises:
-        UnsafeLinkError: If it leads from https to http, or where `check_link` refuses.
+        UnsafeLinkError: If it leads from https to http, or `check_link` raises.
     """
     target = _joined(url, location)
     if target is None:
@@ -82,14 +82,14 @@ def redirect_target(url: str, location: str, *, allow_http: bool) -> SecretUrl:
 
 
 def _joined(url: str, location: str) -> SecretUrl | None:
-    """Where `location` leads from `url`; None where it cannot be read."""
+    """`location` relative to `url`; None if it cannot be parsed."""
     try:
         return SecretUrl(urljoin(url, location))
     except ValueError:
         return None
 
 
-# File systems take 255 bytes at most; the rest is room for the suffixes of partial files.
+# File systems allow 255 bytes; the rest is for the suffixes of partial files.
 _LONGEST = 200
 _LONGEST_SUFFIX = 20
 
@@ -98,25 +98,25 @@ _DEVICE = r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)
 
 
 def safe_name(url: str, fallback: str) -> str:
-    """The last part of the key of `url` as a file name that is safe everywhere.
+    """The last segment of the key of `url` as a file name that is safe on all systems.
 
-    It has no separators, no control or formatting characters, nothing that hides it, goes up or
-    names a device (on any system), and at most 200 bytes, the suffix kept.
+    It has no separators, no control or formatting characters, at most 200 bytes with the suffix
+    kept, and is neither hidden, nor a parent folder, nor the name of a device on any system.
 
     Args:
-        url: The URL; its query is not looked at.
-        fallback: What to call it where nothing is left of the key.
+        url: The URL; its query is ignored.
+        fallback: The name if nothing is left of the key.
     """
     try:
         path = urlsplit(url).path
-    except ValueError:  # not a URL; whoever asks for it says so
+    except ValueError:  # not a URL; the request for it raises
         path = ""
     key = unquote(path, errors="replace").replace("\\", "/")
     return _clean(key.rsplit("/", 1)[-1]) or _clean(fallback) or "artifacts"
 
 
 def safe_segment(text: str) -> str:
-    """`text`, such as an id, as the name of a file or folder; ids of the usual kind stay as is."""
+    """`text`, such as an id, as the name of a file or folder; usual ids are unchanged."""
     return _clean(text) or "_"
 
 
@@ -127,13 +127,13 @@ def _clean(name: str) -> str:
     name = re.sub(_RESERVED, "_", name).lstrip(". ").rstrip(". ")
     if name.startswith(("-", "~")) or re.match(_DEVICE, name):
         name = f"_{name}"
-    if name.lower().endswith((".part", ".part.jsonl")):  # would be taken for a partial file
+    if name.lower().endswith((".part", ".part.jsonl")):  # would be mistaken for a partial file
         name = f"{name}_"
     return _shorten(name)
 
 
 def _shorten(name: str) -> str:
-    """`name` in at most 200 bytes of UTF-8; what is cut off is the end of the stem."""
+    """`name` in at most 200 bytes of UTF-8; the end of the stem is cut off."""
     raw = name.encode()
     if len(raw) <= _LONGEST:
         return name

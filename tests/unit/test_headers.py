@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amigo_async.protocol.headers import RateLimit, read_date, read_rate_limit, read_retry_after
+from amigo_async.protocol.headers import (
+    RateLimitHeaders,
+    read_date,
+    read_rate_limit,
+    read_retry_after,
+)
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 SECONDS = 784111777.0
@@ -100,12 +105,12 @@ def rate_headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        (("50", "49", "1767355200"), RateLimit(50, 49, 1767355200.0)),
-        (("50", "0", "1767355200.25"), RateLimit(50, 0, 1767355200.25)),
-        (("50.0", "49.0", "0"), RateLimit(50, 49, 0.0)),
-        (("50.9", "49.9", "1"), RateLimit(50, 49, 1.0)),
-        (("5", "9", "1"), RateLimit(5, 5, 1.0)),  # never more left than there are
-        (("1", "0.5", "1"), RateLimit(1, 0, 1.0)),
+        (("50", "49", "1767355200"), RateLimitHeaders(50, 49, 1767355200.0)),
+        (("50", "0", "1767355200.25"), RateLimitHeaders(50, 0, 1767355200.25)),
+        (("50.0", "49.0", "0"), RateLimitHeaders(50, 49, 0.0)),
+        (("50.9", "49.9", "1"), RateLimitHeaders(50, 49, 1.0)),
+        (("5", "9", "1"), RateLimitHeaders(5, 5, 1.0)),  # never more left than there are
+        (("1", "0.5", "1"), RateLimitHeaders(1, 0, 1.0)),
         (("0", "0", "1"), None),
         (("0.9", "0", "1"), None),
         *((("50", "49", bad), None) for bad in NONSENSE),
@@ -113,7 +118,7 @@ def rate_headers(limit: str, remaining: str, reset: str) -> dict[str, str]:
         *(((bad, "49", "1"), None) for bad in NONSENSE),
     ],
 )
-def test_rate_limits(headers: tuple[str, str, str], expected: RateLimit | None) -> None:
+def test_rate_limits(headers: tuple[str, str, str], expected: RateLimitHeaders | None) -> None:
     assert read_rate_limit(rate_headers(*headers)) == expected
 
 
