@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-# Longer delays, in seconds, count as a broken header. The API's rate-limit windows are a minute, and
+# Longer delays, in seconds, count as a broken header. The rate-limit windows are a minute, and
 # maintenance may take most of an hour.
 LONGEST_WAIT = 3600.0
 
