@@ -29,7 +29,7 @@ from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTi
 from benchmarks import machine, samples
 from benchmarks.samples import Sample
 
-# Windows of two seconds, with room for a round in each: the gates are at work all the time.
+# Windows of two seconds, with room for a round in each: the limiters are at work all the time.
 _ROUTES: Final[tuple[EndpointName, ...]] = ("sign_in", "create", "list", "cancel", "artifacts")
 _LIMITS: Final = dict.fromkeys(_ROUTES, 150)
 _SIZE: Final = 200_000
