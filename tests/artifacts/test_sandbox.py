@@ -88,35 +88,6 @@ async def test_no_artifacts_yet(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []  # noqa: PTH208 # pathlib is not for async functions
 
 
-FAULTS = [
-    [Fault.drop()],
-    [Fault.drop(reset=True)],
-    [Fault.truncate()],
-    [Fault.truncate(0)],
-    [Fault.truncate(1_000_001, reset=True)],
-    [Fault.stall(500_000)],
-    [Fault.status(500)],
-    [Fault.status(503, headers={"Retry-After": "5"})],
-    [Fault.expired_link()],
-    [Fault.truncate(), Fault.expired_link(), Fault.truncate(10), Fault.drop()],
-    [Fault.truncate(), Fault.ignore_range()],
-    [Fault.truncate(), Fault.wrong_offset()],
-]
-
-
-@pytest.mark.parametrize("connections", [1, 3])
-@pytest.mark.parametrize("faults", FAULTS, ids=lambda faults: "+".join(f.kind for f in faults))
-async def test_what_goes_wrong_is_mended(
-    tmp_path: Path, faults: list[Fault], connections: int
-) -> None:
-    async with finished() as (sandbox, client, run_id):
-        for fault in faults:
-            sandbox.fault("store", fault)
-        path = await client.artifacts.download(run_id, tmp_path, connections=connections)
-        same = path.read_bytes() == sandbox.artifact_bytes(run_id)
-        assert same
-
-
 async def test_a_link_that_expires_ten_times(tmp_path: Path) -> None:
     """Each stall lasts longer than a link: the client sees it by the server's clock."""
     async with finished(link_lifetime=30) as (sandbox, client, run_id):
@@ -126,17 +97,6 @@ async def test_a_link_that_expires_ten_times(tmp_path: Path) -> None:
         assert same
         assert links(sandbox) == 11
         assert sandbox.count("store", status=403) == 0
-
-
-async def test_a_link_that_is_refused_ten_times(tmp_path: Path) -> None:
-    async with finished() as (sandbox, client, run_id):
-        for _ in range(10):
-            sandbox.fault("store", Fault.truncate(200_000))
-            sandbox.fault("store", Fault.expired_link())
-        path = await client.artifacts.download(run_id, tmp_path)
-        same = path.read_bytes() == sandbox.artifact_bytes(run_id)
-        assert same
-        assert links(sandbox) == 11
 
 
 async def test_an_object_that_changes_meanwhile(tmp_path: Path) -> None:

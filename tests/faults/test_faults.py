@@ -7,23 +7,16 @@ import logging
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import pytest
 
-from amigo_async.testing import VirtualTimeLoop
 from tests.faults.calls import Stage
 from tests.faults.kinds import KINDS, Kind
 from tests.faults.table import API, EXCEPTIONS, STORE, VERDICT, Cell, cells, chosen
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Without debug mode, which doubles the time of some thousand requests."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 # aiohttp's parser takes it for a header like any other before this version.

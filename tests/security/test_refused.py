@@ -14,18 +14,11 @@ from amigo_async import AmigoClient, ApiKeyAuth, BasicAuth, BearerAuth
 from amigo_async.errors import ConfigurationError
 from amigo_async.testing import (
     Fault,
-    VirtualTimeLoop,
 )
 from tests.support.evidence import Evidence
 from tests.support.secret_scenes import KEY, calls, scene
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Debug mode is switched on where what it logs is looked at."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 UNSAFE: Final = {

@@ -32,18 +32,11 @@ from amigo_async.testing import (
     ArtifactPlan,
     Fault,
     SetPlan,
-    VirtualTimeLoop,
 )
 from tests.support.evidence import Evidence
 from tests.support.secret_scenes import KEY, ROUTES, Scene, calls, echoes, scene, timed_out
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Debug mode is switched on where what it logs is looked at."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 @pytest.fixture(autouse=True)

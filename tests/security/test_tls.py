@@ -14,10 +14,9 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from amigo_async import AmigoClient, BearerAuth
+from amigo_async import AmigoClient
 from amigo_async.errors import APIError, ArtifactError, TransportError
-from amigo_async.events import RequestRetried
-from amigo_async.testing import Fault, Sandbox, SetPlan, VirtualTimeLoop
+from amigo_async.testing import Fault, Sandbox, SetPlan
 from tests.support import tls_servers as tls
 from tests.support.tls_servers import Front
 
@@ -25,14 +24,6 @@ pytestmark = pytest.mark.anyio
 
 ROOT: Final = Path(__file__).parents[2]
 QUICK: Final = SetPlan(seconds=5.0, artifacts_after=0.5)
-# What a wrong certificate may cost; patience with failures that pass takes minutes.
-AT_ONCE: Final = 5.0
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Without debug mode, in which asyncio makes an error of every client that leaves a server."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 @dataclass
@@ -43,7 +34,6 @@ class World:
     api: Front
     store: Front
     client: AmigoClient
-    retried: list[RequestRetried]
 
     def secrets(self) -> list[bytes]:
         return [self.sandbox.api_key.encode(), b"Authorization: Bearer", b"X-Amz-Signature="]
@@ -69,17 +59,11 @@ async def world(
             for url, make in ((sandbox.base_url, api), (sandbox.store_url, store))
         ]
         sandbox.store_url = fronts[1].url
-        retried: list[RequestRetried] = []
-
-        def listen(event: object) -> None:
-            if isinstance(event, RequestRetried):
-                retried.append(event)
-
         connector = aiohttp.TCPConnector(ssl=tls.trusting())
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        settings = {"base_url": fronts[0].url, "http": http, "on_event": listen} | settings
+        settings = {"base_url": fronts[0].url, "http": http} | settings
         client = await stack.enter_async_context(sandbox.client(**settings))
-        yield World(sandbox, fronts[0], fronts[1], client, retried)
+        yield World(sandbox, fronts[0], fronts[1], client)
 
 
 def now() -> float:
@@ -158,48 +142,6 @@ CERTIFICATES: Final[list[Any]] = [
 ]
 
 
-async def listing(client: AmigoClient) -> None:
-    await client.runs.list()
-
-
-async def creating(client: AmigoClient) -> None:
-    await client.runs.create("0123456789abcdef01234567")
-
-
-async def waiting(client: AmigoClient) -> None:
-    await client.wait_for_completion("0123456789abcdef01234567")
-
-
-async def batching(client: AmigoClient) -> None:
-    (outcome,) = (await client.run_many(["0123456789abcdef01234567"])).outcomes
-    assert outcome.verdict == "not_started"
-    assert outcome.error is not None
-    raise outcome.error
-
-
-CALLS: Final = [listing, creating, waiting, batching]
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("auth", [None, BearerAuth("Bearer-hunter2", user_id="u")], ids=type)
-async def test_every_call_refuses_a_bad_cert(
-    call: Callable[[AmigoClient], Any], auth: BearerAuth | None
-) -> None:
-    """It does not pass by itself: nobody waits for it for the minutes that an outage is given."""
-    settings: dict[str, Any] = {} if auth is None else {"auth": auth}
-    async with world(tls.expired, **settings) as here:
-        began = now()
-        with pytest.raises(TransportError, match="certificate has expired") as caught:
-            await call(here.client)
-        assert caught.value.lasting
-        assert not caught.value.sent
-        assert now() - began < AT_ONCE
-        # A batch with a token lists what is there before it creates: each of the two is tried once.
-        tried = 2 if call is batching and auth is not None else 1
-        assert (here.api.tried, here.retried) == (tried, [])
-        assert here.api.received == b""
-
-
 @pytest.mark.parametrize(("certificate", "reason"), CERTIFICATES)
 async def test_bad_api_certificate_is_named(certificate: Callable[[], Any], reason: str) -> None:
     async with world(certificate) as here:
@@ -238,29 +180,6 @@ async def test_pinned_certificate_mismatch() -> None:
             await here.client.runs.list()
         assert (caught.value.lasting, caught.value.sent) == (True, False)
         assert (here.api.tried, here.api.received) == (1, b"")
-
-
-async def test_https_to_a_plain_port() -> None:
-    async with world(None) as here:
-        https = here.api.url.replace("http:", "https:")
-        async with here.sandbox.client(base_url=https) as client:
-            with pytest.raises(TransportError, match=r"does not speak TLS; is it") as caught:
-                await client.runs.list()
-        assert caught.value.lasting
-        assert here.api.tried == 1
-        assert here.api.received.startswith(b"\x16\x03")  # the first word of TLS, and no more
-        assert not here.told(here.api)
-
-
-async def test_closed_handshake_is_retried() -> None:
-    """A server that is being restarted does so."""
-    async with world() as here, tls.closing_in_the_handshake() as front:
-        async with here.sandbox.client(base_url=front.url) as client:
-            with pytest.raises(TransportError, match="closed the connection while TLS") as caught:
-                await client.runs.list()
-        assert (caught.value.lasting, caught.value.sent) == (False, False)
-        assert front.tried == 4
-        assert not here.told(front)
 
 
 async def test_http_to_a_tls_port() -> None:
@@ -315,16 +234,3 @@ async def test_insecure_link_is_refused(
         assert reason in str(outcome.error)
         assert here.store.tried == tried
         assert not here.told(here.store)
-
-
-async def test_store_that_closes_handshakes(
-    tmp_path: Path,
-) -> None:
-    async with world() as here, tls.closing_in_the_handshake() as front:
-        here.sandbox.store_url = front.url
-        run_id = here.sandbox.start_run(here.sandbox.add_set(SetPlan(seconds=0.0)))
-        await here.client.wait_for_completion(run_id, require_artifacts=True)
-        with pytest.raises(ArtifactError, match="closed the connection while TLS"):
-            await here.client.artifacts.download(run_id, tmp_path)
-        assert front.tried == 5
-        assert not here.told(front)

@@ -172,17 +172,3 @@ async def _carry(
         keep(data)
         writer.write(data)
         await writer.drain()
-
-
-@asynccontextmanager
-async def closing_in_the_handshake() -> AsyncIterator[Front]:
-    """A server that reads the first words of TLS and hangs up."""
-    front = Front("http://nowhere", None)
-
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        front.tried += 1
-        front.received += await reader.read(65536)
-
-    async with listening(hang_up) as port:
-        front.url = f"https://{HOST}:{port}"
-        yield front

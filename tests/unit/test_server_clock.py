@@ -22,7 +22,7 @@ EPOCH = 1_767_355_200.0
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": QuickLoop, "debug": True}
+    return "asyncio", {"loop_factory": QuickLoop}
 
 
 class Server:

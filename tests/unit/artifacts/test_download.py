@@ -242,7 +242,8 @@ def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
         "asyncio.run(Room(store()).artifacts.download('r1', pathlib.Path(sys.argv[1])))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code, tmp_path],
+        # Without bytecode, which would be cut short too, and break whatever is run next.
+        [sys.executable, "-B", "-c", code, tmp_path],
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
