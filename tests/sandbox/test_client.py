@@ -323,6 +323,17 @@ async def test_four_attempts_then_raised(
     assert sandbox.count("list") == 4
 
 
+async def test_twenty_refusals_then_raised(client: AmigoClient, sandbox: Sandbox) -> None:
+    refusal = Fault.status(429, headers={"Retry-After": "1"})
+    sandbox.fault("list", refusal, times=19)
+    await client.runs.list()
+    assert sandbox.count("list", status=429) == 19
+    sandbox.fault("list", refusal, times=30)
+    with pytest.raises(RateLimitError):
+        await client.runs.list()
+    assert sandbox.count("list", status=429) == 19 + 20
+
+
 async def test_retry_after_is_obeyed(client: AmigoClient, sandbox: Sandbox) -> None:
     sandbox.fault("list", Fault.status(503, headers={"Retry-After": "40"}))
     began = anyio.current_time()
