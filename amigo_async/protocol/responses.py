@@ -97,6 +97,10 @@ class Response(Struct, frozen=True, eq=False):
         """Leave out the headers and the body, which may contain secrets."""
         return f"<Response {self.status}, {len(self.body)} bytes>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Leave them out in tracebacks by Rich too, which shows the fields of structs."""
+        return [("status", self.status)]
+
 
 def error_class(status: int) -> type[APIError]:
     """The class of the error for a status that is not a success."""
