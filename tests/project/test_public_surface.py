@@ -450,9 +450,9 @@ def private_names(path: Path) -> list[str]:
                 if inside and (public is None or alias.name[0] == "_" or module):
                     found += [name] if name not in MODULES else []
             found += [node.module] if node.module.startswith("tests.unit") else []
-        elif isinstance(node, ast.Attribute):
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
             own = ast.unparse(node.value) in ("self", "cls", "super()", "os")
-            found += [ast.unparse(node)] if re.match("_[^_]", node.attr) and not own else []
+            found += [] if own else [ast.unparse(node)]
     return found
 
 

@@ -19,7 +19,7 @@ from amigo_async.testing import VirtualTimeLoop
 from benchmarks import load, samples, soak
 
 OPTIONS = argparse.Namespace(
-    seconds=1e9, rounds=9, sets=5, every=0.0, faults=0.2, seed=3, skip=True, serve=False
+    seconds=1e9, rounds=9, sets=3, every=0.0, faults=0.2, seed=3, skip=True, serve=False
 )
 
 
