@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import click
+from msgspec.structs import replace
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,25 +19,38 @@ from amigo_async.cli.command import (
     async_command,
     ids_argument,
     instant,
+    names_option,
     open_client,
     print_error,
+    print_notes,
     quiet_option,
-    read_ids,
+    read_run_ids,
     timeout_option,
 )
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
 from amigo_async.cli.jobs import ActionResults, RunAction, collect, run_actions
 from amigo_async.cli.reasons import amount_done
 from amigo_async.cli.streams import write, writing_to_stdout
-from amigo_async.cli.summary import STYLES, console_of, plain_table, print_table
+from amigo_async.cli.summary import (
+    STYLES,
+    console_of,
+    is_wide,
+    name_cell,
+    plain_table,
+    print_table,
+)
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ConflictError, DecodeError
 from amigo_async.escaping import encode_json, log_line
 from amigo_async.models import Run
+from amigo_async.names import Names
 from amigo_async.protocol.requests import RunFilters
 
 # The largest page that the service gives.
 _PAGE = 50
+
+# Seconds that a list waits for names.
+_NAMES_TIMEOUT = 10.0
 
 # Width of the terminal from which on tables show years and seconds too.
 _WIDE = 90
@@ -77,9 +92,16 @@ _WIDE = 90
 )
 @click.option("--all", "everything", is_flag=True, help="List all of them, ignoring --limit.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON line for each run.")
+@names_option
 @async_command
 async def list_runs(
-    *, sets: tuple[str, ...], limit: int, everything: bool, as_json: bool, **filters: Any
+    *,
+    sets: tuple[str, ...],
+    limit: int,
+    everything: bool,
+    as_json: bool,
+    names: bool,
+    **filters: Any,
 ) -> int:
     """List runs."""
     most = None if everything else limit
@@ -91,10 +113,18 @@ async def list_runs(
         if as_json:
             await _write_lines(runs)
         else:
+            rows: list[_Row] = []
+            samples: dict[str, Run] = {}
+            async for run in runs:
+                rows.append(_Row.of(run))
+                samples.setdefault(run.simulation_unit_test_set_id, _without_results(run))
+            known = Names()
+            if names:
+                known = await client.describe(samples.values(), timeout=_NAMES_TIMEOUT)
             console = console_of(sys.stdout)
-            table = await _table(runs, wide=console.width >= _WIDE)
             with writing_to_stdout():
-                print_table(console, table)
+                print_table(console, _table(rows, known, console))
+            print_notes(known.notes)
         for error in unreadable:
             raise error
     return ExitCode.PASSED
@@ -131,17 +161,38 @@ async def _write_lines(runs: AsyncIterator[Run]) -> None:
             return
 
 
-async def _table(runs: AsyncIterator[Run], *, wide: bool) -> Table:
-    form = "%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M"
-    table = plain_table("state", "run", "set", "tests", "created")
-    async for run in runs:
-        state = _state(run)
+class _Row(NamedTuple):
+    """What a table shows of a run; the runs themselves may be large."""
+
+    state: str
+    run_id: str
+    set_id: str
+    done: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, run: Run) -> _Row:
+        set_id = run.simulation_unit_test_set_id
+        return cls(_state(run), run.id, set_id, amount_done(run), run.created_at)
+
+
+def _without_results(run: Run) -> Run:
+    """Return the run without its unit tests and metrics, whose names a list does not show."""
+    return replace(run, unit_test_run_specs=[], unit_test_run_results=[])
+
+
+def _table(rows: Iterable[_Row], names: Names, console: Console) -> Table:
+    form = "%Y-%m-%d %H:%M:%S" if console.width >= _WIDE else "%m-%d %H:%M"
+    with_ids = is_wide(console) and bool(names.unit_test_sets)
+    table = plain_table("state", "set", "tests", "created", "run", *(["set id"] * with_ids))
+    for row in rows:
         table.add_row(
-            Text(state, STYLES.get(state, "cyan")),
-            Text(log_line(run.id)),
-            Text(log_line(run.simulation_unit_test_set_id)),
-            amount_done(run),
-            _local(run.created_at).strftime(form),
+            Text(row.state, STYLES.get(row.state, "cyan")),
+            name_cell(row.set_id, names.unit_test_sets.get(row.set_id)),
+            row.done,
+            _local(row.created_at).strftime(form),
+            Text(log_line(row.run_id)),
+            *([Text(log_line(row.set_id), "dim")] * with_ids),
         )
     return table
 
@@ -186,7 +237,7 @@ async def cancel(
     *, ids: tuple[str, ...], file: IO[str] | None, wait: bool, timeout: float | None, quiet: bool
 ) -> int:
     """Cancel runs."""
-    run_ids = read_ids(ids, file, "RUN_ID")
+    run_ids = read_run_ids(ids, file)
     act = _cancel_and_wait if wait else _cancel
     results = await run_actions(run_ids, act, timeout=timeout, quiet=quiet)
     outputs = Outputs()
@@ -251,7 +302,7 @@ async def download(
     quiet: bool,
 ) -> int:
     """Download the artifacts of runs."""
-    run_ids = read_ids(ids, file, "RUN_ID")
+    run_ids = read_run_ids(ids, file)
 
     async def act(client: AmigoClient, action: RunAction) -> None:
         await collect(client, action, artifacts, connections)

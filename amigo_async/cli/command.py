@@ -25,7 +25,7 @@ from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError, ArgumentError
 from amigo_async.escaping import log_line
 from amigo_async.events import Listener
-from amigo_async.protocol.requests import check_id, check_run_id
+from amigo_async.protocol.requests import check_run_id, is_id
 from amigo_async.transport import environment_session
 from amigo_async.verdicts.gate import Gate
 
@@ -37,6 +37,9 @@ _NEEDED: Final = (
     "AMIGO_API_KEY_ID",
     "AMIGO_USER_ID",
 )
+
+# In a name, a "#" begins a comment only at the beginning of a word.
+_COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
 _SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -148,6 +151,12 @@ def _print_traceback(error: Exception) -> None:
         note(f"{margin}{log_line(line)}")
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print to stderr what could not be read of names and reasons, each once."""
+    for text in dict.fromkeys(map(log_line, notes)):
+        note(f"Note: {text}")
+
+
 class Outputs:
     """Writes results to several outputs, and goes on with the others if one fails."""
 
@@ -204,33 +213,57 @@ def instant(text: str) -> datetime:
         ) from None
 
 
-def read_ids(arguments: Iterable[str], file: IO[Any] | None, metavar: str) -> list[str]:
-    """Read and check the ids given as arguments and in a file.
+def read_run_ids(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:
+    """Read and check the ids of runs given as arguments and in a file.
 
     Args:
         arguments: The arguments; ``-`` stands for ids from stdin.
         file: A file with ids separated by white space, and comments after ``#``; None for none.
-        metavar: What the help calls the ids.
 
     Raises:
         click.UsageError: If there are none, or one is invalid.
     """
-    ids: list[str] = []
-    for argument in arguments:
-        ids += _ids_in(getattr(sys.stdin, "buffer", sys.stdin)) if argument == "-" else [argument]
-    if file is not None:
-        ids += _ids_in(file)
+    ids = _read(arguments, file, _ids_in)
     if not ids:
-        raise click.UsageError(f"Give at least one {metavar}, or --from FILE with some.")
+        raise click.UsageError("Give at least one RUN_ID, or --from FILE with some.")
     for text in ids:
         try:
-            (check_run_id if metavar == "RUN_ID" else check_id)(metavar, text)
+            check_run_id("RUN_ID", text)
         except ArgumentError as error:
             raise click.UsageError(str(error)) from None
     return ids
 
 
-def _ids_in(file: IO[Any]) -> list[str]:
+def read_selectors(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:
+    """Read the ids and names of sets given as arguments and in a file.
+
+    Args:
+        arguments: The arguments; ``-`` stands for lines from stdin.
+        file: A file with a name, or ids separated by white space, on each line, and comments
+            after ``#``; None for none.
+
+    Raises:
+        click.UsageError: If the file is not text.
+    """
+    return _read(arguments, file, _selectors_in)
+
+
+def _read(
+    arguments: Iterable[str], file: IO[Any] | None, parse: Callable[[str], list[str]]
+) -> list[str]:
+    given: list[str] = []
+    for argument in arguments:
+        if argument == "-":
+            lines = _lines_in(getattr(sys.stdin, "buffer", sys.stdin))
+            given += [text for line in lines for text in parse(line)]
+        else:
+            given.append(argument)
+    if file is not None:
+        given += [text for line in _lines_in(file) for text in parse(line)]
+    return given
+
+
+def _lines_in(file: IO[Any]) -> Iterable[str]:
     content = file.read()
     if isinstance(content, bytes):
         # PowerShell's > writes UTF-16 with a byte order mark.
@@ -240,21 +273,38 @@ def _ids_in(file: IO[Any]) -> list[str]:
         except UnicodeDecodeError:
             raise click.UsageError(f"{file.name} is not text.") from None
     # Concatenated files may have byte order marks in the middle too.
-    lines = io.StringIO(content.replace("\ufeff", " "), newline=None)
-    return [word for line in lines for word in line.partition("#")[0].split()]
+    return io.StringIO(content.replace("\ufeff", " "), newline=None)
+
+
+def _ids_in(line: str) -> list[str]:
+    return line.partition("#")[0].split()
+
+
+def _selectors_in(line: str) -> list[str]:
+    """Return the ids on a line, or else the name: one that has a ``#`` within a word keeps it."""
+    ids = _ids_in(line)
+    if all(map(is_id, ids)):
+        return ids
+    name = _COMMENT.sub("", line).strip()
+    return [name] if name else []
 
 
 # --- options that several subcommands have ---
 
 
-def ids_argument(metavar: str) -> Callable[[F], F]:
-    """Add ids as arguments, from a file or from stdin; `metavar` is what the help calls them."""
+def ids_argument(metavar: str, *, what: str = "ids") -> Callable[[F], F]:
+    """Add ids as arguments, from a file or from stdin.
+
+    Args:
+        metavar: What the help calls them.
+        what: What else the help says that a file has.
+    """
     argument = click.argument("ids", nargs=-1, metavar=f"[{metavar}]...")
     option = click.option(
         "--from",
         "file",
         type=click.File("rb"),
-        help="A file with more ids, or - for stdin; # begins a comment.",
+        help=f"A file with more {what}, or - for stdin; # begins a comment.",
     )
     return lambda function: argument(option(function))
 
@@ -272,6 +322,12 @@ def timeout_option(then: str) -> Callable[[F], F]:
         metavar="DURATION",
         help=f"How long to wait at most, e.g. 90, 30m or 2h; {then}.",
     )
+
+
+def names_option(function: F) -> F:
+    """Add the option --no-names."""
+    option = click.option("--names/--no-names", default=True, help="Read names, or show ids only.")
+    return option(function)
 
 
 def gate_option(function: F) -> F:

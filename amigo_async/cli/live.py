@@ -26,6 +26,11 @@ from amigo_async.report.wording import duration
 _WIDEST: Final = 300
 _TALLEST: Final = 200
 
+# Width in columns from which on ids are shown beside names, and below which only verdicts and names
+# are shown.
+_WIDE: Final = 110
+_NARROW: Final = 60
+
 # Lines other than those of sets: heading, bar, two blank ones, rate limits, two notices, cursor.
 _OTHER_LINES: Final = 8
 
@@ -98,8 +103,8 @@ class LiveView(View):
 
     def refresh(self) -> None:
         """Redraw the lines."""
-        height = min(self.console.height, _TALLEST)
-        drawn = frame(self._progress, self._budgets(), self._notices(), height)
+        width, height = min(self.console.width, _WIDEST), min(self.console.height, _TALLEST)
+        drawn = frame(self._progress, self._budgets(), self._notices(), height, width)
         self._live.update(Constrain(drawn, _WIDEST), refresh=True)
 
     def close(self) -> None:
@@ -114,7 +119,11 @@ class LiveView(View):
 
 
 def frame(
-    progress: BatchProgress, budgets: Mapping[str, BudgetState], notices: Sequence[str], height: int
+    progress: BatchProgress,
+    budgets: Mapping[str, BudgetState],
+    notices: Sequence[str],
+    height: int,
+    width: int = 80,
 ) -> RenderableType:
     """Build what is drawn.
 
@@ -123,6 +132,7 @@ def frame(
         budgets: The state of the rate limits by endpoint.
         notices: Lines that must be seen.
         height: Height of the terminal in lines.
+        width: Its width in columns.
     """
     capacity = max(1, height - _OTHER_LINES)
     rows = list(progress.rows.values())
@@ -131,7 +141,7 @@ def frame(
         _heading(progress),
         _overall(progress),
         "",
-        _table(shown, progress),
+        _table(shown, progress, width),
     ]
     if len(shown) < len(rows):
         lines.append(_line(_rest(rows, shown), "dim"))
@@ -190,28 +200,44 @@ def _overall(progress: BatchProgress) -> RenderableType:
     return ProgressBar(len(progress.rows), done, complete_style=style, finished_style=style)
 
 
-def _table(rows: Iterable[SetProgress], progress: BatchProgress) -> RenderableType:
+def _table(rows: Sequence[SetProgress], progress: BatchProgress, width: int) -> RenderableType:
+    """Build a line for each row; if the terminal is narrow, only the state and the name."""
+    narrow = width < _NARROW
+    with_ids = width >= _WIDE and any(row.label != row.key for row in rows)
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(width=1)
     table.add_column(width=11, no_wrap=True)
-    table.add_column(width=24, no_wrap=True)
-    table.add_column(ratio=1)
-    table.add_column(justify="right", width=9, no_wrap=True)
-    table.add_column(justify="right", width=7, no_wrap=True)
+    if narrow:
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    else:
+        table.add_column(width=32 if with_ids else 24, no_wrap=True, overflow="ellipsis")
+        if with_ids:
+            table.add_column(width=24, no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_column(justify="right", width=9, no_wrap=True)
+        table.add_column(justify="right", width=7, no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, progress.now()))
+        cells = _cells(row)
+        if with_ids:
+            cells.append(Text("" if row.label == row.key else row.key, "dim"))
+        table.add_row(*cells, *(() if narrow else _measures(row, progress.now())))
     return table
 
 
-def _cells(row: SetProgress, now: float) -> tuple[RenderableType, ...]:
+def _cells(row: SetProgress) -> list[RenderableType]:
     state = _state(row)
     style = _STYLES[state]
-    elapsed = row.elapsed(now)
-    return (
+    return [
         Text(_MARKS.get(state, "●" if row.stage in ("running", "fetching") else "-"), style),
         Text(label(state), style),
-        Text(row.key, "dim" if row.stage in ("queued", "done") else ""),
-        _bar(row, style),
+        Text(row.label, "dim" if row.stage in ("queued", "done") else ""),
+    ]
+
+
+def _measures(row: SetProgress, now: float) -> tuple[RenderableType, ...]:
+    elapsed = row.elapsed(now)
+    return (
+        _bar(row, _STYLES[_state(row)]),
         Text(_amount(row)),
         Text("" if elapsed is None else stopwatch(elapsed)),
     )

@@ -68,17 +68,17 @@ class PlainView(View):
         elif isinstance(event, RequestRetried):
             self._write_retry(event)
         elif row is not None and (text := _text(event, row, self._progress.now())):
-            self._write(f"{row.key}  {text}")
+            self._write(f"{row.title}  {text}")
 
     def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
         """Write the outcome of a set, unless it passed or an event has said so."""
         row = self._progress.rows[key]
         if result is not None:
             if result != "saved":
-                self._write(f"{row.key}  {label(result)}")
+                self._write(f"{row.title}  {label(result)}")
         elif outcome.verdict != "passed" or outcome.error is not None:
             why = "; ".join(reasons(outcome, most=1))
-            self._write(f"{row.key}  {label(outcome.verdict)}: {why}")
+            self._write(f"{row.title}  {label(outcome.verdict)}: {why}")
 
     def notify(self, text: str) -> None:
         """Write a line that must be seen."""
@@ -108,7 +108,7 @@ class PlainView(View):
             self._in_trouble.add(row.key)
             seen = "" if row.done is None else f" after {row.done} of {row.total} unit test runs"
             what = "a metric failed" if row.trouble == "failed" else "an error occurred"
-            self._write(f"{row.key}  {what}{seen}; the run continues")
+            self._write(f"{row.title}  {what}{seen}; the run continues")
 
     def _write_wait(self, endpoint: str, budget: BudgetState) -> None:
         """Write that requests wait for a rate limit, once per time at which it reopens."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from amigo_async.batch import RunOutcome
+from amigo_async.cli.reasons import named
 from amigo_async.cli.streams import note
 from amigo_async.events import (
     ArtifactProgress,
@@ -31,6 +32,8 @@ class SetProgress:
 
     Attributes:
         key: Its id.
+        set_id: Id of the set; None while unknown.
+        name: Name of the set; None while unknown.
         run_id: Its run; None while unknown.
         stage: How far it is.
         done: Unit test runs done; None while unknown.
@@ -46,6 +49,8 @@ class SetProgress:
     """
 
     key: str
+    set_id: str | None = None
+    name: str | None = None
     run_id: str | None = None
     stage: Stage = "queued"
     done: int | None = None
@@ -56,6 +61,17 @@ class SetProgress:
     verdict: str | None = None
     began: float | None = None
     ended: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name for a line; its id while the name is unknown."""
+        return (named(self.name) if self.name else "") or self.key
+
+    @property
+    def title(self) -> str:
+        """Its name with the id beside it; the id alone while the name is unknown."""
+        label = self.label
+        return label if label == self.key else f"{label} ({self.key})"
 
     def elapsed(self, now: float) -> float | None:
         """Return the seconds from its start to its end, or to `now`; None before its start."""
@@ -86,13 +102,20 @@ class BatchProgress:
     ) -> None:
         self.now = now or asyncio.get_running_loop().time
         self.began = self.now()
-        self.rows = {key: SetProgress(key) for key in keys}
+        self.rows = {key: SetProgress(key, None if are_runs else key) for key in keys}
         self.unresolved: list[StartUnresolved] = []
         self._fetches = fetches
+        self._names: dict[str, str] = {}
         self._by_run: dict[str, SetProgress] = {}
         if are_runs:
             for key, row in self.rows.items():
                 self._start(row, key)
+
+    def name_sets(self, names: Mapping[str, str]) -> None:
+        """Set the names of sets, by their id."""
+        self._names.update(names)
+        for row in self.rows.values():
+            row.name = self._names.get(row.set_id or "", row.name)
 
     def row_of(self, event: Event) -> SetProgress | None:
         """Return the row that an event is about; None if there is none."""
@@ -105,6 +128,9 @@ class BatchProgress:
         row = self.row_of(event)
         if row is None:
             return
+        if row.set_id is None and isinstance(event, RunProgressed | RunFinished):
+            row.set_id = event.unit_test_set_id
+            row.name = self._names.get(row.set_id)
         if isinstance(event, RunStarted):
             self._start(row, event.run_id)
         elif isinstance(event, RunProgressed):

@@ -21,12 +21,26 @@ from amigo_async.verdicts.gate import Gate
 
 _MOST: Final = 3
 
+_LONGEST_NAME: Final = 100
+
 _REMEDIES: Final[tuple[tuple[type[AmigoError], str], ...]] = (
     (ConflictError, "use --on-conflict attach, wait or restart to deal with the unfinished run"),
     (ArtifactsNotReadyError, "amigo-async wait RUN_ID --artifacts DIR waits for them"),
     (NotFoundError, "check the id, and the region in AMIGO_BASE_URL"),
     (TransportError, "check the network and AMIGO_BASE_URL"),
 )
+
+
+def named(name: str) -> str:
+    """Escape a name for a line, and cut it if it is very long."""
+    line = log_line(name)  # before it is cut, as part of a secret may not look like one
+    return line if len(line) <= _LONGEST_NAME else f"{line[:_LONGEST_NAME].rstrip()} ..."
+
+
+def set_name(outcome: RunOutcome) -> str:
+    """Return the name of the set of an outcome for a line; its id if the name is not known."""
+    name = "" if outcome.name is None else named(outcome.name)
+    return name or log_line(outcome.unit_test_set_id)
 
 
 def explain(error: BaseException) -> str:

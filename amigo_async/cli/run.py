@@ -15,15 +15,18 @@ from amigo_async.cli.command import (
     gate_option,
     ids_argument,
     open_client,
+    print_notes,
     quiet_option,
-    read_ids,
+    read_run_ids,
+    read_selectors,
     timeout_option,
 )
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
 from amigo_async.cli.jobs import FinishedJob, Job, RunAction, collect, run_actions, run_job
 from amigo_async.cli.reports import Reports, annotate, report_options, summarize
+from amigo_async.cli.sets import check_tag, select, show_plan
 from amigo_async.cli.streams import note, writing_to_stdout
-from amigo_async.cli.summary import show_continuing_runs, show_summary
+from amigo_async.cli.summary import console_of, show_continuing_runs, show_summary
 from amigo_async.client import AmigoClient
 from amigo_async.escaping import log_line
 from amigo_async.starting import OnConflict
@@ -33,15 +36,25 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @click.command(
     help="""Run unit test sets and collect the results.
 
-    SET_ID is the id of a set; - reads ids from stdin. The command starts the runs, waits for
-    them and downloads their artifacts. The result goes to stdout, progress to stderr.
+    SET is the id of a set or its name, as a whole and in any case; - reads lines with one from
+    stdin. The command starts the runs, waits for them and downloads their artifacts. The result
+    goes to stdout, progress to stderr.
 
     Exit status: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not start,
     4 timed out, 130 interrupted. If sets end differently, 1 takes precedence over 3, and 3
     over 4.
     """,
 )
-@ids_argument("SET_ID")
+@ids_argument("SET", what="ids or names")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="KEY:VALUE",
+    callback=check_tag,
+    help="Sets with this tag; repeatable, they must have all.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be run, and start nothing.")
 @click.option(
     "--artifacts", "artifacts_dir", metavar="DIR", help="Download the artifacts into this folder."
 )
@@ -74,12 +87,29 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @gate_option
 @quiet_option
 @async_command
-async def run(*, ids: tuple[str, ...], file: IO[str] | None, quiet: bool, **options: Any) -> int:
+async def run(
+    *,
+    ids: tuple[str, ...],
+    file: IO[str] | None,
+    tags: tuple[str, ...],
+    dry_run: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
     """Run unit test sets and collect the results."""
     reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
-    job = Job(read_ids(ids, file, "SET_ID"), cast("BatchOptions", options), quiet)
-    reports.check(options["journal"])
+    selectors = read_selectors(ids, file)
+    if not selectors and not tags:
+        raise click.UsageError("Give at least one SET, or --from FILE with some, or --tag.")
+    if not dry_run:
+        reports.check(options["journal"])
     async with open_client() as client:
+        selected = await select(client, selectors, tags, read=dry_run)
+        if dry_run:
+            with writing_to_stdout():
+                show_plan(console_of(sys.stdout), selected, options["journal"])
+            return ExitCode.PASSED
+        job = Job(selected.ids, cast("BatchOptions", options), quiet, selected.names)
         job_result = await run_job(client, job)
     return report_result(job_result, reports, job)
 
@@ -105,6 +135,7 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
             f"{unresolved.unit_test_set_id}"
         )
     show_continuing_runs(result.outcomes, job)
+    print_notes((*result.names.notes, *result.explanations.notes))
     with outputs.to("the annotations"):
         annotate(result)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
@@ -146,7 +177,7 @@ async def wait(
 ) -> int:
     """Wait for runs and collect the results."""
     reports = Reports(**kinds)
-    run_ids = read_ids(ids, file, "RUN_ID")
+    run_ids = read_run_ids(ids, file)
     reports.check()
 
     async def act(client: AmigoClient, action: RunAction) -> None:

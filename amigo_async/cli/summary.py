@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Final
 
 from rich import box
@@ -21,7 +21,9 @@ from amigo_async.cli.reasons import (
     count_verdicts,
     details,
     gate_reasons,
+    named,
     reasons,
+    set_name,
 )
 from amigo_async.cli.streams import drop_stdout, note
 from amigo_async.errors import NotFoundError
@@ -36,6 +38,14 @@ _WIDTH: Final = 120
 
 # Maximum width on a terminal: lines are padded up to the width.
 _WIDEST: Final = 300
+
+# Width of names in tables: with it, a table with run ids fits 80 columns, and one with both 120.
+_NAME_WIDTH: Final = 26
+
+# Width from which on tables have the ids of sets beside their names.
+_WIDE: Final = 115
+
+_NUMBERS: Final = ("tests", "time", "repeats")
 
 # Below this width, lines are left for the terminal to wrap: an id alone has 24 characters.
 _NARROW: Final = 40
@@ -67,7 +77,7 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     outcomes = job_result.result.outcomes
     words = {**LABELS, "timed_out": "running"} if job_result.interrupted else LABELS
     console = console_of(file or sys.stdout)
-    print_table(console, _table(outcomes, words))
+    print_table(console, _table(outcomes, words, wide=is_wide(console)))
     for outcome in outcomes:
         _show_details(console, outcome, words, job.options.get("gate"))
     counts = count_verdicts(job_result.result.counts, words)
@@ -78,17 +88,33 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
         console.print(Text(f"{plural(saved, 'artifact')} in {folder}"), soft_wrap=True)
 
 
-def _table(outcomes: Iterable[RunOutcome], words: Mapping[str, str]) -> Table:
-    table = plain_table("verdict", "set", "run", "tests", "time")
+def is_wide(console: Console) -> bool:
+    """Return whether the ids of sets fit beside their names."""
+    return console.width >= _WIDE
+
+
+def _table(outcomes: Sequence[RunOutcome], words: Mapping[str, str], *, wide: bool) -> Table:
+    with_ids = wide and any(outcome.name for outcome in outcomes)
+    table = plain_table("verdict", "set", "tests", "time", "run", *(["set id"] * with_ids))
     for outcome in outcomes:
+        ids = [outcome.run_id or "-", *([outcome.unit_test_set_id] * with_ids)]
         table.add_row(
             Text(words[outcome.verdict], STYLES.get(outcome.verdict, "yellow")),
-            Text(log_line(outcome.unit_test_set_id)),
-            Text(log_line(outcome.run_id or "-")),
+            name_cell(outcome.unit_test_set_id, outcome.name),
             amount_done(outcome.run),
             _duration(outcome),
+            *(Text(log_line(text), "dim") for text in ids),
         )
     return table
+
+
+def name_cell(id: str, name: str | None) -> Text:
+    """Return the name of a set for a table, cut to a width; its id if the name is not known."""
+    if not name or not name.strip():
+        return Text(log_line(id))
+    cell = Text(named(name))
+    cell.truncate(_NAME_WIDTH, overflow="ellipsis")
+    return cell
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -103,7 +129,7 @@ def plain_table(*columns: str) -> Table:
     """Return an empty table whose cells are not wrapped, for `print_table`."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        justify: JustifyMethod = "right" if name in ("tests", "time") else "left"
+        justify: JustifyMethod = "right" if name in _NUMBERS else "left"
         table.add_column(name, no_wrap=True, justify=justify)
     return table
 
@@ -121,8 +147,10 @@ def _show_details(
     lines = gate_reasons(outcome, gate) + (reasons(outcome) if explained else details(outcome))
     if lines:
         style = STYLES.get(outcome.verdict, "yellow")
-        title = f"{log_line(outcome.unit_test_set_id)} {words[outcome.verdict]}"
-        console.print(Text(title, style), soft_wrap=True)
+        title = Text(f"{set_name(outcome)} {words[outcome.verdict]}", style)
+        if outcome.name:
+            title.append(f"  {log_line(outcome.unit_test_set_id)}", "dim not bold default")
+        console.print(title, soft_wrap=True)
     for line in lines:
         if console.is_terminal and console.width >= _NARROW:
             console.print(Padding(Text(line), (0, 0, 0, 2)))

@@ -423,7 +423,8 @@ def test_debug_shows_the_traceback(
     "arguments",
     [
         ["run"],
-        ["run", "short"],
+        ["run", "--tag", "nightly"],
+        ["run", "--tag", ":nightly"],
         ["run", some_id(1), "--timeout", "soon"],
         ["run", some_id(1), "--on-failure", "panic"],
         ["run", some_id(1), "--min-pass-rate", "2"],

@@ -20,15 +20,15 @@ def in_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_demo_ends_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo_module, "_LIMITS", {"create": 8, "list": 5_000})
+    monkeypatch.setattr(demo_module, "_LIMITS", {"create": 4, "list": 5_000})
     monkeypatch.setattr(demo_module, "_WINDOW", 2.0)
     assert main(["demo"]) == 0
     out, err = capsys.readouterr()
-    assert "create: 4 requests waiting for the rate limit of 8" in err
-    assert "8 passed, 2 failed, 2 errored" in out
-    assert "12 artifacts in results\nReport: results/report.html\n" in out
+    assert "create: 2 requests waiting for the rate limit of 4" in err
+    assert "3 passed, 2 failed, 1 errored" in out
+    assert "6 artifacts in results\nReport: results/report.html\n" in out
     assert "`amigo-async run` would have exited with 1" in out
-    assert len(list(Path("results").glob("*/*.zip"))) == 12
+    assert len(list(Path("results").glob("*/*.zip"))) == 6
     page = Path("results/report.html").read_text()
     assert page.lower().startswith("<!doctype html>")
 
@@ -36,7 +36,7 @@ def test_demo_ends_well(
 def test_demo_without_reports(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo_module, "_SETS", 3)
+    monkeypatch.setattr(demo_module, "_STORIES", demo_module._STORIES[:3])
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main(["demo", "--quiet", "--artifacts", "a/b"]) == 0
     out, err = capsys.readouterr()
@@ -49,7 +49,7 @@ def test_demo_without_reports(
 def test_demo_that_goes_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo_module, "_SETS", 2)
+    monkeypatch.setattr(demo_module, "_STORIES", demo_module._STORIES[:2])
     monkeypatch.setattr("amigo_async.artifacts.partfile.os.fsync", _full)
     assert main(["demo", "-q"]) == 3
     assert "No space left" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from amigo_async.cli.command import duration, instant, read_ids
+from amigo_async.cli.command import duration, instant, read_run_ids, read_selectors
 from tests.unit.cli.cli_samples import some_id
 
 
@@ -43,7 +43,7 @@ def test_what_is_no_instant_is_refused(text: str) -> None:
 def test_sources_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{some_id(2)}\n"))
     file = io.StringIO(f"# mine\n{some_id(3)}  {some_id(4)} # two\n\n")
-    ids = read_ids([some_id(1), "-"], file, "SET_ID")
+    ids = read_run_ids([some_id(1), "-"], file)
     assert ids == [some_id(n) for n in (1, 2, 3, 4)]
 
 
@@ -66,30 +66,39 @@ def test_ids_as_editors_write_them(
 ) -> None:
     wanted = [some_id(1), some_id(2)]
     if where == "file":
-        assert read_ids([], io.BytesIO(content), "SET_ID") == wanted
+        assert read_run_ids([], io.BytesIO(content)) == wanted
         return
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
-    assert read_ids(["-"], None, "SET_ID") == wanted
+    assert read_run_ids(["-"], None) == wanted
+
+
+def test_selectors_on_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = some_id(1), some_id(2)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Deliveries\n"))
+    lines = f"# ours\n{one} {two}# two\n  Refund policy \t# a name\n\nC# help\nTop #1\n#Refunds\n"
+    file = io.BytesIO(lines.encode())
+    selectors = read_selectors(["Small talk", "-"], file)
+    assert selectors == ["Small talk", "Deliveries", one, two, "Refund policy", "C# help", "Top"]
 
 
 def test_no_ids_are_refused() -> None:
-    with pytest.raises(click.UsageError, match="at least one SET_ID"):
-        read_ids([], io.StringIO("# none\n"), "SET_ID")
+    with pytest.raises(click.UsageError, match="at least one RUN_ID"):
+        read_run_ids([], io.StringIO("# none\n"))
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ids"
     path.write_bytes(b"\xff\xfd")
     with path.open("rb") as file, pytest.raises(click.UsageError, match="not text"):
-        read_ids([], file, "SET_ID")
+        read_run_ids([], file)
+    with path.open("rb") as file, pytest.raises(click.UsageError, match="not text"):
+        read_selectors([], file)
 
 
 def test_what_is_no_id_is_refused() -> None:
-    with pytest.raises(click.UsageError, match=r"SET_ID must be 24 characters.*'XYZ'"):
-        read_ids([some_id(1), "XYZ"], None, "SET_ID")
     with pytest.raises(click.UsageError, match=r"RUN_ID must be 24 characters.*'XYZ'"):
-        read_ids([some_id(1), "XYZ"], None, "RUN_ID")
+        read_run_ids([some_id(1), "XYZ"], None)
 
 
 def test_run_id_of_any_form() -> None:
-    assert read_ids(["6618791275130b73714e8d9h"], None, "RUN_ID") == ["6618791275130b73714e8d9h"]
+    assert read_run_ids(["6618791275130b73714e8d9h"], None) == ["6618791275130b73714e8d9h"]

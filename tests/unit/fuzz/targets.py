@@ -45,6 +45,7 @@ from amigo_async.batch.journal import (
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.cli import actions, command
 from amigo_async.cli.reasons import amount_done, explain, gate_reasons, reasons
+from amigo_async.cli.summary import console_of
 from amigo_async.config import Configuration, configure
 from amigo_async.decoding import (
     decode_artifacts_link,
@@ -55,6 +56,7 @@ from amigo_async.decoding import (
 from amigo_async.errors import ConfigurationError, DecodeError, JournalError
 from amigo_async.events import Events
 from amigo_async.models import ArtifactsLink, CreatedRun, RunPage, SignIn
+from amigo_async.names import Names
 from amigo_async.protocol import ranges, requests, responses
 from amigo_async.protocol import ranges as objects
 from amigo_async.protocol import urls as links
@@ -253,11 +255,9 @@ def _told(outcome: RunOutcome, gate: Gate) -> None:
     amount_done(outcome.run)
     if outcome.run.is_completed:
         gate_reasons(outcome, gate)
-
-    async def runs() -> Any:
-        yield outcome.run
-
-    run(lambda: actions._table(runs(), wide=True))
+    set_id = outcome.run.simulation_unit_test_set_id
+    known = Names({set_id: set_id}, notes=(set_id,))
+    actions._table([actions._Row.of(outcome.run)], known, console_of(io.StringIO()))
 
 
 def cursor(found: RunPage) -> None:
@@ -439,9 +439,11 @@ def arguments(data: bytes) -> None:
     with suppress(click.BadParameter):
         command.instant(text)
     with suppress(click.UsageError):
-        command.read_ids((), _File(data), "SET_ID")
+        command.read_run_ids((), _File(data))
     with suppress(click.UsageError):
-        command.read_ids(text.split("\n"), None, "SET_ID")
+        command.read_run_ids(text.split("\n"), None)
+    with suppress(click.UsageError):
+        assert all(map(str.strip, command.read_selectors((), _File(data))))
 
 
 def written_report(data: bytes) -> None:

@@ -1,0 +1,101 @@
+"""The sets that ``amigo-async run`` is asked for: selected by id, name or tag, and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from amigo_async.cli.summary import name_cell, plain_table, print_table
+from amigo_async.client import AmigoClient
+from amigo_async.escaping import log_line
+from amigo_async.models import UnitTestSet
+from amigo_async.protocol.endpoints import CREATE
+from amigo_async.protocol.requests import is_id
+from amigo_async.report.wording import plural
+
+
+class Selected(NamedTuple):
+    """Sets that were selected.
+
+    Attributes:
+        ids: Their ids, in the order asked for.
+        sets: The sets by id; empty if nothing had to be asked of the service.
+    """
+
+    ids: list[str]
+    sets: Mapping[str, UnitTestSet]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Their names by id, as far as they are known."""
+        return {set_id: one.name for set_id, one in self.sets.items()}
+
+
+async def select(
+    client: AmigoClient, selectors: Sequence[str], tags: Sequence[str], *, read: bool = False
+) -> Selected:
+    """Select sets; if all are given by id, nothing is asked of the service.
+
+    Args:
+        client: The client.
+        selectors: Ids and names.
+        tags: Tags that a set must all have.
+        read: Whether to read the sets in any case.
+
+    Raises:
+        ArgumentError: If a selector or the tags fit no set, or a name fits several.
+    """
+    by_id = not tags and all(map(is_id, selectors))
+    if by_id and not read:
+        return Selected(list(selectors), {})
+    sets = {one.id: one for one in await client.select_sets(*selectors, tags=tags)}
+    return Selected(list(selectors if by_id else sets), sets)
+
+
+def check_tag(_: click.Context, __: click.Parameter, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Check tags given as an option."""
+    for tag in tags:
+        if not tag.partition(":")[0] or ":" not in tag:
+            raise click.BadParameter(
+                f"{tag!r} is not key:value, key:* for any value, or key: for a tag without value"
+            )
+    return tags
+
+
+def show_plan(console: Console, selected: Selected, journal: str | None) -> None:
+    """Print what would be run.
+
+    Args:
+        console: Where to print.
+        selected: The sets.
+        journal: Path of a journal that may have finished some of them; None for none.
+    """
+    sets = selected.sets.values()  # one that is named twice is run once
+    table: Table = plain_table("set", "tests", "repeats", "id")
+    for one in sets:
+        table.add_row(
+            name_cell(one.id, one.name),
+            str(len(one.unit_test_runs)),
+            f"{one.repeats:,}",
+            Text(log_line(one.id), "dim"),
+        )
+    print_table(console, table)
+    tests = sum(len(one.unit_test_runs) for one in sets)
+    repeats = sum(one.repeats for one in sets)
+    windows = -(-len(sets) // CREATE.limit)
+    counted = [(len(sets), "set"), (tests, "unit test"), (repeats, "repeat")]
+    start = plural(windows, "window")
+    lines = [
+        f"{', '.join(plural(*each) for each in counted)} in all",
+        f"Starting them takes {start} of the create limit ({CREATE.limit} a minute).",
+        "Nothing was started.",
+    ]
+    if journal is not None:
+        lines.append(f"A run with {log_line(journal)} does not start again what that has finished.")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
