@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
 from amigo_async.errors import (
     APIError,
@@ -76,10 +75,12 @@ class OversizeError(BodyError):
         )
 
 
-class Response(Struct, frozen=True, eq=False):
+class Response:
     """A response that was read to its end, or to the limit.
 
-    Attributes:
+    Not a `Struct`, which rich would show field by field in a traceback.
+
+    Args:
         status: The HTTP status.
         headers: The headers, looked up by names in lower case.
         body: The body, decompressed.
@@ -87,11 +88,21 @@ class Response(Struct, frozen=True, eq=False):
         received: Loop time at which the headers were received.
     """
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    flaw: BodyError | None = None
-    received: float = 0.0
+    __slots__ = ("body", "flaw", "headers", "received", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        flaw: BodyError | None = None,
+        received: float = 0.0,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.flaw = flaw
+        self.received = received
 
     def __repr__(self) -> str:
         """Leave out the headers and the body, which may contain secrets."""
