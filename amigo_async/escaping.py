@@ -153,6 +153,12 @@ def escape_html(text: str) -> str:
     return _referenced(document_text(text).translate(HTML_ESCAPES))
 
 
+class XmlText(str):
+    """Text for `encode_xml` that is redacted already, or not to be: a link that the user made."""
+
+    __slots__ = ()
+
+
 def encode_xml(root: Element) -> str:
     """Encode `root` as an XML document.
 
@@ -162,10 +168,11 @@ def encode_xml(root: Element) -> str:
     from xml.etree import ElementTree as ET  # noqa: PLC0415  # only needed for reports
 
     for element in root.iter():
-        if element.text:
+        if element.text and not isinstance(element.text, XmlText):
             element.text = document_text(element.text)
         for name, value in element.items():
-            element.set(name, document_text(value))
+            if not isinstance(value, XmlText):
+                element.set(name, document_text(value))
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return _referenced(document.decode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
@@ -14,17 +14,21 @@ from msgspec import Struct
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.files import check_path
+from amigo_async.redact import HTML_ESCAPES
 from amigo_async.report.markdown import took
 from amigo_async.report.model import (
     Case,
+    Finding,
+    Group,
     SetReport,
     UnitTestReport,
+    default_title,
     headline,
     set_reports,
     verdict_in_words,
 )
-from amigo_async.report.templates import page_template
-from amigo_async.report.wording import VERDICT_WORDS, duration, instant, percent, plural
+from amigo_async.report.templates import Markup, page_template
+from amigo_async.report.wording import VERDICT_WORDS, duration, instant, plural, short_text
 from amigo_async.verdicts.gate import Gate
 from amigo_async.version import __version__
 
@@ -45,50 +49,103 @@ def html(
     result: BatchResult,
     *,
     gate: Gate | None = None,
-    title: str = "Unit test sets",
+    title: str | None = None,
+    link: str | None = None,
     folder: str | PathLike[str] | None = None,
 ) -> str:
     """Render `result` as one HTML page, for desktop and mobile browsers, in light and dark mode.
 
+    What went wrong comes first, with reasons: unit tests that failed by the same criterion, or
+    with the same error, are grouped, and of large groups the first ones are shown. Below, every
+    unit test is listed once. Justifications, names and errors are cut where they are very long.
+
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
-        title: Title of the page.
+        title: Title of the page; None for one that names the organization.
+        link: URL of a set or unit test elsewhere, with ``{run_id}``, ``{set_id}`` or
+            ``{unit_test_id}``; names become links to it. None for no links.
         folder: The folder in which the page will be saved; links to artifacts are relative to
             it. None to link to the paths as they are.
 
     Raises:
-        ArgumentError: If `folder` is not a valid path.
+        ArgumentError: If `folder` is not a valid path, or `link` is not an http or https URL with
+            such a placeholder.
         ConfigurationError: If the extra ``report`` is not installed.
     """
     if folder is not None:
         check_path("folder", folder)
-    sets = set_reports(result, gate)
+    sets = set_reports(result, gate, link)
+    wrong = [each for each in sets if not each.fine]
     return page_template("page.html").render(
-        title=title,
+        title=default_title(result) if title is None else title,
         headline=headline(result, sets),
         counts=result.counts,
         sets=sets,
+        failures=_failures(wrong),
+        others=max(len(wrong) - _MOST_SETS, 0),
         timeline=timeline(result, sets),
-        matrices=matrices,
+        listing=listing,
         marks=MARKS,
         words=VERDICT_WORDS,
         verdict_in_words=verdict_in_words,
         took=took,
         duration=duration,
         instant=instant,
-        percent=percent,
         plural=plural,
         capitalized=lambda text: text[:1].upper() + text[1:],
-        rate=_rate,
+        short=lambda text: short_text(text, _MOST_OF_AN_ERROR),
+        url=_url,
+        most_reasons=_MOST_REASONS,
         link=lambda path: _link(path, folder),
         version=__version__,
     )
 
 
-def _rate(case: Case) -> float | None:
-    """Return the share of evaluated repeats that passed; None if none was evaluated."""
-    return case.counts.passed / case.counts.evaluated if case.counts.evaluated else None
+def _url(link: str) -> Markup:
+    """Escape a link, whose query is the user's own, so that it is not redacted."""
+    return Markup(link.translate(HTML_ESCAPES))
+
+
+# What is shown of what went wrong, on the whole page and in each part of it: people read the
+# first screens, and a browser has to draw them all.
+_MOST_SETS: Final = 100
+_MOST_GROUPS: Final = 120
+_MOST_GROUPS_OF_A_SET: Final = 20
+_MOST_FINDINGS: Final = 240
+_MOST_OF_A_GROUP: Final = 5
+_MOST_REASONS: Final = 2
+_MOST_OF_AN_ERROR: Final = 1500
+
+
+class Failure(Struct, frozen=True):
+    """What is shown of a set that did not pass.
+
+    Attributes:
+        each: The set.
+        groups: The first groups, each with the first of its findings.
+        others: Number of groups that are not shown.
+    """
+
+    each: SetReport
+    groups: tuple[tuple[Group, tuple[Finding, ...]], ...]
+    others: int
+
+
+def _failures(wrong: Sequence[SetReport]) -> list[Failure]:
+    """Choose what is shown of what went wrong, the less of each the more there is."""
+    sets = wrong[:_MOST_SETS]
+    most = min(max(_MOST_GROUPS // max(len(sets), 1), 3), _MOST_GROUPS_OF_A_SET)
+    total = sum(min(len(each.groups), most) for each in sets)
+    findings = min(max(_MOST_FINDINGS // max(total, 1), 1), _MOST_OF_A_GROUP)
+    return [
+        Failure(
+            each,
+            tuple((group, group.findings[:findings]) for group in each.groups[:most]),
+            max(len(each.groups) - most, 0),
+        )
+        for each in sets
+    ]
 
 
 def _link(path: Path, folder: str | PathLike[str] | None) -> str:
@@ -102,10 +159,10 @@ def _link(path: Path, folder: str | PathLike[str] | None) -> str:
 
 
 class MatrixColumn(Struct, frozen=True):
-    """A metric of the set.
+    """A metric that unit tests of the set failed.
 
     Attributes:
-        metric_id: Id of the metric; None for the repeats as a whole, if no metric is visible.
+        metric_id: Id of the metric.
         name: Its name.
         expected: Its required value in words; None if unknown, or different between unit tests.
     """
@@ -123,40 +180,62 @@ class MatrixRow(Struct, frozen=True):
 
 
 class Matrix(Struct, frozen=True):
-    """Unit tests of a set by metric."""
+    """Unit tests of a set that failed, by metric that failed."""
 
     columns: tuple[MatrixColumn, ...]
     rows: tuple[MatrixRow, ...]
 
 
-# A matrix with more cells per case than this is mostly empty.
-_SPARSE: Final = 4
+class Listing(Struct, frozen=True):
+    """The unit tests of a set, each once.
 
-
-def matrices(each: SetReport) -> tuple[Matrix, ...]:
-    """Build the matrices of a set, its unit tests by metric; none if no unit test is visible.
-
-    There is one matrix, unless that would be mostly empty because the unit tests have few metrics
-    in common: then there is one for each group of unit tests with the same metrics.
+    Attributes:
+        matrix: Those that failed, if they share metrics; None if not.
+        wrong: Others that failed or errored.
+        unfinished: Those that have not ended.
+        passed: Those that passed, perhaps because the gate allows for failures.
     """
-    cases = [case for test in each.tests for case in test.cases]
-    metrics = {case.metric_id for case in cases}
-    if len(metrics) * len(each.tests) <= _SPARSE * len(cases):
-        groups = [each.tests] if each.tests else []
-    else:
-        alike: dict[tuple[str | None, ...], list[UnitTestReport]] = {}
-        for test in each.tests:
-            alike.setdefault(tuple(case.metric_id for case in test.cases), []).append(test)
-        groups = [tuple(tests) for tests in alike.values()]
-    return tuple(map(_matrix, groups))
+
+    matrix: Matrix | None
+    wrong: tuple[UnitTestReport, ...]
+    unfinished: tuple[UnitTestReport, ...]
+    passed: tuple[UnitTestReport, ...]
 
 
-def _matrix(tests: tuple[UnitTestReport, ...]) -> Matrix:
+# A matrix with more cells per case than this is mostly empty.
+_SPARSE: Final = 2
+
+
+def listing(each: SetReport) -> Listing:
+    """Arrange the unit tests of a set."""
+    of: dict[str, list[UnitTestReport]] = {}
+    for test in each.tests:
+        of.setdefault(test.status, []).append(test)
+    failed = of.get("failed", [])
+    matrix = _matrix(failed)
+    return Listing(
+        matrix=matrix,
+        wrong=(*of.get("errored", ()), *(() if matrix else failed)),
+        unfinished=tuple(of.get("unfinished", ())),
+        passed=tuple(of.get("passed", ())),
+    )
+
+
+def _matrix(tests: Sequence[UnitTestReport]) -> Matrix | None:
+    """Build the matrix of unit tests that failed; None if they do not share metrics."""
     by_metric: dict[str | None, list[Case]] = {}
     for test in tests:
         for case in test.cases:
             by_metric.setdefault(case.metric_id, []).append(case)
-    columns = tuple(_column(metric_id, cases) for metric_id, cases in by_metric.items())
+    shown = {
+        metric_id: cases
+        for metric_id, cases in by_metric.items()
+        if any(case.status == "failed" for case in cases)
+    }
+    filled = sum(map(len, shown.values()))
+    if filled == len(shown) or len(shown) * len(tests) > _SPARSE * filled:
+        return None
+    columns = tuple(_column(metric_id, cases) for metric_id, cases in shown.items())
     return Matrix(columns, tuple(_matrix_row(test, columns) for test in tests))
 
 
@@ -268,7 +347,7 @@ def _instants(outcome: RunOutcome) -> Iterator[datetime]:
 
 
 def _label(each: SetReport) -> str:
-    label = each.outcome.unit_test_set_id
+    label = each.label
     return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
 
 

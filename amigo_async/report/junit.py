@@ -9,33 +9,49 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from amigo_async.batch.outcomes import BatchResult
-from amigo_async.escaping import document_text, encode_xml
+from amigo_async.escaping import XmlText, document_text, encode_xml
 from amigo_async.report.model import Case, SetReport, UnitTestReport, set_reports
-from amigo_async.report.wording import plural
+from amigo_async.report.wording import plural, repeats_named
 from amigo_async.verdicts.gate import Gate
 
 # All cases of a unit test list its errors, so each lists only the first ones.
 _MOST_ERRORS: Final = 10
 
+# Reasons of which a case lists the text.
+_MOST_REASONS: Final = 10
 
-def junit(result: BatchResult, *, gate: Gate | None = None, name: str = "amigo-async") -> str:
+
+def junit(
+    result: BatchResult,
+    *,
+    gate: Gate | None = None,
+    name: str = "amigo-async",
+    link: str | None = None,
+) -> str:
     """Render `result` as JUnit XML: a suite for each set, a case for each unit test and metric.
 
-    A set whose unit tests are not visible, or that has a problem as a whole, gets a case ``run``
-    for the run as a whole. Repeats that failed although the set passed (by a gate) are listed in
-    the output of their case. Cases with the same class and name (of a set that was run twice,
-    say) are numbered from the second on. The time of a suite is that of its run; the time of a
-    case is 0, as the service does not report the duration of unit tests.
+    Sets, unit tests and metrics are called by their names where these are known; their ids are in
+    the properties and the texts. A set whose unit tests are not visible, or that has a problem as
+    a whole, gets a case ``run`` for the run as a whole. Repeats that failed although the set
+    passed (by a gate) are listed in the output of their case. Cases with the same class and name
+    (of a set that was run twice, or of two sets of one name) are numbered from the second on. The
+    time of a suite is that of its run; the time of a case is 0, as the service does not report the
+    duration of unit tests.
 
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
         name: Name of the report.
+        link: URL of a set or unit test elsewhere, with ``{run_id}``, ``{set_id}`` or
+            ``{unit_test_id}``; None for no links.
+
+    Raises:
+        ArgumentError: If `link` is not an http or https URL with such a placeholder.
     """
     root = ET.Element("testsuites", name=name)
     total: Counter[str] = Counter(tests=0, failures=0, errors=0)
     seconds = 0.0
-    for each in set_reports(result, gate):
+    for each in set_reports(result, gate, link):
         suite, counts = _suite(each)
         root.append(suite)
         total.update({key: counts[key] for key in total})
@@ -49,12 +65,10 @@ def junit(result: BatchResult, *, gate: Gate | None = None, name: str = "amigo-a
 
 def _suite(each: SetReport) -> tuple[ET.Element, Counter[str]]:
     outcome = each.outcome
-    suite = ET.Element("testsuite", name=outcome.unit_test_set_id, id=str(each.number - 1))
+    suite = ET.Element("testsuite", name=each.label, id=str(each.number - 1))
     suite.append(_properties(each))
     cases: list[ET.Element] = []
-    for test in each.tests:
-        names = Counter(case.name for case in test.cases)
-        cases += [_case(each, test, case, alone=names[case.name] == 1) for case in test.cases]
+    cases += [_case(each, test, case) for test in each.tests for case in test.cases]
     if each.problem is not None or not cases:
         cases.insert(0, _run_case(each))
     suite.extend(cases)
@@ -101,7 +115,9 @@ def _properties(each: SetReport) -> ET.Element:
     properties = ET.Element("properties")
     values = {
         "verdict": outcome.verdict,
+        "set_id": outcome.unit_test_set_id,
         "run_id": outcome.run_id,
+        "link": None if each.link is None else XmlText(each.link),
         "attached": "true" if outcome.attached else None,
         "artifacts": None if outcome.artifacts is None else fspath(outcome.artifacts),
         "gate": "; ".join(each.reasons) or None,
@@ -115,7 +131,7 @@ def _properties(each: SetReport) -> ET.Element:
 def _run_case(each: SetReport) -> ET.Element:
     """Build the case of the run as a whole."""
     outcome = each.outcome
-    element = _new_case(outcome.unit_test_set_id, "run")
+    element = _new_case(each.label, "run")
     if each.problem is None:
         return element
     tag = "error"
@@ -124,21 +140,17 @@ def _run_case(each: SetReport) -> ET.Element:
             outcome.verdict, "error"
         )
     verdict = "" if outcome.verdict == "passed" else f"\nverdict: {outcome.verdict}"
-    run = f"\nrun: {outcome.run_id}" if outcome.run_id else ""
-    _add_result(element, tag, each.problem_type, each.problem, f"{each.problem}{verdict}{run}")
+    ids = "\n".join(_ids(each))
+    _add_result(element, tag, each.problem_type, each.problem, f"{each.problem}{verdict}\n{ids}")
     return element
 
 
-def _case(each: SetReport, test: UnitTestReport, case: Case, *, alone: bool) -> ET.Element:
-    """Build the case of a unit test and metric; `alone` if no other metric has its name."""
-    element = _new_case(
-        f"{each.outcome.unit_test_set_id}.{test.id}",
-        case.label if alone else f"{case.label} ({case.metric_id})",
-    )
-    expected = f"expected {case.expected}; " if case.expected else ""
-    detail = _detail(test, case)
+def _case(each: SetReport, test: UnitTestReport, case: Case) -> ET.Element:
+    """Build the case of a unit test and metric."""
+    element = _new_case(each.label, f"{test.label} / {case.label}")
+    detail = _detail(each, test, case)
     if case.status == "failed":
-        _add_result(element, "failure", "metric", f"{expected}{case.seen}", detail)
+        _add_result(element, "failure", "metric", _message(case), detail)
     elif case.status == "errored":
         message = test.errors[0].text if test.errors else case.seen
         _add_result(element, "error", "repeat", message, detail)
@@ -149,20 +161,45 @@ def _case(each: SetReport, test: UnitTestReport, case: Case, *, alone: bool) -> 
     return element
 
 
-def _detail(test: UnitTestReport, case: Case) -> str:
-    lines = [f"unit test: {test.id} ({plural(test.repeats, 'repeat')})"]
-    if case.metric_id is not None:
-        lines.append(f"metric: {case.label} ({case.metric_id})")
+def _message(case: Case) -> str:
+    """Describe a failure on one line: what was expected, and what was seen first."""
+    expected = f"expected {case.expected}" if case.expected else ""
+    first = case.reasons[0]
+    if first.seen is None:
+        return "; ".join(filter(None, [expected, case.seen]))
+    more = f"; {case.seen}" if len(case.reasons) > 1 else ""
+    return ", ".join(filter(None, [expected, first.words])) + more
+
+
+def _detail(each: SetReport, test: UnitTestReport, case: Case) -> str:
+    path = f"{each.label} / {test.label} / {case.label}"
+    lines = [f"{path}: {_message(case) if case.counts.failed else case.seen}"]
     if case.expected is not None:
         lines.append(f"expected: {case.expected}")
     lines.append(f"seen: {case.seen}")
+    for reason in case.reasons[:_MOST_REASONS]:
+        lines.append(reason.words)
+        if reason.references:
+            lines.append(f"messages: {', '.join(reason.references)}")
+    if len(case.reasons) > _MOST_REASONS:
+        lines.append(f"and {plural(len(case.reasons) - _MOST_REASONS, 'other reason')}")
     if case.failed:
-        lines.append(f"failed in repeat: {case.failed}")
         lines.append(f"failed evaluations: {', '.join(case.evaluations)}")
-    lines += [f"error in repeat {e.repeats}: {e.text}" for e in test.errors[:_MOST_ERRORS]]
+    lines += [f"error in {repeats_named(e.repeats)}: {e.text}" for e in test.errors[:_MOST_ERRORS]]
     if len(test.errors) > _MOST_ERRORS:
         lines.append(f"and {plural(len(test.errors) - _MOST_ERRORS, 'other error')}")
-    return "\n".join(lines)
+    lines += _ids(each)
+    lines.append(f"unit test id: {test.id}")
+    if case.metric_id is not None:
+        lines.append(f"metric id: {case.metric_id}")
+    text = "\n".join(lines)
+    # Not redacted: the query of a link is the user's own.
+    return text if test.link is None else XmlText(f"{document_text(text)}\nlink: {test.link}")
+
+
+def _ids(each: SetReport) -> list[str]:
+    run_id = each.outcome.run_id
+    return [f"set id: {each.id}", *([f"run id: {run_id}"] if run_id else [])]
 
 
 def _add_result(element: ET.Element, tag: str, kind: str, message: str, detail: str) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from amigo_async.batch.outcomes import BatchResult
-from amigo_async.report.model import SetReport, headline, set_reports, verdict_in_words
-from amigo_async.report.templates import markdown_template
+from amigo_async.report.model import (
+    Group,
+    Reason,
+    SetReport,
+    UnitTestReport,
+    default_title,
+    headline,
+    set_reports,
+    verdict_in_words,
+)
+from amigo_async.report.templates import Markup, markdown_template, markdown_text
 from amigo_async.report.wording import duration, plural
 from amigo_async.verdicts.gate import Gate
 
@@ -24,6 +34,9 @@ MARKS: Final = {
 MAX_BYTES: Final = 1024 * 1024
 
 _MOST_DETAILS: Final = 50
+_MOST_OF_A_GROUP: Final = 10
+_MOST_REASONS: Final = 3
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _TABLE: Final = (
     "\n## Sets\n\n"
     "| | Set | Verdict | Unit tests | Repeats passed | Took | Run |\n"
@@ -38,32 +51,42 @@ def markdown(
     result: BatchResult,
     *,
     gate: Gate | None = None,
-    title: str = "Unit test sets",
+    title: str | None = None,
+    link: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> str:
     """Render `result` as Markdown: the verdict, a table of the sets, and what went wrong.
 
-    What does not fit into `max_bytes` is omitted, and the text says so: findings are omitted
-    first (each set keeps some), then rows of the table, beginning with sets that passed.
+    Unit tests that failed by the same criterion, or with the same error, are grouped; of a large
+    group the first 10 are shown. What does not fit into `max_bytes` is omitted, and the text says
+    so: findings are omitted first (each set keeps some), then rows of the table, beginning with
+    sets that passed.
 
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
-        title: Title of the report.
+        title: Title of the report; None for one that names the organization.
+        link: URL of a set or unit test elsewhere, with ``{run_id}``, ``{set_id}`` or
+            ``{unit_test_id}``; names become links to it. None for no links.
         max_bytes: Maximum size of the text in UTF-8; the default, 1 MiB, is GitHub's limit. The
             verdict is included in any case.
 
     Raises:
+        ArgumentError: If `link` is not an http or https URL with such a placeholder.
         ConfigurationError: If the extra ``report`` is not installed.
     """
-    sets = set_reports(result, gate)
+    sets = set_reports(result, gate, link)
     parts: Any = markdown_template("summary.md").make_module(
         {
-            "title": title,
+            "title": default_title(result) if title is None else title,
             "headline": headline(result, sets),
             "marks": MARKS,
             "took": took,
             "plural": plural,
+            "linked": _linked,
+            "called": _called,
+            "code": _code,
+            "reason": _shown_reasons,
             "verdict_in_words": verdict_in_words,
         }
     )
@@ -103,16 +126,51 @@ def _section(parts: Any, each: SetReport, left: int) -> str:
 
 def _count(each: SetReport) -> int:
     """Return the number of findings of a set."""
-    found = sum(len(test.wrong) + len(test.errors) for test in each.wrong)
+    found = sum(min(len(group.findings), _MOST_OF_A_GROUP) for group in each.groups)
     return found if each.problem is None else found + 1
 
 
 def _findings(parts: Any, each: SetReport) -> Iterator[str]:
     if each.problem is not None:
         yield parts.problem(each)
-    for test in each.wrong:
-        yield from (parts.wrong_case(test, case) for case in test.wrong)
-        yield from (parts.error(test, error) for error in test.errors)
+    for group in each.groups:
+        yield from _group(parts, group)
+
+
+def _group(parts: Any, group: Group) -> Iterator[str]:
+    """Yield the findings of a group, the first with its heading, the last with how many follow."""
+    shown = group.findings[:_MOST_OF_A_GROUP]
+    for number, finding in enumerate(shown, 1):
+        text = parts.group(group) if number == 1 else ""
+        text += parts.finding(finding)
+        if number == len(shown) < len(group.findings):
+            text += parts.more(len(group.findings) - number)
+        yield text
+
+
+def _shown_reasons(reasons: tuple[Reason, ...]) -> tuple[tuple[str, ...], int]:
+    """Return the first reasons in words, and the number of others."""
+    return tuple(r.words for r in reasons[:_MOST_REASONS]), len(reasons[_MOST_REASONS:])
+
+
+def _linked(label: str, link: str | None) -> Markup:
+    """Return a name, as a link if there is one."""
+    shown = markdown_text(label)
+    # In the target of a link, only a character reference or a bracket could be misread.
+    return shown if link is None else Markup(f"[{shown}]({link.replace('&', '&amp;')})")
+
+
+def _called(each: SetReport | UnitTestReport) -> Markup:
+    """Return the name of a set or unit test, with its id; only the id if the name is unknown."""
+    if each.name is not None:
+        return Markup(f"{_linked(each.name, each.link)} {_code(each.id)}")
+    return _code(each.id) if each.link is None else _linked(each.id, each.link)
+
+
+def _code(id: str) -> Markup:
+    """Return an id as code, which browsers let people select as a whole."""
+    # Within code, nothing is escaped.
+    return Markup(f"`{id}`") if _PLAIN_ID.fullmatch(id) else markdown_text(id)
 
 
 def _table(rows: dict[int, str], wrong: list[SetReport], left: int) -> str:

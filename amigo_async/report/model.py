@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, TypeAlias
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async.models import Evaluation, EvaluationResult, SimulationEvaluationSource
+from amigo_async.names import Explanations, Names
 from amigo_async.report.json import RecordedError
+from amigo_async.report.links import Links
 from amigo_async.report.wording import (
+    MOST_OF_A_JUSTIFICATION,
+    MOST_OF_A_NAME,
     UNEXPLAINED,
     VERDICT_WORDS,
+    counts_in_words,
     criterion_in_words,
+    failure_in_words,
     numbers,
     plural,
+    repeats_in_words,
+    repeats_named,
+    short_text,
+    value_in_words,
 )
 from amigo_async.verdicts.gate import Gate, Judgement
 from amigo_async.verdicts.tally import Counts, MetricTally, UnitTestTally, tally
 
 Status: TypeAlias = Literal["passed", "failed", "errored", "unfinished"]
+
+# Messages that are named as what an evaluation rests on.
+_MOST_REFERENCES = 3
+
+# Ids within sentences.
+_ID = re.compile(r"\b[0-9a-f]{24}\b")
 
 
 class RepeatError(Struct, frozen=True):
@@ -28,10 +47,39 @@ class RepeatError(Struct, frozen=True):
     Attributes:
         text: The error message of the service.
         repeats: The numbers of the repeats, from 1.
+        count: How many repeats these are.
     """
 
     text: str
     repeats: str
+    count: int
+
+
+class Reason(Struct, frozen=True):
+    """What was seen in one failed repeat or several, and why it did not do.
+
+    Attributes:
+        repeats: The numbers of the repeats, from 1.
+        seen: The value in words; None if it was not read.
+        justification: Why, in the words of the model that judged, redacted and cut; None if it was
+            not read.
+        references: Ids of the first messages that this rests on.
+    """
+
+    repeats: str
+    seen: str | None
+    justification: str | None
+    references: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        """The repeats, in words."""
+        return repeats_named(self.repeats)
+
+    @property
+    def words(self) -> str:
+        """What was seen, where, and why, in a sentence."""
+        return failure_in_words(self.seen, self.repeats, self.justification)
 
 
 class Case(Struct, frozen=True):
@@ -44,9 +92,9 @@ class Case(Struct, frozen=True):
         counts: Repeats that passed, failed, or have no result.
         status: The status that follows from the counts and the verdict of the set.
         seen: The counts in words.
-        missing: Why repeats have no result, in words; empty if all have one.
         failed: Numbers of the repeats that failed, from 1; empty if none failed.
         evaluations: Ids of the failed evaluations.
+        reasons: What was seen in the repeats that failed; those that were explained come first.
     """
 
     name: str | None
@@ -55,9 +103,9 @@ class Case(Struct, frozen=True):
     counts: Counts
     status: Status
     seen: str
-    missing: str
     failed: str = ""
     evaluations: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def label(self) -> str:
@@ -70,22 +118,143 @@ class UnitTestReport(Struct, frozen=True):
 
     Attributes:
         id: Id of the unit test.
+        name: Its name; None if unknown.
+        link: Where to look further; None for nowhere.
         repeats: Number of repeats requested.
         counts: Repeats that passed every metric, failed one, or have no result.
+        seen: The counts in words.
         cases: One case per metric.
         errors: Errors that occurred in its repeats.
     """
 
     id: str
+    name: str | None
+    link: str | None
     repeats: int
     counts: Counts
+    seen: str
     cases: tuple[Case, ...]
     errors: tuple[RepeatError, ...]
+
+    @property
+    def label(self) -> str:
+        """The name of the unit test, or its id."""
+        return self.name or self.id
 
     @property
     def wrong(self) -> tuple[Case, ...]:
         """The cases that failed or errored."""
         return tuple(case for case in self.cases if case.status in ("failed", "errored"))
+
+    @property
+    def status(self) -> Status:
+        """The worst status of its cases."""
+        found = {case.status for case in self.cases}
+        order: tuple[Status, ...] = ("failed", "errored", "unfinished", "passed")
+        return next(status for status in order if status in found)
+
+
+class Finding(Struct, frozen=True):
+    """What one unit test contributes to a group.
+
+    Attributes:
+        test: The unit test.
+        case: The metric that failed; None for an error.
+        words: How often it occurred, in words.
+    """
+
+    test: UnitTestReport
+    case: Case | None
+    words: str
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """What was seen in the repeats that failed."""
+        return self.case.reasons if self.case else ()
+
+
+class Group(Struct, frozen=True):
+    """The unit tests of a set that failed by the same criterion, or with the same error.
+
+    Attributes:
+        status: ``"errored"`` or ``"failed"``.
+        title: Name of the metric, or the error.
+        metric_id: Id of the metric; None for an error.
+        expected: Required value of the metric, in words; None if unknown, or for an error.
+        extent: The number of unit tests in words.
+        findings: What each unit test contributes.
+    """
+
+    status: Status
+    title: str
+    metric_id: str | None
+    expected: str | None
+    extent: str
+    findings: tuple[Finding, ...]
+
+
+class Amounts(Struct, frozen=True):
+    """Numbers of unit tests and repeats that were asked for, as far as they are visible.
+
+    Attributes:
+        tests: Number of unit tests.
+        tests_failed: Number of unit tests that failed a metric.
+        tests_errored: Number of other unit tests with an error.
+        tests_unfinished: Number of unit tests that have not ended.
+        repeats: Number of repeats.
+        repeats_passed: Number of repeats that passed every metric.
+        repeats_failed: Number of repeats that failed a metric.
+        repeats_errored: Number of repeats with an error.
+    """
+
+    tests: int
+    tests_failed: int
+    tests_errored: int
+    tests_unfinished: int
+    repeats: int
+    repeats_passed: int
+    repeats_failed: int
+    repeats_errored: int
+
+    @property
+    def tests_in_words(self) -> str:
+        """How many unit tests failed: ``142 of 500 unit tests failed, 3 errored``."""
+        rest = [
+            (self.tests_failed, "failed"),
+            (self.tests_errored, "errored"),
+            (self.tests_unfinished, "not finished"),
+        ]
+        first, *others = [pair for pair in rest if pair[0]] or [(self.tests, "passed")]
+        words = f"{first[0]:,} of {plural(self.tests, 'unit test')} {first[1]}"
+        return ", ".join([words, *counts_in_words(others)])
+
+    @property
+    def repeats_in_words(self) -> str:
+        """How many repeats passed: ``9 of 12 repeats passed, 3 errored``."""
+        done = self.repeats_passed + self.repeats_failed + self.repeats_errored
+        return repeats_in_words(
+            self.repeats_passed,
+            self.repeats,
+            self.repeats_failed,
+            self.repeats_errored,
+            self.repeats - done,
+        )
+
+
+def amounts(tests: Iterable[UnitTestReport]) -> Amounts:
+    """Count unit tests and their repeats."""
+    every = list(tests)
+    status = Counter(test.status for test in every)
+    return Amounts(
+        tests=len(every),
+        tests_failed=status["failed"],
+        tests_errored=status["errored"],
+        tests_unfinished=status["unfinished"],
+        repeats=sum(test.repeats for test in every),
+        repeats_passed=sum(test.counts.passed for test in every),
+        repeats_failed=sum(test.counts.failed for test in every),
+        repeats_errored=sum(error.count for test in every for error in test.errors),
+    )
 
 
 class SetReport(Struct, frozen=True):
@@ -94,7 +263,11 @@ class SetReport(Struct, frozen=True):
     Attributes:
         number: Its position in the batch, from 1.
         outcome: Its outcome.
+        name: Its name; None if unknown.
+        link: Where to look further; None for nowhere.
         tests: Its unit tests, as far as they are visible.
+        amounts: The numbers of its unit tests and repeats.
+        groups: What went wrong with its unit tests: errors first, then what most have in common.
         problem: What went wrong with the set as a whole; None if nothing did, or the unit tests
             show it.
         problem_type: The class of the error, or the verdict.
@@ -104,49 +277,97 @@ class SetReport(Struct, frozen=True):
 
     number: int
     outcome: RunOutcome
+    name: str | None
+    link: str | None
     tests: tuple[UnitTestReport, ...]
+    amounts: Amounts
+    groups: tuple[Group, ...]
     problem: str | None
     problem_type: str
     reasons: tuple[str, ...]
     tolerated: int
 
     @property
+    def id(self) -> str:
+        """Id of the set."""
+        return self.outcome.unit_test_set_id
+
+    @property
+    def label(self) -> str:
+        """The name of the set, or its id."""
+        return self.name or self.id
+
+    @property
+    def status(self) -> str:
+        """Its verdict; ``"incomplete"`` if it passed with an error."""
+        verdict = self.outcome.verdict
+        return "incomplete" if verdict == "passed" and not self.fine else verdict
+
+    @property
     def fine(self) -> bool:
         """Whether the set passed without an error."""
         return self.outcome.verdict == "passed" and self.outcome.error is None
 
-    @property
-    def wrong(self) -> tuple[UnitTestReport, ...]:
-        """The unit tests with a case that failed or errored."""
-        return tuple(test for test in self.tests if test.wrong)
+
+class _Context(NamedTuple):
+    gate: Gate | None
+    names: Names
+    by_id: dict[str, str]  # of unit tests and metrics
+    explanations: Explanations
+    links: Links
 
 
-def set_reports(result: BatchResult, gate: Gate | None) -> tuple[SetReport, ...]:
+def set_reports(
+    result: BatchResult, gate: Gate | None, link: str | None = None
+) -> tuple[SetReport, ...]:
     """Build the content of the reports for each set, in the order of the batch.
 
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
+        link: Template of links; None for none.
+
+    Raises:
+        ArgumentError: If `link` is not a URL with placeholders for ids.
     """
-    return tuple(_set(n, outcome, gate) for n, outcome in enumerate(result.outcomes, 1))
+    names = result.names
+    by_id = names.unit_tests | names.metrics
+    context = _Context(gate, names, by_id, result.explanations, Links(link))
+    return tuple(_set(n, outcome, context) for n, outcome in enumerate(result.outcomes, 1))
 
 
-def _set(number: int, outcome: RunOutcome, gate: Gate | None) -> SetReport:
+def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
+    gate, set_id = context.gate, outcome.unit_test_set_id
     judgement = _judgement(outcome, gate)
     tallies = tally(outcome.run) if outcome.run else ()
     reached = _rates_passed(judgement, gate, tallies)
-    tests = tuple(_unit_test(outcome, t, r) for t, r in zip(tallies, reached, strict=True))
-    problem, problem_type = _problem(outcome, judgement, tests)
+    tests = tuple(_unit_test(outcome, t, r, context) for t, r in zip(tallies, reached, strict=True))
+    reasons = tuple(_named(r, context.by_id) for r in judgement.reasons) if judgement else ()
+    problem, problem_type = _problem(outcome, reasons, tests)
     short = sum(t.counts.failed + t.counts.missing for t in tests)
     return SetReport(
         number=number,
         outcome=outcome,
+        name=_name(outcome.name or context.names.unit_test_sets.get(set_id)),
+        link=context.links.of_set(set_id, outcome.run_id),
         tests=tests,
+        amounts=amounts(tests),
+        groups=_groups(tests),
         problem=problem,
         problem_type=problem_type,
-        reasons=judgement.reasons if judgement else (),
+        reasons=reasons,
         tolerated=short if outcome.verdict == "passed" else 0,
     )
+
+
+def _name(name: str | None) -> str | None:
+    """Return a name as it is shown; None if it is empty."""
+    return short_text(name, MOST_OF_A_NAME) or None if name else None
+
+
+def _named(sentence: str, names: dict[str, str]) -> str:
+    """Replace ids in a sentence by names."""
+    return _ID.sub(lambda match: _name(names.get(match[0])) or match[0], sentence)
 
 
 def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:
@@ -156,7 +377,7 @@ def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:
 
 
 def _problem(
-    outcome: RunOutcome, judgement: Judgement | None, tests: tuple[UnitTestReport, ...]
+    outcome: RunOutcome, reasons: tuple[str, ...], tests: tuple[UnitTestReport, ...]
 ) -> tuple[str | None, str]:
     """Return what went wrong with the set as a whole, and the type of the problem."""
     error = outcome.error
@@ -165,8 +386,8 @@ def _problem(
         return str(error) or "no further detail", kind
     if outcome.verdict == "passed" or any(test.wrong for test in tests):
         return None, ""
-    if judgement is not None:
-        return "; ".join(judgement.reasons), outcome.verdict
+    if reasons:
+        return "; ".join(reasons), outcome.verdict
     if outcome.verdict == "cancelled" and outcome.reason:
         return outcome.reason, outcome.verdict
     return UNEXPLAINED[outcome.verdict], outcome.verdict
@@ -192,57 +413,103 @@ def _rates_passed(
 
 
 def _unit_test(
-    outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ...]
+    outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ...], context: _Context
 ) -> UnitTestReport:
     cases = tuple(
-        _metric_case(outcome, test, metric, excused=excused)
+        _metric_case(outcome, test, metric, context, excused=excused)
         for metric, excused in zip(test.metrics, reached, strict=False)
     )
     counts = test.counts
     if not cases:
         status = _status(outcome, test, counts, excused=reached[0])
-        cases = (Case(None, None, None, counts, status, *_words(counts, test)),)
+        cases = (Case(None, None, None, counts, status, _words(counts, test)),)
     errors: dict[str, list[int]] = {}
     for repeat, error in enumerate(test.errors):
         if error is not None:
             errors.setdefault(error, []).append(repeat)
     return UnitTestReport(
         id=test.unit_test_id,
+        name=_name(context.names.unit_tests.get(test.unit_test_id)),
+        link=context.links.of_unit_test(
+            outcome.unit_test_set_id, outcome.run_id, test.unit_test_id
+        ),
         repeats=len(test.errors),
         counts=counts,
+        seen=_words(counts, test),
         cases=cases,
-        errors=tuple(RepeatError(text, numbers(tuple(r))) for text, r in errors.items()),
+        errors=tuple(RepeatError(text, numbers(tuple(r)), len(r)) for text, r in errors.items()),
     )
 
 
 def _metric_case(
-    outcome: RunOutcome, test: UnitTestTally, metric: MetricTally, *, excused: bool
+    outcome: RunOutcome,
+    test: UnitTestTally,
+    metric: MetricTally,
+    context: _Context,
+    *,
+    excused: bool,
 ) -> Case:
     counts = metric.counts
-    seen, missing = _words(counts, test)
-    failed = [(n, e) for n, e in enumerate(metric.evaluations) if e is not None and not e.passed]
+    failed = [
+        (_repeat(n, e, context.explanations), e)
+        for n, e in enumerate(metric.evaluations)
+        if e is not None and not e.passed
+    ]
+    named = metric.metric.success_criterion_name if metric.metric else ""
     return Case(
-        name=metric.name,
+        name=_name(named or context.names.metric(metric.metric_id)),
         metric_id=metric.metric_id,
         expected=criterion_in_words(metric.metric.success_criterion) if metric.metric else None,
         counts=counts,
         status=_status(outcome, test, counts, excused=excused),
-        seen=seen,
-        missing=missing,
-        failed=numbers(tuple(n for n, _ in failed)),
+        seen=_words(counts, test),
+        failed=_numbers(n for n, _ in failed),
         evaluations=tuple(e.metric_evaluation_result_id for _, e in failed),
+        reasons=_reasons(failed, context.explanations),
     )
 
 
-def _words(counts: Counts, test: UnitTestTally) -> tuple[str, str]:
-    """Return the counts in words, and why repeats have no result."""
+def _numbers(repeats: Iterable[int]) -> str:
+    return numbers(tuple(sorted(set(repeats))))
+
+
+def _repeat(number: int, evaluation: Evaluation, explanations: Explanations) -> int:
+    """Return the repeat of an evaluation: as the service says, or else by its position."""
+    match explanations.get(evaluation.metric_evaluation_result_id):
+        case EvaluationResult(source=SimulationEvaluationSource(run_index=index)) if index >= 0:
+            return index
+    return number
+
+
+def _reasons(
+    failed: list[tuple[int, Evaluation]], explanations: Explanations
+) -> tuple[Reason, ...]:
+    """Return what was seen in repeats that failed, those with the same reason together."""
+    alike: dict[tuple[str, str] | None, tuple[list[int], list[str]]] = {}
+    for repeat, evaluation in failed:
+        read = explanations.get(evaluation.metric_evaluation_result_id)
+        why = short_text(read.justification, MOST_OF_A_JUSTIFICATION) if read else ""
+        key = (value_in_words(read.result), why) if read else None
+        repeats, references = alike.setdefault(key, ([], []))
+        repeats.append(repeat)
+        references += getattr(read.source, "references", ()) if read else ()
+    explained = sorted(alike.items(), key=lambda item: item[0] is None)
+    return tuple(
+        Reason(
+            repeats=_numbers(repeats),
+            seen=key[0] if key else None,
+            justification=(key[1] or None) if key else None,
+            references=tuple(dict.fromkeys(references))[:_MOST_REFERENCES],
+        )
+        for key, (repeats, references) in explained
+    )
+
+
+def _words(counts: Counts, test: UnitTestTally) -> str:
+    """Return the counts in words."""
     errored = sum(error is not None for error in test.errors)
     without = counts.missing - errored
-    missing = [f"{errored} errored"] if errored else []
-    missing += [f"{without} without a result"] if without else []
-    failed = [f"{counts.failed} failed"] if counts.failed else []
-    passed = f"{counts.passed} of {plural(sum(counts), 'repeat')} passed"
-    return ", ".join([passed, *failed, *missing]), ", ".join(missing)
+    return repeats_in_words(counts.passed, sum(counts), counts.failed, errored, without)
 
 
 def _status(outcome: RunOutcome, test: UnitTestTally, counts: Counts, *, excused: bool) -> Status:
@@ -259,11 +526,43 @@ def _status(outcome: RunOutcome, test: UnitTestTally, counts: Counts, *, excused
     return "errored" if over and outcome.verdict != "cancelled" else "unfinished"
 
 
+NO_RESULT = "no result, although the run is complete"
+
+
+def _groups(tests: tuple[UnitTestReport, ...]) -> tuple[Group, ...]:
+    """Group what went wrong: errors by their text, failures by their criterion."""
+    errored: dict[str, list[Finding]] = {}
+    failed: dict[tuple[str | None, str, str | None], list[Finding]] = {}
+    for test in tests:
+        if not test.wrong:
+            continue
+        for error in test.errors:
+            words = f"in {repeats_named(error.repeats)} of {test.repeats}"
+            errored.setdefault(error.text, []).append(Finding(test, None, words))
+        if not test.errors and any(case.status == "errored" for case in test.wrong):
+            errored.setdefault(NO_RESULT, []).append(Finding(test, None, test.seen))
+        for case in test.wrong:
+            if case.status == "failed":
+                key = case.metric_id, case.label, case.expected
+                failed.setdefault(key, []).append(Finding(test, case, case.seen))
+    groups = [
+        *(Group("errored", text, None, None, _extent(f), tuple(f)) for text, f in errored.items()),
+        *(
+            Group("failed", label, metric_id, expected, _extent(f), tuple(f))
+            for (metric_id, label, expected), f in failed.items()
+        ),
+    ]
+    return tuple(sorted(groups, key=lambda g: (g.status == "failed", -len(g.findings))))
+
+
+def _extent(findings: list[Finding]) -> str:
+    return plural(len(findings), "unit test")
+
+
 def verdict_in_words(each: SetReport) -> str:
     """Format the verdict of a set; "passed, incomplete" if it passed with an error."""
     words = VERDICT_WORDS[each.outcome.verdict]
-    incomplete = each.outcome.verdict == "passed" and not each.fine
-    return f"{words}, incomplete" if incomplete else words
+    return f"{words}, incomplete" if each.status == "incomplete" else words
 
 
 # The first of these verdicts that occurs is the verdict of the batch.
@@ -277,35 +576,39 @@ class Headline(Struct, frozen=True):
         verdict: ``"passed"``, the worst verdict that occurs, ``"incomplete"`` (all passed, but
             with errors) or ``"empty"``.
         words: The verdict as a heading.
-        sentence: The number of sets by verdict.
-        tests: Number of visible unit tests.
-        repeats: Number of repeats with a result.
-        repeats_passed: Number of repeats that passed every metric.
+        sentence: The number of sets by verdict, and of unit tests and repeats.
         tolerated: Number of repeats that failed or errored in sets that passed.
+        notes: What could not be read of names and reasons, a sentence each.
     """
 
     verdict: str
     words: str
     sentence: str
-    tests: int
-    repeats: int
-    repeats_passed: int
     tolerated: int
+    notes: tuple[str, ...]
 
 
 def headline(result: BatchResult, sets: tuple[SetReport, ...]) -> Headline:
     """Return the headline of a report of `result`."""
     verdict, words, sentence = _verdict(result)
-    counts = [test.counts for each in sets for test in each.tests]
+    counted = amounts(test for each in sets for test in each.tests)
+    if counted.tests:
+        if len(sets) == 1 and not sets[0].fine:  # the heading says the rest
+            sentence = f"{sets[0].label}:"
+        sentence += f" {counted.tests_in_words}; {counted.repeats_in_words}."
     return Headline(
         verdict=verdict,
         words=words,
         sentence=sentence,
-        tests=len(counts),
-        repeats=sum(c.evaluated for c in counts),
-        repeats_passed=sum(c.passed for c in counts),
         tolerated=sum(each.tolerated for each in sets),
+        notes=(*result.names.notes, *result.explanations.notes),
     )
+
+
+def default_title(result: BatchResult) -> str:
+    """Return a title that names the organization, if the runs are of one."""
+    organizations = {outcome.run.org_id for outcome in result.outcomes if outcome.run}
+    return " of ".join(["Unit test sets", *(organizations if len(organizations) == 1 else ())])
 
 
 def _verdict(result: BatchResult) -> tuple[str, str, str]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _MAX_CHARACTERS: Final = 1000
 
 
-class _Escaped(str):
-    """Escaped HTML, which jinja does not escape again."""
+class Markup(str):
+    """Escaped HTML or Markdown, which is not escaped again."""
 
     __slots__ = ()
 
@@ -35,9 +35,7 @@ def page_template(name: str) -> Template:
     Raises:
         ConfigurationError: If jinja2 is not installed.
     """
-    return _environment(lambda text: _Escaped(escape_html(text)), autoescape=True).get_template(
-        name
-    )
+    return _environment(lambda text: Markup(escape_html(text)), autoescape=True).get_template(name)
 
 
 def markdown_template(name: str) -> Template:
@@ -49,14 +47,15 @@ def markdown_template(name: str) -> Template:
     Raises:
         ConfigurationError: If jinja2 is not installed.
     """
-    return _environment(_short_markdown, autoescape=False).get_template(name)
+    return _environment(markdown_text, autoescape=False).get_template(name)
 
 
-def _short_markdown(text: str) -> str:
+def markdown_text(text: str) -> Markup:
+    """Escape `text` for Markdown; only its first 1,000 characters are shown."""
     if len(text) > _MAX_CHARACTERS:
         # Redacted first: part of a secret may not look like one.
         text = f"{redact(text)[:_MAX_CHARACTERS]} ..."
-    return escape_markdown(text)
+    return Markup(escape_markdown(text))
 
 
 def _environment(escape: Callable[[str], str], *, autoescape: bool) -> Environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +14,7 @@ from amigo_async.models import (
     SuccessCriterion,
     UnknownSuccessCriterion,
 )
+from amigo_async.redact import redact
 
 _COMPARISONS: Final = {
     "==": "equal to",
@@ -42,19 +44,88 @@ UNEXPLAINED: Final = {
 }
 
 
+# Characters that people read of a justification, and of a name.
+MOST_OF_A_JUSTIFICATION: Final = 600
+MOST_OF_A_NAME: Final = 200
+
+# How many times what is shown is read of a text, so that a secret that is cut is still recognized.
+_MARGIN: Final = 10
+
+
 def criterion_in_words(criterion: SuccessCriterion) -> str:
     """Describe the value that a metric must have."""
     match criterion:
         case BooleanMetricSuccessCriterion(expected_value=value):
-            return "true" if value else "false"
+            return value_in_words(value)
         case NumericalMetricSuccessCriterion(verb=verb, threshold=threshold):
-            return f"{_COMPARISONS.get(verb, verb)} {threshold:g}"
+            return f"{_COMPARISONS.get(verb, verb)} {value_in_words(threshold)}"
         case CategoricalMetricSuccessCriterion(expected_values=[value]):
             return value
         case CategoricalMetricSuccessCriterion(expected_values=values):
             return f"one of {', '.join(values)}"
         case UnknownSuccessCriterion(data=data):
             return f"a criterion that this version does not know: {encode_json(data)}"
+
+
+def value_in_words(value: bool | float | str | None) -> str:
+    """Describe a value of a metric; None means that the metric does not apply."""
+    match value:
+        case None:
+            return "not applicable"
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return short_text(value, MOST_OF_A_NAME) or "nothing"
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+    # Not rounded: 0.8999 must not read "expected at least 0.9, saw 0.9".
+    return str(value)
+
+
+def failure_in_words(seen: str | None, repeats: str, justification: str | None) -> str:
+    """Describe what was seen in repeats that failed: ``saw 2 in repeat 3: "The agent ..."``.
+
+    Args:
+        seen: The value in words; None if it was not read.
+        repeats: Numbers of the repeats, from 1.
+        justification: Why, in the words of the model that judged; None if it was not read.
+    """
+    did = "failed" if seen is None else f"saw {seen}"
+    found = f"{did} in {repeats_named(repeats)}"
+    return f'{found}: "{justification}"' if justification else found
+
+
+def repeats_named(repeats: str) -> str:
+    """Name repeats by their numbers: ``repeat 3``, ``repeats 1-3, 7``."""
+    return f"repeat{'' if repeats.isdecimal() else 's'} {repeats}"
+
+
+def short_text(text: str, most: int) -> str:
+    """Return a text on one line, redacted, and cut to `most` characters."""
+    # Redacted before it is cut, as part of a secret may not look like one.
+    line = " ".join(redact(text[: _MARGIN * most]).split())
+    return line if len(line) <= most else f"{line[:most].rstrip()} ..."
+
+
+def repeats_in_words(passed: int, total: int, failed: int, errored: int, without: int) -> str:
+    """Describe the repeats that were asked for: ``9 of 12 repeats passed, 3 errored``.
+
+    Args:
+        passed: Number of repeats that passed.
+        total: Number of repeats in all.
+        failed: Number of repeats that failed.
+        errored: Number of repeats with an error.
+        without: Number of repeats with neither a result nor an error.
+    """
+    rest = counts_in_words(
+        [(failed, "failed"), (errored, "errored"), (without, "without a result")]
+    )
+    return ", ".join([f"{passed:,} of {plural(total, 'repeat')} passed", *rest])
+
+
+def counts_in_words(counts: Iterable[tuple[int, str]]) -> list[str]:
+    """Describe the counts that are not 0."""
+    return [f"{count:,} {words}" for count, words in counts if count]
 
 
 def percent(share: float) -> str:

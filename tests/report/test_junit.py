@@ -57,16 +57,19 @@ def test_failure_says_what_was_seen() -> None:
     suite = the(parsed(outcome(SHAKY)), "testsuite")
     assert suite.get("name") == "s1"
     case = the(suite, "testcase")
-    assert (case.get("classname"), case.get("name")) == ("s1.ut", "Empathy")
+    assert (case.get("classname"), case.get("name")) == ("s1", "ut / Empathy")
     failure = the(case, "failure")
     assert failure.get("message") == "expected at least 0.8; 3 of 5 repeats passed, 2 failed"
     assert failure.text == (
-        "unit test: ut (5 repeats)\n"
-        f"metric: Empathy ({METRIC})\n"
+        "s1 / ut / Empathy: expected at least 0.8; 3 of 5 repeats passed, 2 failed\n"
         "expected: at least 0.8\n"
         "seen: 3 of 5 repeats passed, 2 failed\n"
-        "failed in repeat: 3, 5\n"
-        "failed evaluations: e-02-2, e-02-4"
+        "failed in repeats 3, 5\n"
+        "failed evaluations: e-02-2, e-02-4\n"
+        "set id: s1\n"
+        "run id: r1\n"
+        "unit test id: ut\n"
+        f"metric id: {METRIC}"
     )
 
 
@@ -74,7 +77,7 @@ def test_errored_repeats_are_errors() -> None:
     error = the(parsed(outcome(ERRED)), "testsuite/testcase/error")
     assert error.get("message") == "no answer"
     assert "seen: 1 of 3 repeats passed, 2 errored" in (error.text or "")
-    assert "error in repeat 2-3: no answer" in (error.text or "")
+    assert "error in repeats 2-3: no answer" in (error.text or "")
 
 
 def test_allowed_failures_pass() -> None:
@@ -93,7 +96,7 @@ def test_only_missed_rates_fail(per: Any) -> None:
     )
     root = parsed(outcome(mixed), gate=Gate(min_pass_rate=0.8, per=per))
     failing = the(root, "testsuite/testcase[failure]")
-    assert failing.get("classname") == "s1.bad"
+    assert failing.get("name") == "bad / Empathy"
 
 
 @pytest.mark.parametrize(
@@ -169,10 +172,10 @@ def test_unfinished_run() -> None:
         ],
     )
     root = parsed(outcome(going, "timed_out"))
-    assert {c.get("classname"): [e.tag for e in c] for c in root[0].findall("testcase")} == {
-        "set.done": [],
-        "set.waits": ["skipped"],
-        "set.bad": ["failure"],
+    assert {c.get("name"): [e.tag for e in c] for c in root[0].findall("testcase")} == {
+        "done / m": [],
+        "waits / m": ["skipped"],
+        "bad / m": ["failure"],
     }
     message = the(root, "testsuite/testcase/skipped").get("message")
     assert message == "0 of 2 repeats passed, 2 without a result"
@@ -194,7 +197,7 @@ def test_verdict_no_case_shows() -> None:
 
 def test_unit_test_without_metrics() -> None:
     case = the(parsed(outcome(run(("ut", {}, [None, None])))), "testsuite/testcase")
-    assert (case.get("name"), len(case)) == ("repeats", 0)
+    assert (case.get("name"), len(case)) == ("ut / repeats", 0)
 
 
 def test_metrics_of_one_name() -> None:
@@ -206,7 +209,7 @@ def test_metrics_of_one_name() -> None:
     test = msgspec.structs.replace(twins.unit_test_run_specs[0], metrics_to_evaluate=of_one_name)
     root = parsed(outcome(msgspec.structs.replace(twins, unit_test_run_specs=[test])))
     names = [case.get("name") for case in root.findall("testsuite/testcase")]
-    assert names == ["Tone (a)", "Tone (b)"]
+    assert names == ["ut / Tone", "ut / Tone [2]"]
 
 
 def test_times_and_links_are_there() -> None:
@@ -222,6 +225,7 @@ def test_times_and_links_are_there() -> None:
     properties = {p.get("name"): p.get("value") for p in suite.findall("properties/property")}
     assert properties == {
         "verdict": "failed",
+        "set_id": "s1",
         "run_id": "r1",
         "attached": "true",
         "artifacts": str(Path("out") / "a.zip"),
@@ -246,10 +250,10 @@ def test_equal_names_are_numbered() -> None:
     lost = outcome(verdict="errored", error=OSError("x"), unit_test_set_id="s")
     found = names(parsed(outcome(twice), outcome(twice), lost, lost))
     assert found == [
-        ("s.ut", "Empathy"),
-        ("s.ut", "Empathy [2]"),
-        ("s.ut", "Empathy [3]"),
-        ("s.ut", "Empathy [4]"),
+        ("s", "ut / Empathy"),
+        ("s", "ut / Empathy [2]"),
+        ("s", "ut / Empathy [3]"),
+        ("s", "ut / Empathy [4]"),
         ("s", "run"),
         ("s", "run [2]"),
     ]
@@ -265,7 +269,12 @@ def test_taken_numbers_are_left_out() -> None:
         for spec, name in zip(of.unit_test_run_specs, ["x [2]", "x", "x", "x [2]"], strict=True)
     ]
     root = parsed(outcome(msgspec.structs.replace(of, unit_test_run_specs=specs)))
-    assert [name for _, name in names(root)] == ["x [2]", "x", "x [3]", "x [2] [2]"]
+    assert [name for _, name in names(root)] == [
+        "ut / x [2]",
+        "ut / x",
+        "ut / x [3]",
+        "ut / x [2] [2]",
+    ]
 
 
 @given(
@@ -305,7 +314,7 @@ def test_rate_of_the_whole_run() -> None:
         assert root.get("failures") == str(failures)
     # Passed by its rate, but another batch called it failed: nothing is shown as wrong.
     root = parsed(outcome(mixed, "failed"), gate=Gate(min_pass_rate=0.5, per="run"))
-    assert [c.get("name") for c in root.iter("testcase") if len(c)] == ["run", "Empathy"]
+    assert [c.get("name") for c in root.iter("testcase") if len(c)] == ["run", "b / Empathy"]
 
 
 def test_no_metrics_in_a_metric_gate() -> None:
@@ -313,15 +322,17 @@ def test_no_metrics_in_a_metric_gate() -> None:
         ("a", {}, [None]), ("b", {METRIC: "---", "m": "+++"}, [None] * 3), ("c", {"m": "-"}, [None])
     )
     root = parsed(outcome(mixed), gate=Gate(min_pass_rate=0.5, per="metric", errored="fail"))
-    failing = [c.get("classname") for c in root.iter("testcase") if c.find("failure") is not None]
-    assert failing == ["set.b", "set.c"]
+    failing = [c.get("name") for c in root.iter("testcase") if c.find("failure") is not None]
+    assert failing == ["b / Empathy", "c / m"]
 
 
 def test_errors_are_not_repeated() -> None:
     errors = [f"error number {n}" for n in range(12)]
     root = parsed(outcome(run(("ut", {METRIC: "+", "m": "+"}, [*errors, None]))))
     for error in root.iter("error"):
-        assert (error.text or "").endswith("error in repeat 10: error number 9\nand 2 other errors")
+        assert "error in repeat 10: error number 9\nand 2 other errors\nset id" in (
+            error.text or ""
+        )
 
 
 @pytest.mark.parametrize("report", [junit, markdown, html])

@@ -41,8 +41,9 @@ def read(result: BatchResult, gate: Gate | None = None) -> Reader:
 def test_summary_of_a_batch() -> None:
     text = markdown(batch(), title="Nightly")
     assert text.startswith("# ❌ Nightly: Failed\n\n60 sets\\: 54 passed, 2 failed, ")
-    assert "expected less than 12; 4 of 5 repeats passed, 1 failed (failed in repeat 3)" in text
-    assert "error in repeat 3-4" in text
+    assert "- **Turns**: expected less than 12 (1 unit test)\n" in text
+    assert ": failed in repeat 3 (4 of 5 repeats passed, 1 failed)\n" in text
+    assert ": in repeats 3-4 of 5\n" in text
     assert "**ArtifactTruncatedError**" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 60 + 2
@@ -54,15 +55,15 @@ def test_summary_of_a_batch() -> None:
 def test_what_passed_is_short() -> None:
     one = outcome(run(("ut", {METRIC: "++"}, [None, None]), set_id="s"))
     assert markdown(BatchResult([one])) == (
-        "# ✅ Unit test sets: Passed\n"
+        "# ✅ Unit test sets of org: Passed\n"
         "\n"
-        "The set passed. 2 of 2 repeats of 1 unit test passed.\n"
+        "The set passed. 1 of 1 unit test passed; 2 of 2 repeats passed.\n"
         "\n"
         "## Sets\n"
         "\n"
         "| | Set | Verdict | Unit tests | Repeats passed | Took | Run |\n"
         "| :-: | :-- | :-- | --: | --: | --: | :-- |\n"
-        "| ✅ | s | passed | 1 | 2 of 2 |  | run |\n"
+        "| ✅ | `s` | passed | 1 | 2 of 2 |  | `run` |\n"
     )
 
 
@@ -138,7 +139,7 @@ def text_of(size: int) -> str:
     ],
 )
 def test_summary_is_bounded(sets: int, tests: int, text: str, max_bytes: int) -> None:
-    found = [(f"ut{n}", {"m": "+"}, [text]) for n in range(tests)]
+    found = [(f"ut{n}", {"m": "+"}, [f"{n} {text}"]) for n in range(tests)]
     of = run(*found, set_id="s") if tests else None
     shown = markdown(
         BatchResult([outcome(of, None if tests else "passed", run_id=str(n)) for n in range(sets)]),
@@ -152,9 +153,10 @@ def test_summary_is_bounded(sets: int, tests: int, text: str, max_bytes: int) ->
     headings = details.count("\n### ")
     if tests:
         assert headings + left_out(details, "set") == sets
-        findings = details.count("\n- ")
+        findings = details.count("\n  - ")
         assert findings > 0
-        assert findings + left_out(details, "finding") == 2 * tests * headings
+        assert findings == details.count("\n- ")  # none is without its heading
+        assert findings + left_out(details, "finding") == tests * headings
     # It is used, too: what is left out would not have had room.
     if rows < sets:
         assert len(shown.encode()) > 0.9 * max_bytes
@@ -169,12 +171,12 @@ def left_out(text: str, noun: str) -> int:
 
 def test_sets_share_the_space() -> None:
     large = outcome(
-        run(*[(f"ut{n}", {"m": "-"}, ["e" * 900]) for n in range(1000)], set_id="large")
+        run(*[(f"ut{n}", {}, [f"{n} {'e' * 900}"]) for n in range(1000)], set_id="large")
     )
     small = outcome(run(("ut", {"m": "-"}, [None]), set_id="small"))
     passed = outcome(verdict="passed")
     text = markdown(BatchResult([large, small, large, *[passed] * 5000]))
-    first, second, third = (s.count("\n- ") for s in text.split("\n### ")[1:])
+    first, second, third = (s.count("\n  - ") for s in text.split("\n### ")[1:])
     assert second == 1
     assert 300 < first <= third < first + 5
     assert text.index("large") < text.index("small")
@@ -186,7 +188,7 @@ def test_failed_sets_come_first() -> None:
     failed = outcome(verdict="timed_out", unit_test_set_id="late")
     text = markdown(BatchResult([*passed, failed]), max_bytes=10_000)
     table = text.partition("## Sets")[2]
-    assert "| late |" in table
+    assert "| `late` |" in table
     assert table.index("passed0") < table.index("late")
 
 
