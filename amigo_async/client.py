@@ -365,6 +365,19 @@ class AmigoClient:
                 gate: What counts as passing, as a `Gate`. None, the default, uses the flags
                 of each run.
 
+                describe: Whether to read the names of the sets, unit tests and metrics: into
+                `names` of the result and `name` of each outcome. They are read while the runs go
+                on. False by default.
+
+                explain: Whether to read what was seen in the conversations of runs that failed,
+                and why they were judged so: into `explanations` of the result. Outcomes do not
+                wait for it. False by default.
+
+                explain_timeout: Seconds, 30 by default, that reading names and reasons may take
+                after the last outcome, though not beyond `timeout`; None for no limit. What could
+                not be read is named in the `notes` of the names and explanations, and is no error
+                of the batch.
+
         Returns:
             The outcome of each set, in the order asked for.
 
@@ -399,8 +412,9 @@ class AmigoClient:
                 artifacts are downloaded to (`artifacts_dir`), limits in seconds (`timeout` for
                 the whole batch, `poll_interval` between two polls), what to do about unfinished
                 runs of a set (`on_conflict`), after a failure (`on_failure`) and on leaving
-                (`on_exit`), the file to resume from (`journal`), the listener (`on_event`), and
-                what counts as passing (`gate`).
+                (`on_exit`), the file to resume from (`journal`), the listener (`on_event`), what
+                counts as passing (`gate`), and whether names and reasons are read (`describe`,
+                `explain`), for how many seconds after the last outcome (`explain_timeout`).
 
         Returns:
             A context manager whose value, a `Batch`, is iterated over with ``async for``; its
@@ -421,6 +435,8 @@ class AmigoClient:
             poller=self._poller,
             cancel=self._calls.cancel,
             artifacts=self.artifacts,
+            directory=self._directory,
+            evaluations=self.evaluations,
             clock=self._session.clock,
             events=self._events,
         ).open()

@@ -192,6 +192,30 @@ class ArtifactSaved(Event, frozen=True):
     size: int
 
 
+class NamesRead(Event, frozen=True):
+    """Names were read for a batch with ``describe=True``, each by its id.
+
+    Attributes:
+        unit_test_sets: Names of sets.
+        unit_tests: Names of unit tests.
+        metrics: Names of metrics.
+    """
+
+    unit_test_sets: dict[str, str]
+    unit_tests: dict[str, str]
+    metrics: dict[str, str]
+
+
+class DetailsMissing(Event, frozen=True):
+    """Some names or reasons of a batch could not be read; its outcomes are not affected.
+
+    Attributes:
+        reason: What is missing and why, in one line.
+    """
+
+    reason: str
+
+
 class SharingLost(Event, frozen=True):
     """The connection for sharing rate limits with other processes was lost.
 
@@ -256,6 +280,8 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
         "artifact of run %(run_id)s: %(received)d of %(total)s bytes",
     ),
     ArtifactSaved: (logging.INFO, "artifact of run %(run_id)s: %(size)d bytes at %(path)s"),
+    NamesRead: (logging.DEBUG, "names were read"),
+    DetailsMissing: (logging.WARNING, "names or reasons are missing: %(reason)s"),
     SharingLost: (
         logging.WARNING,
         "sharing with other processes lost, next attempt in %(delay).3g s: %(reason)s",

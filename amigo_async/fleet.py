@@ -36,6 +36,7 @@ from amigo_async.batch import (
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError, JournalError
 from amigo_async.events import ArtifactProgress, Event
+from amigo_async.names import EXPLAIN_TIMEOUT
 from amigo_async.protocol.requests import organization_segment
 from amigo_async.starting import OnConflict
 from amigo_async.threads import in_thread
@@ -110,6 +111,9 @@ class FleetJob(Struct, frozen=True, kw_only=True):
         on_exit: What to do with unfinished runs when the job is cancelled or times out:
             ``"leave"`` them running or ``"cancel"`` them.
         gate: What counts as passing; None uses the flags of each run.
+        describe: Whether to read the names of the sets, unit tests and metrics.
+        explain: Whether to read why runs failed.
+        explain_timeout: Seconds that reading may take after the last outcome; None for no limit.
     """
 
     organization_id: str
@@ -121,6 +125,9 @@ class FleetJob(Struct, frozen=True, kw_only=True):
     on_failure: OnFailure = "continue"
     on_exit: OnExit = "leave"
     gate: Gate | None = None
+    describe: bool = False
+    explain: bool = False
+    explain_timeout: float | None = EXPLAIN_TIMEOUT
 
 
 class JobResult(Struct, frozen=True, kw_only=True):
@@ -307,6 +314,9 @@ def _options(job: FleetJob) -> BatchOptions:
         on_failure=job.on_failure,
         on_exit=job.on_exit,
         gate=job.gate,
+        describe=job.describe,
+        explain=job.explain,
+        explain_timeout=job.explain_timeout,
     )
 
 

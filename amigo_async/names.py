@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
@@ -39,6 +41,7 @@ _MOST_IDS: Final = 250
 # Run ids and metric versions are longer parameters.
 _MOST_RUNS: Final = 50
 _MOST_METRICS: Final = 50
+_MOST_ANSWERS: Final = EVALUATIONS.page_size or 500
 # The statuses with which a deployment may reject a URL that is too long.
 _TOO_LONG: Final = frozenset({400, 413, 414, 422, 431})
 
@@ -87,14 +90,53 @@ class Explanations(Struct, frozen=True):
         return self.evaluations.get(metric_evaluation_result_id)
 
 
+def combined(names: Names, more: Names) -> Names:
+    """Return all names of both, with the notes of the first."""
+    return Names(
+        names.unit_test_sets | more.unit_test_sets,
+        names.unit_tests | more.unit_tests,
+        names.metrics | more.metrics,
+        names.notes,
+    )
+
+
+def without(names: Names, known: Names) -> Names:
+    """Return the names of ids that `known` has no name of, without notes."""
+
+    def new(some: dict[str, str], others: dict[str, str]) -> dict[str, str]:
+        return {i: name for i, name in some.items() if i not in others}
+
+    return Names(
+        new(names.unit_test_sets, known.unit_test_sets),
+        new(names.unit_tests, known.unit_tests),
+        new(names.metrics, known.metrics),
+    )
+
+
 class _Lookup(NamedTuple):
-    """A kind of record that is looked up by id."""
+    """A kind of record that is looked up by id.
+
+    Attributes:
+        noun: What the records are called, in the plural.
+        endpoint: Where they are listed.
+        list_records: Lists them.
+        uses: Returns the ids of the records that one of them uses.
+        names: The names read so far, by id.
+        used: The ids that the records read so far use, by id.
+        absent: The ids of which the service has shown no record.
+    """
 
     noun: str
     endpoint: Endpoint
     list_records: Callable[..., Awaitable[Sequence[Any]]]
-    found: dict[str, Any]
+    uses: Callable[[Any], Iterable[str]]
+    names: dict[str, str]
+    used: dict[str, list[str]]
     absent: set[str]
+
+    def unread(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids that are still to be looked up."""
+        return [i for i in ids if i not in self.names and i not in self.absent and is_id(i)]
 
 
 class Directory:
@@ -118,87 +160,119 @@ class Directory:
         async def list_metrics(**filters: Any) -> Sequence[Metric]:
             return (await metrics.list(**filters)).metrics
 
-        self._sets = _Lookup("sets", UNIT_TEST_SETS, list_sets, {}, set())
-        self._tests = _Lookup("unit tests", UNIT_TESTS, list_tests, {}, set())
-        self._metrics = _Lookup("metrics", METRICS, list_metrics, {}, set())
+        def tests_of(one: UnitTestSet) -> Iterable[str]:
+            return (run.unit_test_id for run in one.unit_test_runs)
 
-    async def describe_sets(self, set_ids: Iterable[str], *, timeout: float | None) -> Names:
+        def metrics_of(one: UnitTest) -> Iterable[str]:
+            return (criterion.metric_id for criterion in one.success_criterions)
+
+        self._lookups = (
+            _Lookup("sets", UNIT_TEST_SETS, list_sets, tests_of, {}, {}, set()),
+            _Lookup("unit tests", UNIT_TESTS, list_tests, metrics_of, {}, {}, set()),
+            _Lookup("metrics", METRICS, list_metrics, lambda _: (), {}, {}, set()),
+        )
+
+    def learn(self, names: Names) -> None:
+        """Take in names that were read earlier, so that they are not read again."""
+        read = (names.unit_test_sets, names.unit_tests, names.metrics)
+        for lookup, some in zip(self._lookups, read, strict=True):
+            lookup.names.update(some)
+
+    async def describe_sets(
+        self,
+        set_ids: Iterable[str],
+        *,
+        timeout: float | None,
+        on_read: Callable[[Names], Awaitable[None]] | None = None,
+    ) -> Names:
         """Read the names of sets, and of the unit tests and metrics that they use now.
 
         Args:
             set_ids: Ids of the sets.
             timeout: Seconds for all of it; None for no limit.
+            on_read: Called with the names of the sets as soon as they are known, and again with
+                those of the unit tests and of the metrics. None for nobody.
         """
         ids = _unique(set_ids)
-        notes: list[str] = []
+        wanted: list[list[str]] = [[], [], []]
+        failures: list[str] = []
         with anyio.move_on_after(timeout) as scope:
-            notes += await self._find(self._sets, ids)
-            sets = [self._sets.found[i] for i in ids if i in self._sets.found]
-            test_ids = _unique(one.unit_test_id for each in sets for one in each.unit_test_runs)
-            notes += await self._find(self._tests, test_ids)
-            tests = [self._tests.found[i] for i in test_ids if i in self._tests.found]
-            metric_ids = _unique(one.metric_id for each in tests for one in each.success_criterions)
-            notes += await self._find(self._metrics, metric_ids)
-        return self._names(notes, timeout if scope.cancelled_caught else None)
+            for kind, lookup in enumerate(self._lookups):
+                wanted[kind] = ids
+                failures += await self._find(lookup, ids)
+                if on_read is not None:
+                    await on_read(self._names(wanted, (), None))
+                ids = _unique(used for i in ids for used in lookup.used.get(i, ()))
+        return self._names(wanted, failures, timeout if scope.cancelled_caught else None)
 
-    async def describe(self, runs: Iterable[Run], *, timeout: float | None) -> Names:
+    async def describe(
+        self, runs: Iterable[Run], *, timeout: float | None, set_ids: Iterable[str] = ()
+    ) -> Names:
         """Read the names of the sets, unit tests and metrics of `runs`.
 
         Args:
             runs: The runs.
             timeout: Seconds for all of it; None for no limit.
+            set_ids: Ids of further sets whose names to read.
         """
         every = list(runs)
         specs = [spec for run in every for spec in run.unit_test_run_specs]
         results = [result for run in every for result in run.unit_test_run_results if result]
-        wanted = (
-            (self._sets, [run.simulation_unit_test_set_id for run in every]),
-            (
-                self._tests,
-                [
-                    *(spec.unit_test_id for spec in specs),
-                    *(result.unit_test_id for result in results),
-                ],
-            ),
-            (
-                self._metrics,
-                [
-                    *(metric.metric_id for spec in specs for metric in spec.metrics_to_evaluate),
-                    *(m.metric_id for result in results for m in result.metric_evaluation_results),
-                ],
-            ),
-        )
-        notes: list[str] = []
+        set_ids = [*set_ids, *(run.simulation_unit_test_set_id for run in every)]
+        test_ids = [
+            *(spec.unit_test_id for spec in specs),
+            *(result.unit_test_id for result in results),
+        ]
+        metric_ids = [
+            *(metric.metric_id for spec in specs for metric in spec.metrics_to_evaluate),
+            *(m.metric_id for result in results for m in result.metric_evaluation_results),
+        ]
+        wanted = [_unique(set_ids), _unique(test_ids), _unique(metric_ids)]
+        failures: list[str] = []
 
-        async def find(lookup: _Lookup, ids: Iterable[str]) -> None:
-            notes.extend(await self._find(lookup, _unique(ids)))
+        async def find(lookup: _Lookup, ids: list[str]) -> None:
+            failures.extend(await self._find(lookup, ids))
 
         with anyio.move_on_after(timeout) as scope:
+            await asyncio.sleep(0)  # deliver a cancellation: without any time, send nothing
             async with anyio.create_task_group() as group:
-                for lookup, ids in wanted:
+                for lookup, ids in zip(self._lookups, wanted, strict=True):
                     group.start_soon(find, lookup, ids)
-        return self._names(notes, timeout if scope.cancelled_caught else None)
+        return self._names(wanted, failures, timeout if scope.cancelled_caught else None)
 
-    def _names(self, notes: Iterable[str], timed_out: float | None) -> Names:
-        late = () if timed_out is None else (f"names were not all read within {timed_out:g} s",)
-        return Names(
-            {i: one.name for i, one in self._sets.found.items()},
-            {i: one.name for i, one in self._tests.found.items()},
-            {i: one.name for i, one in self._metrics.found.items()},
-            (*notes, *late),
+    def _names(
+        self,
+        wanted: Sequence[list[str]],
+        failures: Iterable[str],
+        timed_out: float | None,
+    ) -> Names:
+        """Return the names that are known, with a note of each kind about those that are not."""
+        notes = list(failures)
+        pairs = list(zip(self._lookups, wanted, strict=True))
+        for lookup, ids in pairs:
+            if hidden := sum(i in lookup.absent for i in ids):
+                why = (
+                    f"they no longer exist, or the permission {lookup.endpoint.permission} is "
+                    "missing"
+                )
+                notes.append(f"{hidden} of the {lookup.noun} have no name here: {why}")
+        if timed_out is not None and any(lookup.unread(ids) for lookup, ids in pairs):
+            notes.append(f"names were not all read {_within(timed_out)}")
+        sets, tests, metrics = (
+            {i: lookup.names[i] for i in ids if i in lookup.names} for lookup, ids in pairs
         )
+        return Names(sets, tests, metrics, tuple(notes))
 
-    async def _find(self, lookup: _Lookup, ids: Iterable[str]) -> list[str]:
-        """Look up the ids that are not known yet; what could not be read, in sentences."""
-        known = lookup.found.keys() | lookup.absent
-        new = [i for i in ids if i not in known and is_id(i)]
+    async def _find(self, lookup: _Lookup, ids: Sequence[str]) -> list[str]:
+        """Look up the ids that are not known yet; return why some could not be, if so."""
+        new = lookup.unread(ids)
         size = min(lookup.endpoint.page_size or _MOST_IDS, _MOST_IDS)
         try:
             for at in range(0, len(new), size):
                 await self._ask(lookup, new[at : at + size], None)
             # A list of metrics leaves deleted ones out unless it is asked for them; whether the
             # others do is not documented.
-            missing = [i for i in new if i not in lookup.found]
+            missing = [i for i in new if i not in lookup.names]
             for at in range(0, len(missing), size):
                 await self._ask(lookup, missing[at : at + size], True)
         except (DeadlineError, RateLimitError):
@@ -207,12 +281,8 @@ class Directory:
             ]
         except AmigoError as error:
             return [f"the names of {lookup.noun} could not be read: {error}"]
-        missing = [i for i in new if i not in lookup.found]
-        lookup.absent.update(missing)
-        if not missing:
-            return []
-        why = f"they no longer exist, or the permission {lookup.endpoint.permission} is missing"
-        return [f"{len(missing)} of the {lookup.noun} have no name here: {why}"]
+        lookup.absent.update(lookup.unread(new))
+        return []
 
     async def _ask(self, lookup: _Lookup, ids: Sequence[str], deleted: bool | None) -> None:
         try:
@@ -224,7 +294,9 @@ class Directory:
             await self._ask(lookup, ids[:half], deleted)
             await self._ask(lookup, ids[half:], deleted)
         else:
-            lookup.found.update((one.id, one) for one in records)
+            for one in records:
+                lookup.names[one.id] = one.name
+                lookup.used[one.id] = list(lookup.uses(one))
 
 
 async def explain(
@@ -233,6 +305,7 @@ async def explain(
     *,
     failed_only: bool,
     timeout: float | None,
+    known: Mapping[str, EvaluationResult] | None = None,
 ) -> Explanations:
     """Read the evaluations of `runs`, several runs with one request.
 
@@ -241,33 +314,58 @@ async def explain(
         runs: The runs.
         failed_only: Whether to read only the evaluations that failed.
         timeout: Seconds for all of it; None for no limit.
+        known: Evaluations that were read earlier, by id; they are not read again. None for none.
     """
-    wanted = {run.id: _evaluated(run, failed_only=failed_only) for run in runs}
-    # Runs that failed the same metrics are asked for together: a request that names fewer metrics
-    # has fewer answers.
-    in_order = sorted((i for i in wanted if wanted[i]), key=lambda i: sorted(wanted[i].values()))
-    ids = {i for of_run in wanted.values() for i in of_run}
-    read: dict[str, EvaluationResult] = {}
+    by_id = {run.id: run for run in runs}
+    every = {i: evaluated(run, failed_only=failed_only) for i, run in by_id.items()}
+    ids = {i for of_run in every.values() for i in of_run}
+    read = {i: one for i, one in (known or {}).items() if i in ids}
+    wanted = {run: {i: of[i] for i in of if i not in read} for run, of in every.items()}
     notes: list[str] = []
     late = False
     with anyio.move_on_after(timeout) as scope:
+        await asyncio.sleep(0)  # deliver a cancellation: without any time, send nothing
         try:
-            for at in range(0, len(in_order), _MOST_RUNS):
-                group = in_order[at : at + _MOST_RUNS]
+            for group in _groups([by_id[i] for i in wanted if wanted[i]], wanted):
                 await _read(evaluations, {i: wanted[i] for i in group}, read, narrow=failed_only)
         except (DeadlineError, RateLimitError):  # none is left before the deadline
             late = True
         except AmigoError as error:
             notes.append(f"the reasons of evaluations could not be read: {error}")
     left = len(ids - read.keys())
-    if late or scope.cancelled_caught:
-        notes.append(f"{left} of {len(ids)} reasons were not read within {timeout:g} s")
+    if left and (late or scope.cancelled_caught):
+        notes.append(f"{left} of {len(ids)} reasons were not read {_within(timeout)}")
     elif left and not notes:
         notes.append(
             f"{left} of {len(ids)} reasons cannot be seen: the evaluations no longer exist, or the "
             f"permission {EVALUATIONS.permission} is missing"
         )
     return Explanations(read, tuple(notes))
+
+
+def _groups(runs: Iterable[Run], wanted: dict[str, dict[str, str]]) -> Iterator[list[str]]:
+    """Group runs whose evaluations are asked for with one request.
+
+    The answer has the evaluations of all these runs by all metrics that one of them failed. So
+    runs that failed other metrics share a request only while its answer fits into one page.
+    """
+    sizes = {run.id: Counter(evaluated(run, failed_only=False).values()) for run in runs}
+    group: list[str] = []
+    metrics: set[str] = set()
+    for run_id in sorted(sizes, key=lambda i: sorted(set(wanted[i].values()))):
+        union = metrics | set(wanted[run_id].values())
+        answers = sum(sizes[i][metric] for i in (*group, run_id) for metric in union)
+        if group and (
+            len(group) == _MOST_RUNS
+            or len(union) > _MOST_METRICS
+            or (union != metrics and answers > _MOST_ANSWERS)
+        ):
+            yield group
+            group, union = [], set(wanted[run_id].values())
+        group.append(run_id)
+        metrics = union
+    if group:
+        yield group
 
 
 async def _read(
@@ -291,7 +389,7 @@ async def _read(
                 return
 
 
-def _evaluated(run: Run, *, failed_only: bool) -> dict[str, str]:
+def evaluated(run: Run, *, failed_only: bool) -> dict[str, str]:
     """The ids of the evaluations of a run, each with the metric and version that it is of."""
     metrics: list[MetricEvaluationResult] = [
         metric
@@ -305,6 +403,13 @@ def _evaluated(run: Run, *, failed_only: bool) -> dict[str, str]:
         for one in metric.results
         if not (failed_only and one.passed)
     }
+
+
+def _within(timeout: float | None) -> str:
+    """How long something took at least that was not done in time."""
+    if timeout is None:
+        return "before the rate limit was spent"
+    return f"within {timeout:g} s" if timeout else "before the time was up"
 
 
 def _unique(ids: Iterable[str]) -> list[str]:

@@ -1,10 +1,11 @@
 """OpenTelemetry spans and metrics, made from events. Needs the extra ``otel``.
 
 There are two kinds of spans. ``amigo.run`` lasts from the start of a run to its end; its parent is
-the span that is current when the run is started. It has the ids and the verdict as attributes, and
-an event for each progress. ``amigo.artifact`` is its child and lasts from the first byte of an
-artifact to the last, retries included. Retries and unresolved starts are events of the span that is
-current when the client is called.
+the span that is current when the run is started. It has the ids and the verdict as attributes, an
+event for each progress and, if the batch reads names (``describe=True``) and the name of the set is
+known before the span ends, ``amigo.unit_test_set.name``. ``amigo.artifact`` is its child and lasts
+from the first byte of an artifact to the last, retries included. Retries and unresolved starts are
+events of the span that is current when the client is called.
 
 The metrics and their attributes:
 
@@ -21,8 +22,8 @@ amigo.run.duration    histogram s         amigo.run.verdict, error.type; runs st
 amigo.artifact.size   histogram By
 ===================== ========= ========= =====================================================
 
-``error.type`` is ``failed`` or ``errored`` for such a verdict and is missing otherwise. Ids are
-attributes of spans only, and no attribute contains a secret.
+``error.type`` is ``failed`` or ``errored`` for such a verdict and is missing otherwise. Ids and
+names are attributes of spans only, and no attribute contains a secret.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from amigo_async.events import (
     ArtifactSaved,
     Event,
     LimitHeld,
+    NamesRead,
     RequestRetried,
     RunFinished,
     RunProgressed,
@@ -64,7 +66,8 @@ __all__ = ["Telemetry"]
 
 _SCOPE: Final = "amigo_async"
 
-# Runs and downloads to remember; the end of some is never reported, and they must not pile up.
+# Runs, downloads and names to remember; the end of some is never reported, and they must not pile
+# up.
 _REMEMBERED: Final = 4096
 
 _BAD: Final = frozenset({"failed", "errored"})
@@ -104,6 +107,7 @@ class Telemetry:
         self._meters = _Meters(metrics.get_meter(_SCOPE, __version__, meter_provider))
         self._runs: OrderedDict[str, _RunSpan] = OrderedDict()
         self._fetches: OrderedDict[str, _Stopwatch] = OrderedDict()
+        self._set_names: OrderedDict[str, str] = OrderedDict()
 
     def __call__(self, event: Event) -> None:
         """Record `event`, as `on_event` does."""
@@ -131,6 +135,8 @@ class Telemetry:
                 self._request_retried(event)
             case StartUnresolved():
                 self._start_unresolved(event)
+            case NamesRead():
+                self._names_read(event)
 
     def close(self) -> None:
         """End the spans of runs whose end was not reported, without a verdict.
@@ -210,10 +216,24 @@ class Telemetry:
         trace.get_current_span().add_event(
             "amigo.run.unresolved",
             {
-                "amigo.unit_test_set.id": log_line(event.unit_test_set_id),
+                **self._set_attributes(event.unit_test_set_id),
                 "exception.message": log_line(event.reason),
             },
         )
+
+    def _names_read(self, event: NamesRead) -> None:
+        self._set_names.update(event.unit_test_sets)
+        while len(self._set_names) > _REMEMBERED:
+            self._set_names.popitem(last=False)
+        for run in self._runs.values():
+            if run.set_id in event.unit_test_sets:
+                run.span.set_attributes(self._set_attributes(run.set_id))
+
+    def _set_attributes(self, set_id: str) -> dict[str, str]:
+        """The id of a set, and its name if that is known."""
+        name = self._set_names.get(set_id)
+        named = {} if name is None else {"amigo.unit_test_set.name": log_line(name)}
+        return {"amigo.unit_test_set.id": log_line(set_id), **named}
 
     def _known(self, event: RunProgressed | RunFinished) -> _RunSpan:
         """Return the span of a run; a new one for a run that another process has started."""
@@ -225,13 +245,10 @@ class Telemetry:
         stopwatch = _Stopwatch()
         span = self._tracer.start_span(
             "amigo.run",
-            attributes={
-                "amigo.unit_test_set.id": log_line(set_id),
-                "amigo.run.id": log_line(run_id),
-            },
+            attributes={**self._set_attributes(set_id), "amigo.run.id": log_line(run_id)},
             start_time=stopwatch.began,
         )
-        run = self._runs[run_id] = _RunSpan(span, stopwatch)
+        run = self._runs[run_id] = _RunSpan(span, stopwatch, set_id)
         return run
 
     def _forget_oldest_run(self) -> None:
@@ -323,6 +340,7 @@ class _Stopwatch:
 class _RunSpan:
     span: Span
     stopwatch: _Stopwatch
+    set_id: str
     started_here: bool = False
     ended: bool = False
 

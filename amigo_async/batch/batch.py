@@ -14,8 +14,10 @@ from typing import Final, Self
 
 import anyio
 import backoff
+from msgspec.structs import replace
 
 from amigo_async.artifacts import Artifacts, SavedFile, save
+from amigo_async.batch.details import Details
 from amigo_async.batch.journal import (
     Finished,
     Journal,
@@ -43,9 +45,11 @@ from amigo_async.errors import (
 )
 from amigo_async.events import BatchListener, Events, RunFinished, RunLeft, RunProgressed
 from amigo_async.models import CreatedRun, Run
+from amigo_async.names import Directory, Names
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.polling.cancelling import cancel_all, cancel_bound
 from amigo_async.protocol.urls import safe_segment
+from amigo_async.resources.evaluations import Evaluations
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.threads import in_thread
@@ -80,6 +84,8 @@ class Batch:
         poller: Waits for runs.
         cancel: Cancels a run.
         artifacts: Opens artifacts.
+        directory: Looks up names.
+        evaluations: Lists the evaluations that explain failures.
         clock: The clock of the service.
         events: Emits events, and lets the listener of the batch subscribe.
     """
@@ -94,6 +100,8 @@ class Batch:
         poller: Poller,
         cancel: Callable[[str], Awaitable[None]],
         artifacts: Artifacts,
+        directory: Directory,
+        evaluations: Evaluations,
         clock: ServerClock,
         events: Events,
     ) -> None:
@@ -115,6 +123,14 @@ class Batch:
         self._began = 0.0
         self._deadline = math.inf
         self._downloads = _Downloads(artifacts)
+        self._concluded = asyncio.Event()
+        self._details = Details(
+            settings,
+            directory=directory,
+            evaluations=evaluations,
+            emit=events.emit,
+            write=self._write,
+        )
         self._fences = starts.fences(self._pending)
 
     @asynccontextmanager
@@ -138,6 +154,7 @@ class Batch:
             async with anyio.create_task_group() as group:
                 for item in self._items.values():
                     group.start_soon(self._process, item)
+                group.start_soon(self._read_details)
                 try:
                     yield self
                 except Exception as error:  # noqa: BLE001  # the user's: raised outside the group
@@ -151,12 +168,17 @@ class Batch:
         return self
 
     async def __anext__(self) -> RunOutcome:
-        """Wait for the next outcome; a set that was named twice comes twice."""
+        """Wait for the next outcome; a set that was named twice comes twice.
+
+        After the last outcome the iteration ends once names and reasons were read, if they were
+        asked for.
+        """
         if self._given == len(self._set_ids):
+            await self._details.read.wait()
             raise StopAsyncIteration
         outcome = await self._ready.get()
         self._given += 1
-        return outcome
+        return self._named(outcome)
 
     def result(self) -> BatchResult:
         """Return the outcomes of all sets as of now, in the order asked for.
@@ -164,11 +186,20 @@ class Batch:
         Sets that are not finished yet have the outcome they would have if the batch ended now.
         """
         outcomes = tuple(
-            self._outcomes.get(set_id) or self._items[set_id].outcome(out_of_time=True)
+            self._named(self._outcomes.get(set_id) or self._items[set_id].outcome(out_of_time=True))
             for set_id in self._set_ids
         )
         age = timedelta(seconds=anyio.current_time() - self._began)
-        return BatchResult(outcomes, began_at=self._clock.utcnow() - age)
+        return BatchResult(
+            outcomes,
+            began_at=self._clock.utcnow() - age,
+            names=self._details.names,
+            explanations=self._details.explanations,
+        )
+
+    def _named(self, outcome: RunOutcome) -> RunOutcome:
+        name = self._details.names.unit_test_sets.get(outcome.unit_test_set_id)
+        return outcome if name is None else replace(outcome, name=name)
 
     def _pending(self) -> list[str]:
         """The sets whose runs are still to be started."""
@@ -185,6 +216,11 @@ class Batch:
         self._items = {
             s: BatchItem(s, progress.get(s) or JournaledSteps(), gate) for s in self._set_ids
         }
+
+    async def _read_details(self) -> None:
+        before = Names() if self._journal is None else self._journal.names
+        items = self._items.values()
+        await self._details.read_all(items, before, self._concluded, self._deadline)
 
     async def _process(self, item: BatchItem) -> None:
         """Process one set to its outcome; an error of one set does not affect the others."""
@@ -227,6 +263,8 @@ class Batch:
         self._outcomes[item.set_id] = outcome
         for _ in range(self._times[item.set_id]):
             self._ready.put_nowait(outcome)
+        if len(self._outcomes) == len(self._items):
+            self._concluded.set()
         if outcome.verdict in ("failed", "errored", "not_started"):
             self._react(item)
 

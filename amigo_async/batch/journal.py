@@ -25,7 +25,8 @@ from amigo_async.cancellation import finish
 from amigo_async.errors import JournalError
 from amigo_async.escaping import encode_json
 from amigo_async.files import LockedError, close_locked, open_locked
-from amigo_async.models import Run
+from amigo_async.models import EvaluationResult, Run
+from amigo_async.names import Names, combined
 from amigo_async.protocol.ranges import Checksum
 from amigo_async.starting import Fence
 from amigo_async.threads import in_thread
@@ -95,16 +96,35 @@ class Saved(Struct, frozen=True, tag="saved", tag_field="what"):
         return SavedFile(self.path, self.size, self.checksum)
 
 
-JournalEntry = JournalHeader | StartIntended | StartRefused | Started | Finished | Saved
+class Described(Struct, frozen=True, tag="names", tag_field="what"):
+    """Names were read; each name is in one line only."""
+
+    names: Names
+
+
+class Explained(Struct, frozen=True, tag="reasons", tag_field="what"):
+    """Evaluations of the run were read."""
+
+    unit_test_set_id: str
+    run_id: str
+    evaluations: list[EvaluationResult]
+
+
+_Step = StartIntended | StartRefused | Started | Finished | Saved | Explained
+JournalEntry = JournalHeader | Described | _Step
 
 
 class JournaledSteps(Struct):
-    """The latest steps of one set, as the journal has them; None for a step not taken yet."""
+    """The latest steps of one set, as the journal has them; None for a step not taken yet.
+
+    The evaluations that were read of its run are `explained`, by id.
+    """
 
     intent: StartIntended | None = None
     started: Started | None = None
     finished: Finished | None = None
     saved: Saved | None = None
+    explained: dict[str, EvaluationResult] = {}
 
 
 @cache
@@ -126,10 +146,12 @@ class Journal:
 
     Attributes:
         progress: What the journal held when it was opened, by set id.
+        names: The names that it held.
     """
 
     def __init__(self, path: Path, header: JournalHeader) -> None:
         self.progress: dict[str, JournaledSteps] = {}
+        self.names = Names()
         self._path = path
         self._header = header
         self._descriptor: int | None = None
@@ -151,7 +173,7 @@ class Journal:
             content = _whole_lines(self._descriptor, self._path)
             if not content:
                 _append(self._descriptor, _encode(self._header) + b"\n")
-        self.progress = parse(content, self._header, self._path)
+        self.progress, self.names = parse(content, self._header, self._path)
 
     def close(self) -> None:
         """Close and unlock the file. Blocks."""
@@ -226,8 +248,10 @@ def _whole_lines(descriptor: int, path: Path) -> bytes:
     return whole
 
 
-def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, JournaledSteps]:
-    """Read the lines of a journal into the progress of each set, by set id.
+def parse(
+    content: bytes, header: JournalHeader, path: Path
+) -> tuple[dict[str, JournaledSteps], Names]:
+    """Read the lines of a journal into the progress of each set, by set id, and the names.
 
     Args:
         content: Complete lines.
@@ -238,6 +262,7 @@ def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, Journa
         JournalError: If a line cannot be read, or the journal does not belong to `header`.
     """
     progress: dict[str, JournaledSteps] = {}
+    names = Names()
     decode = _decoder().decode
     for number, text in enumerate(content.splitlines(), 1):
         try:
@@ -246,9 +271,11 @@ def parse(content: bytes, header: JournalHeader, path: Path) -> dict[str, Journa
             raise _not_one(number, path) from error
         if isinstance(line, JournalHeader):
             _check_owner(line, header, path)
+        elif isinstance(line, Described):
+            names = combined(names, line.names)
         else:
             _note(progress.setdefault(line.unit_test_set_id, JournaledSteps()), line)
-    return progress
+    return progress, names
 
 
 def _check_owner(line: JournalHeader, header: JournalHeader, path: Path) -> None:
@@ -271,9 +298,7 @@ def _not_one(number: int, path: Path) -> JournalError:
     return JournalError(f"line {number} is not a line of a journal; give another file", path=path)
 
 
-def _note(
-    progress: JournaledSteps, line: StartIntended | StartRefused | Started | Finished | Saved
-) -> None:
+def _note(progress: JournaledSteps, line: _Step) -> None:
     """Update the progress of a set with a line; the start of another run voids earlier steps."""
     if isinstance(line, StartIntended):
         # Of several without a result the first counts: its run may only appear late.
@@ -284,9 +309,12 @@ def _note(
         progress.intent = None
         if progress.started is None or progress.started.run_id != line.run_id:
             progress.finished = progress.saved = None
+            progress.explained = {}
         progress.started = line
     elif isinstance(line, Finished):
         progress.finished = line
+    elif isinstance(line, Explained):
+        progress.explained |= {one.id: one for one in line.evaluations}
     else:
         progress.saved = line
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from amigo_async.errors import ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
+from amigo_async.names import EXPLAIN_TIMEOUT
 from amigo_async.polling import check_seconds
 from amigo_async.protocol.requests import check_id
 from amigo_async.starting import OnConflict, check_choice
@@ -52,6 +53,12 @@ class BatchOptions(TypedDict, total=False):
     """Function or coroutine function called with each event of the batch; None for none."""
     gate: Gate | None
     """What counts as passing; None uses the flags of each run."""
+    describe: bool
+    """Whether to read the names of the sets, unit tests and metrics."""
+    explain: bool
+    """Whether to read why runs failed."""
+    explain_timeout: float | None
+    """Seconds that reading may take after the last outcome; None for no limit."""
 
 
 class BatchSettings(Struct, frozen=True, kw_only=True):
@@ -66,6 +73,9 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     journal: str | PathLike[str] | None = None
     on_event: OnEvent | None = None
     gate: Gate | None = None
+    describe: bool = False
+    explain: bool = False
+    explain_timeout: float | None = EXPLAIN_TIMEOUT
 
     @classmethod
     def from_options(cls, options: BatchOptions) -> BatchSettings:
@@ -82,11 +92,15 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
                 check_path(name, getattr(settings, name))
         check_seconds("timeout", settings.timeout)
         check_seconds("poll_interval", settings.poll_interval)
+        check_seconds("explain_timeout", settings.explain_timeout)
         check_choice("on_conflict", settings.on_conflict, get_args(OnConflict))
         check_choice("on_failure", settings.on_failure, get_args(OnFailure))
         check_choice("on_exit", settings.on_exit, get_args(OnExit))
         if settings.gate is not None and not isinstance(settings.gate, Gate):
             raise ArgumentError(f"gate must be a Gate or None, not {settings.gate!r:.80}")
+        for name in ("describe", "explain"):
+            if not isinstance(given := getattr(settings, name), bool):
+                raise ArgumentError(f"{name} must be True or False, not {given!r:.80}")
         return settings
 
 

@@ -29,6 +29,8 @@ from amigo_async import (
     ConflictError,
     CreatedRun,
     DeadlineError,
+    Explanations,
+    Names,
     Run,
     RunOutcome,
     RunPage,
@@ -192,12 +194,18 @@ async def batches(client: AmigoClient, set_ids: list[str]) -> None:
         on_exit="cancel",
         journal="batch.jsonl",
         on_event=listen_slowly,
+        describe=True,
+        explain=True,
+        explain_timeout=None,
     )
     assert_type(result, BatchResult)
+    assert_type(result.names, Names)
+    assert_type(result.explanations, Explanations)
     assert_type(result.passed, bool)
     for outcome in result.outcomes:
         assert_type(outcome, RunOutcome)
         assert_type(outcome.run_id, str | None)
+        assert_type(outcome.name, str | None)
         assert_type(outcome.run, Run | None)
         assert_type(outcome.artifacts, Path | None)
         if outcome.verdict == "errored":

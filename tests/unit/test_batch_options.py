@@ -21,6 +21,9 @@ def test_defaults() -> None:
         "journal": None,
         "on_event": None,
         "gate": None,
+        "describe": False,
+        "explain": False,
+        "explain_timeout": 30.0,
     }
 
 

@@ -17,9 +17,11 @@ from amigo_async import events as all_events
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
+    DetailsMissing,
     Event,
     Events,
     LimitHeld,
+    NamesRead,
     RequestRetried,
     RunFinished,
     RunLeft,
@@ -76,6 +78,12 @@ SAID: list[tuple[Event, int, str]] = [
     ),
     (ArtifactProgress("r", 5, 9), logging.DEBUG, "artifact of run r: 5 of 9 bytes"),
     (ArtifactProgress("r", 5, None), logging.DEBUG, "artifact of run r: 5 of ? bytes"),
+    (NamesRead({"s": "Refunds"}, {}, {}), logging.DEBUG, "names were read"),
+    (
+        DetailsMissing("1 of 2 reasons cannot be seen"),
+        logging.WARNING,
+        "names or reasons are missing: 1 of 2 reasons cannot be seen",
+    ),
     (
         SharingLost("no answer in time", 30.0),
         logging.WARNING,

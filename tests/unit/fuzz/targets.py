@@ -35,6 +35,8 @@ from amigo_async.artifacts.plan import Body, Reading, judge, next_request
 from amigo_async.artifacts.record import ResumeRecord, ResumeState
 from amigo_async.auth import BearerAuth
 from amigo_async.batch.journal import (
+    Described,
+    Explained,
     Finished,
     JournalHeader,
     Saved,
@@ -55,7 +57,14 @@ from amigo_async.decoding import (
 )
 from amigo_async.errors import ConfigurationError, DecodeError, JournalError
 from amigo_async.events import Events
-from amigo_async.models import ArtifactsLink, CreatedRun, RunPage, SignIn
+from amigo_async.models import (
+    ArtifactsLink,
+    CreatedRun,
+    EvaluationResult,
+    RunPage,
+    SignIn,
+    SimulationEvaluationSource,
+)
 from amigo_async.names import Names
 from amigo_async.protocol import ranges, requests, responses
 from amigo_async.protocol import ranges as objects
@@ -104,6 +113,10 @@ _LINK: Final = {
 }
 _OPENED: Final = JournalHeader("https://api.example", "acme")
 _NOW: Final = datetime.fromisoformat(AT)
+_EVALUATION: Final = EvaluationResult(
+    *(RUN_ID, "acme", RUN_ID, 1, 2.0, "it did"),
+    SimulationEvaluationSource(RUN_ID, RUN_ID, 0, ["m"]),
+)
 _JOURNAL: Final = b"\n".join(
     map(
         msgspec.json.encode,
@@ -113,6 +126,8 @@ _JOURNAL: Final = b"\n".join(
             Started(RUN_ID, RUN_ID, _NOW),
             Finished(RUN_ID, "failed", _SAMPLE, _NOW),
             Saved(RUN_ID, "/a.zip", _NOW),
+            Described(Names({RUN_ID: "a"}, {}, {RUN_ID: "b"})),
+            Explained(RUN_ID, RUN_ID, [_EVALUATION]),
         ),
     )
 )
@@ -236,7 +251,8 @@ def page(data: bytes) -> None:
         gate = Gate(min_pass_rate=0.5)
         verdict = verdict_of(each, gate, cancelled=False) if each.is_completed else "timed_out"
         line = Finished(each.simulation_unit_test_set_id, verdict, each, each.created_at)
-        (record,) = parse(msgspec.json.encode(line) + b"\n", _OPENED, Path("j")).values()
+        progress, _ = parse(msgspec.json.encode(line) + b"\n", _OPENED, Path("j"))
+        (record,) = progress.values()
         assert record.finished == line, "the journal says something else"
         _told(RunOutcome(unit_test_set_id=each.id, run_id=each.id, verdict=verdict, run=each), gate)
     cursor(found)

@@ -1,0 +1,160 @@
+"""Names and reasons for a batch: read beside its work, kept in its journal, no error of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+
+import anyio
+from msgspec.structs import replace
+
+from amigo_async.batch.journal import Described, Explained, JournalEntry
+from amigo_async.batch.options import BatchSettings
+from amigo_async.batch.outcomes import BatchItem
+from amigo_async.errors import JournalError
+from amigo_async.events import DetailsMissing, Emit, NamesRead
+from amigo_async.models import Run
+from amigo_async.names import Directory, Explanations, Names, combined, evaluated, explain, without
+from amigo_async.resources.evaluations import Evaluations
+
+# The verdicts of sets whose evaluations are read. A set without a verdict has no completed run.
+_EXPLAINED: Final = frozenset({"failed", "errored", "cancelled"})
+
+
+class Details:
+    """The names and reasons of a batch, as far as they were asked for and are known.
+
+    Args:
+        settings: The options of the batch.
+        directory: Looks up names.
+        evaluations: Lists evaluations.
+        emit: Emits events.
+        write: Writes a line to the journal, if there is one.
+
+    Attributes:
+        names: The names read so far.
+        explanations: The reasons read so far.
+        read: Set once nothing more will be read.
+    """
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        *,
+        directory: Directory,
+        evaluations: Evaluations,
+        emit: Emit,
+        write: Callable[[JournalEntry], Awaitable[None]],
+    ) -> None:
+        self.names = Names()
+        self.explanations = Explanations()
+        self.read = asyncio.Event()
+        self._settings = settings
+        self._directory = directory
+        self._evaluations = evaluations
+        self._emit = emit
+        self._write = write
+        self._unkept: dict[str, None] = {}
+
+    async def read_all(
+        self,
+        items: Collection[BatchItem],
+        before: Names,
+        concluded: asyncio.Event,
+        deadline: float,
+    ) -> None:
+        """Read names while the runs go on; once all have ended, the rest and the reasons.
+
+        Args:
+            items: The sets of the batch.
+            before: The names that the journal holds from earlier calls.
+            concluded: Set once every set has its outcome.
+            deadline: When the batch ends, by the clock of the event loop; infinity for never.
+        """
+        try:
+            if self._settings.describe:
+                self._directory.learn(before)
+                self._take(before)
+            async with anyio.create_task_group() as group:
+                if self._settings.describe:
+                    group.start_soon(self._describe_sets, [item.set_id for item in items])
+                await concluded.wait()
+                # What is still missing is read below, all kinds of names at once.
+                group.cancel_scope.cancel()
+            await self._read_rest(items, _time_left(self._settings.explain_timeout, deadline))
+        except Exception as error:  # noqa: BLE001  # the batch is as without names and reasons
+            self._emit(DetailsMissing(f"names and reasons could not be read: {error!r:.200}"))
+        finally:
+            self.read.set()
+
+    async def _describe_sets(self, set_ids: list[str]) -> None:
+        await self._directory.describe_sets(set_ids, timeout=None, on_read=self._take_and_keep)
+
+    async def _read_rest(self, items: Collection[BatchItem], timeout: float | None) -> None:
+        async with anyio.create_task_group() as group:
+            if self._settings.describe:
+                group.start_soon(self._describe, items, timeout)
+            if self._settings.explain:
+                group.start_soon(self._explain, items, timeout)
+        unkept = tuple(self._unkept)
+        if self._settings.describe:
+            self.names = replace(self.names, notes=(*self.names.notes, *unkept))
+        else:
+            notes = (*self.explanations.notes, *unkept)
+            self.explanations = replace(self.explanations, notes=notes)
+        for note in dict.fromkeys((*self.names.notes, *self.explanations.notes)):
+            self._emit(DetailsMissing(note))
+
+    async def _describe(self, items: Collection[BatchItem], timeout: float | None) -> None:
+        runs = [item.run for item in items if item.run is not None]
+        set_ids = [item.set_id for item in items]
+        names = await self._directory.describe(runs, timeout=timeout, set_ids=set_ids)
+        await self._take_and_keep(names)
+        self.names = replace(self.names, notes=names.notes)
+
+    async def _explain(self, items: Collection[BatchItem], timeout: float | None) -> None:
+        failed: list[tuple[BatchItem, Run]] = [
+            (item, item.run)
+            for item in items
+            if item.run is not None and item.verdict in _EXPLAINED
+        ]
+        self.explanations = await explain(
+            self._evaluations,
+            [run for _, run in failed],
+            failed_only=True,
+            timeout=timeout,
+            known={i: one for item in items for i, one in item.before.explained.items()},
+        )
+        for item, run in failed:
+            every = map(self.explanations.get, evaluated(run, failed_only=True))
+            new = [one for one in every if one and one.id not in item.before.explained]
+            if new:
+                await self._keep(Explained(item.set_id, run.id, new))
+
+    async def _take_and_keep(self, names: Names) -> None:
+        new = self._take(names)
+        if new != Names():
+            await self._keep(Described(new))
+
+    def _take(self, names: Names) -> Names:
+        """Take in names and emit those that are new; return them."""
+        new = without(names, self.names)
+        if new != Names():
+            self.names = combined(self.names, new)
+            self._emit(NamesRead(new.unit_test_sets, new.unit_tests, new.metrics))
+        return new
+
+    async def _keep(self, line: JournalEntry) -> None:
+        try:
+            await self._write(line)
+        except JournalError as error:
+            self._unkept[str(error)] = None
+
+
+def _time_left(timeout: float | None, deadline: float) -> float | None:
+    """Return the seconds that reading may take after the last outcome; None for no limit."""
+    limit = math.inf if timeout is None else timeout
+    left = max(0.0, min(limit, deadline - anyio.current_time()))
+    return None if math.isinf(left) else left
