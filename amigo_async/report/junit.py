@@ -150,7 +150,7 @@ def _case(each: SetReport, test: UnitTestReport, case: Case) -> ET.Element:
     element = _new_case(each.label, f"{test.label} / {case.label}")
     detail = _detail(each, test, case)
     if case.status == "failed":
-        _add_result(element, "failure", "metric", _message(case), detail)
+        _add_result(element, "failure", "metric", case.words, detail)
     elif case.status == "errored":
         message = test.errors[0].text if test.errors else case.seen
         _add_result(element, "error", "repeat", message, detail)
@@ -161,19 +161,9 @@ def _case(each: SetReport, test: UnitTestReport, case: Case) -> ET.Element:
     return element
 
 
-def _message(case: Case) -> str:
-    """Describe a failure on one line: what was expected, and what was seen first."""
-    expected = f"expected {case.expected}" if case.expected else ""
-    first = case.reasons[0]
-    if first.seen is None:
-        return "; ".join(filter(None, [expected, case.seen]))
-    more = f"; {case.seen}" if len(case.reasons) > 1 else ""
-    return ", ".join(filter(None, [expected, first.words])) + more
-
-
 def _detail(each: SetReport, test: UnitTestReport, case: Case) -> str:
     path = f"{each.label} / {test.label} / {case.label}"
-    lines = [f"{path}: {_message(case) if case.counts.failed else case.seen}"]
+    lines = [f"{path}: {case.words}"]
     if case.expected is not None:
         lines.append(f"expected: {case.expected}")
     lines.append(f"seen: {case.seen}")

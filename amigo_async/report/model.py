@@ -112,6 +112,15 @@ class Case(Struct, frozen=True):
         """The name of the metric, or "repeats" without one."""
         return self.name or "repeats"
 
+    @property
+    def words(self) -> str:
+        """What was expected, and what was seen first: ``expected at least 4, saw 2 in ...``."""
+        expected = f"expected {self.expected}" if self.expected and self.reasons else ""
+        if not self.reasons or self.reasons[0].seen is None:
+            return "; ".join(filter(None, [expected, self.seen]))
+        more = f"; {self.seen}" if len(self.reasons) > 1 else ""
+        return ", ".join(filter(None, [expected, self.reasons[0].words])) + more
+
 
 class UnitTestReport(Struct, frozen=True):
     """A unit test of a set.

@@ -14,10 +14,12 @@ from amigo_async.models import (
     BooleanMetricSuccessCriterion,
     CategoricalMetricSuccessCriterion,
     Evaluation,
+    EvaluationResult,
     MetricEvaluationResult,
     MetricToEvaluate,
     NumericalMetricSuccessCriterion,
     Run,
+    SimulationEvaluationSource,
     SuccessCriterion,
     UnitTestRunResult,
     UnitTestRunSpec,
@@ -25,6 +27,7 @@ from amigo_async.models import (
     UserInfo,
     VersionInfo,
 )
+from amigo_async.names import Explanations, Names
 
 BEGAN = datetime(2025, 3, 4, 9, 30, tzinfo=UTC)
 
@@ -121,6 +124,53 @@ def outcome(of: Run | None = None, verdict: Any = None, **fields: Any) -> RunOut
         flags = "errored" if of.errored else "failed" if of.failed_metrics else "passed"
         verdict = verdict or ("cancelled" if of.was_cut_short else flags)
     return RunOutcome(**({"unit_test_set_id": "set", "verdict": verdict} | known | fields))
+
+
+def evaluated(
+    id: str,
+    result: Any,
+    justification: str = "",
+    *,
+    repeat: int = 0,
+    references: Sequence[str] = (),
+) -> EvaluationResult:
+    """An evaluation of a simulated conversation, as the service keeps it."""
+    source = SimulationEvaluationSource("run", "ut", repeat, list(references))
+    return EvaluationResult(id, "org", "metric", 1, result, justification, source)
+
+
+def explained(*evaluations: EvaluationResult, notes: tuple[str, ...] = ()) -> Explanations:
+    """What was read of some evaluations."""
+    return Explanations({one.id: one for one in evaluations}, notes)
+
+
+def large_batch(sets: int, tests: int, repeats: int, metrics: Sequence[str]) -> BatchResult:
+    """A batch in which every unit test failed every metric, with names and long reasons."""
+    signs = "-" * repeats
+    justification = "The agent interrupted the caller twice. " * 40
+    outcomes, read = [], []
+    names: dict[str, str] = {}
+    for n in range(sets):
+        ids = [f"66cc{n:06x}{test:014x}" for test in range(tests)]
+        one = run(
+            *[(i, dict.fromkeys(metrics, signs), [None] * repeats) for i in ids],
+            set_id=f"6618791275130b73714e8{n:03x}",
+            run_id=f"77dd{n:020x}",
+        )
+        for of_test in one.unit_test_run_results:
+            assert of_test is not None
+            for number, of_metric in enumerate(of_test.metric_evaluation_results):
+                key = f"{of_test.unit_test_id}-{number}"
+                of_metric.results[:] = [Evaluation(f"{key}-{r}", False) for r in range(repeats)]
+                read += [
+                    evaluated(f"{key}-{r}", r, justification, repeat=r) for r in range(repeats)
+                ]
+        outcomes.append(outcome(one, started_at=BEGAN, finished_at=BEGAN + timedelta(seconds=90)))
+        names |= {i: f"Angry caller wants money back {i[-4:]}" for i in ids}
+    sets_named = {o.unit_test_set_id: f"Refund policy {n}" for n, o in enumerate(outcomes)}
+    return BatchResult(
+        tuple(outcomes), names=Names(sets_named, names), explanations=explained(*read)
+    )
 
 
 def hidden_run(**flags: Any) -> Run:
