@@ -306,6 +306,7 @@ async def explain(
     failed_only: bool,
     timeout: float | None,
     known: Mapping[str, EvaluationResult] | None = None,
+    on_read: Callable[[Mapping[str, EvaluationResult]], Awaitable[None]] | None = None,
 ) -> Explanations:
     """Read the evaluations of `runs`, several runs with one request.
 
@@ -315,6 +316,7 @@ async def explain(
         failed_only: Whether to read only the evaluations that failed.
         timeout: Seconds for all of it; None for no limit.
         known: Evaluations that were read earlier, by id; they are not read again. None for none.
+        on_read: Called with all evaluations read so far, after each group of runs. None for nobody.
     """
     by_id = {run.id: run for run in runs}
     every = {i: evaluated(run, failed_only=failed_only) for i, run in by_id.items()}
@@ -328,6 +330,8 @@ async def explain(
         try:
             for group in _groups([by_id[i] for i in wanted if wanted[i]], wanted):
                 await _read(evaluations, {i: wanted[i] for i in group}, read, narrow=failed_only)
+                if on_read is not None:
+                    await on_read(read)
         except (DeadlineError, RateLimitError):  # none is left before the deadline
             late = True
         except AmigoError as error:

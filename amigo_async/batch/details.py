@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 import anyio
@@ -15,7 +15,7 @@ from amigo_async.batch.options import BatchSettings
 from amigo_async.batch.outcomes import BatchItem
 from amigo_async.errors import JournalError
 from amigo_async.events import DetailsMissing, Emit, NamesRead
-from amigo_async.models import Run
+from amigo_async.models import EvaluationResult, Run
 from amigo_async.names import Directory, Explanations, Names, combined, evaluated, explain, without
 from amigo_async.resources.evaluations import Evaluations
 
@@ -115,23 +115,32 @@ class Details:
         self.names = replace(self.names, notes=names.notes)
 
     async def _explain(self, items: Collection[BatchItem], timeout: float | None) -> None:
-        failed: list[tuple[BatchItem, Run]] = [
-            (item, item.run)
+        failed: list[tuple[BatchItem, Run, list[str]]] = [
+            (item, item.run, list(evaluated(item.run, failed_only=True)))
             for item in items
             if item.run is not None and item.verdict in _EXPLAINED
         ]
-        self.explanations = await explain(
+        known = {i: one for item in items for i, one in item.before.explained.items()}
+        kept = set(known)
+
+        async def take_and_keep(read: Mapping[str, EvaluationResult]) -> None:
+            self.explanations = Explanations(dict(read))
+            for item, run, ids in failed:
+                new = [read[i] for i in ids if i in read and i not in kept]
+                kept.update(one.id for one in new)
+                if new:
+                    await self._keep(Explained(item.set_id, run.id, new))
+
+        explanations = await explain(
             self._evaluations,
-            [run for _, run in failed],
+            [run for _, run, _ in failed],
             failed_only=True,
             timeout=timeout,
-            known={i: one for item in items for i, one in item.before.explained.items()},
+            known=known,
+            on_read=take_and_keep,
         )
-        for item, run in failed:
-            every = map(self.explanations.get, evaluated(run, failed_only=True))
-            new = [one for one in every if one and one.id not in item.before.explained]
-            if new:
-                await self._keep(Explained(item.set_id, run.id, new))
+        await take_and_keep(explanations.evaluations)  # of a request that was cut off
+        self.explanations = explanations
 
     async def _take_and_keep(self, names: Names) -> None:
         new = self._take(names)

@@ -1,8 +1,8 @@
 """The journal of a batch: a file of JSON lines from which an interrupted batch resumes.
 
 One line is written before a run is started and one after each later step, so that the same call
-with the same journal continues wherever the process stopped. The journal holds ids and states and
-no secrets: text of the service is redacted.
+with the same journal continues wherever the process stopped. Names and reasons that were read are
+lines too. The journal holds no secrets: text of the service is redacted.
 """
 
 from __future__ import annotations

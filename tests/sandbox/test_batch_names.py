@@ -343,6 +343,28 @@ async def test_resumed_batch_reads_what_is_missing(sandbox: Sandbox, tmp_path: P
     assert names == [[more[-1]]]
 
 
+async def test_left_while_reading_keeps_what_was_read(tmp_path: Path) -> None:
+    """A request asks for 50 runs at most; the one for the last run has to wait for its limit."""
+    path = tmp_path / "batch.jsonl"
+    plan = SetPlan(seconds=5.0, outcome="failed", unit_tests=1, repeats=1, metrics=1)
+    async with Sandbox(limits={"create": None}) as sandbox:
+        ids = sandbox.add_sets(51, plan)
+        options: dict[str, Any] = {"explain": True, "explain_timeout": None, "journal": path}
+        async with sandbox.client() as client, client.open_batch(ids, **options) as batch:
+            for _ in ids:
+                await anext(batch)
+            sandbox.spend("evaluations", 9)
+            while not batch.result().explanations.evaluations:
+                await anyio.sleep(0.1)
+        assert len(batch.result().explanations.evaluations) == 50
+        sandbox.forget_requests()
+        async with sandbox.client() as client:
+            result = await client.run_many(ids, **options)
+        assert set(result.explanations.evaluations) == failed_ids(result)
+        [request] = (r for r in sandbox.requests if r.route == "evaluations")
+        assert len(request.values("simulation_unit_test_set_run_id")) == 1
+
+
 async def test_journal_that_cannot_be_written(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

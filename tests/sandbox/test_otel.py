@@ -29,6 +29,7 @@ from amigo_async import ConfigurationError, NotFoundError, otel
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
+    NamesRead,
     RequestRetried,
     RunFinished,
     RunProgressed,
@@ -127,6 +128,30 @@ async def test_a_span_for_each_run_of_a_batch(sandbox: Sandbox, observer: Observ
         assert 55 <= seconds(span) <= 90
         assert span.instrumentation_scope is not None
         assert span.instrumentation_scope.name == "amigo_async"
+
+
+async def test_a_span_has_the_name_of_its_set(sandbox: Sandbox, observer: Observer) -> None:
+    ids = [sandbox.add_set(name=f"Set {number}") for number in range(25)]
+    async with sandbox.client() as client:
+        await client.run_many(ids, describe=True, on_event=observer.telemetry)
+    spans = [attributes(span) for span in observer.spans("amigo.run")]
+    assert {s["amigo.unit_test_set.id"]: s["amigo.unit_test_set.name"] for s in spans} == {
+        set_id: f"Set {number}" for number, set_id in enumerate(ids)
+    }
+
+
+async def test_a_name_may_come_before_the_start_and_after_the_end(observer: Observer) -> None:
+    for event in (
+        STARTED,
+        RunStarted("set-2", "run-2"),
+        NamesRead({"set-1": "One", "set-3": "Three"}, {"set-2": "a unit test"}, {}),
+        RunStarted("set-3", "run-3"),
+        *(RunFinished(f"set-{number}", f"run-{number}", "passed") for number in (1, 2, 3)),
+        NamesRead({"set-2": "Two"}, {}, {}),
+    ):
+        observer.telemetry(event)
+    spans = [attributes(span) for span in observer.spans("amigo.run")]
+    assert [s.get("amigo.unit_test_set.name") for s in spans] == ["One", None, "Three"]
 
 
 async def test_progress_within_the_span(sandbox: Sandbox, observer: Observer) -> None:
@@ -415,6 +440,7 @@ async def test_any_attribute_is_exportable(observer: Observer) -> None:
     with observer.tracers.get_tracer("test").start_as_current_span("caller"):
         for event in (
             RunStarted(odd, odd),
+            NamesRead({odd: odd}, {}, {}),
             ArtifactProgress(odd, 1, 2),
             ArtifactSaved(odd, f"/{odd}", 2),
             RunFinished(odd, odd, "passed"),
@@ -426,7 +452,7 @@ async def test_any_attribute_is_exportable(observer: Observer) -> None:
     assert {span.name for span in spans} == {"amigo.run", "amigo.artifact", "caller"}
     told = [attributes(span) for span in spans] + [attributes(e) for s in spans for e in s.events]
     texts = [value for one in told for value in one.values() if isinstance(value, str)]
-    assert texts.count("x\ufffd # #vso[a]") == 5
+    assert texts.count("x\ufffd # #vso[a]") == 7
     assert "/x\ufffd # #vso[a]" in texts
     assert "GET https://h/k?***" in texts
     assert not any("\ud800" in text or "##" in text for text in texts)

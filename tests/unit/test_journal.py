@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from amigo_async.batch.journal import (
+    Described,
+    Explained,
     Finished,
     Journal,
     JournaledSteps,
+    JournalEntry,
     JournalHeader,
     Saved,
     Started,
@@ -25,6 +28,8 @@ from amigo_async.batch.journal import (
     open_journal,
 )
 from amigo_async.errors import JournalError
+from amigo_async.models import EvaluationResult, SimulationEvaluationSource
+from amigo_async.names import Names
 from amigo_async.starting import Fence
 from tests.support import report_samples as samples
 from tests.unit.fake_runs import run_id, some_run
@@ -51,9 +56,7 @@ async def records(path: Path) -> dict[str, JournaledSteps]:
         return dict(journal.progress)
 
 
-async def write(
-    path: Path, *lines: StartIntended | StartRefused | Started | Finished | Saved
-) -> None:
+async def write(path: Path, *lines: JournalEntry) -> None:
     async with opened(path) as journal:
         for line in lines:
             await journal.write(line)
@@ -111,6 +114,32 @@ async def test_a_new_run_voids_the_old(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     await write(path, STARTED, FINISHED, SAVED, again)
     assert await records(path) == {SET: JournaledSteps(started=again)}
+
+
+def evaluation(id: str) -> EvaluationResult:
+    source = SimulationEvaluationSource(run_id(1), "t", 2, ["m"])
+    return EvaluationResult(id, "acme", "m", 1, True, "It did.", source, AT, AT)
+
+
+async def test_reasons_are_those_of_the_last_run(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    first, second = evaluation("1"), evaluation("2")
+    lines = (Explained(SET, run_id(1), [first]), Explained(SET, run_id(1), [second]))
+    await write(path, STARTED, *lines)
+    assert (await records(path))[SET].explained == {"1": first, "2": second}
+    await write(path, Started(SET, run_id(2), AT))
+    assert (await records(path))[SET].explained == {}
+    await write(path, Explained(SET, run_id(2), [second]))
+    assert (await records(path))[SET].explained == {"2": second}
+
+
+async def test_names_are_gathered_from_all_lines(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, Described(Names({"s": "Set"})), STARTED)
+    await write(path, Described(Names({"r": "Another"}, {"t": "Test"}, {"m": "Metric"})))
+    async with opened(path) as journal:
+        assert journal.names == Names({"s": "Set", "r": "Another"}, {"t": "Test"}, {"m": "Metric"})
+        assert list(journal.progress) == [SET]
 
 
 async def test_second_batch_is_refused(tmp_path: Path) -> None:
