@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -394,8 +395,16 @@ class Api:
                 "X-Request-Id": self._simulation.new_id(),
                 **(headers or {}),
             },
-            msgspec.json.encode(body),
+            _encode(body),
         )
+
+
+def _encode(body: Any) -> bytes:
+    """Encode a body as JSON; half of a surrogate pair, which UTF-8 does not have, as an escape."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(body)).encode()
 
 
 def _select(documents: Iterable[dict[str, Any]], query: CatalogQuery) -> list[dict[str, Any]]:
