@@ -330,6 +330,14 @@ def names_option(function: F) -> F:
     return option(function)
 
 
+def details_options(function: F) -> F:
+    """Add the options --no-names and --no-reasons."""
+    option = click.option(
+        "--reasons/--no-reasons", default=True, help="Read why runs failed, or do not."
+    )
+    return names_option(option(function))
+
+
 def gate_option(function: F) -> F:
     """Add the option --min-pass-rate, passed on as a `Gate`."""
     option = click.option(

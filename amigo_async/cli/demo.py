@@ -14,7 +14,7 @@ import anyio
 import click
 
 from amigo_async import report
-from amigo_async.batch import BatchResult
+from amigo_async.batch import BatchOptions, BatchResult
 from amigo_async.cli.command import async_command, duration, interrupts, quiet_option
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
 from amigo_async.cli.jobs import Job, run_job
@@ -56,9 +56,6 @@ _POOL: Final = 12
 
 # How the ids of the sets begin; the sandbox takes the first unit test from how an id ends.
 _SET_IDS: Final = "6618791275130b73"
-
-# Seed of the failures, so that the demo tells the same story each time.
-_SEED: Final = 1
 
 # The service allows 20 starts per minute. The demo allows 4 in `_WINDOW` seconds, so that the rate
 # limit can be seen at work without waiting long.
@@ -137,7 +134,7 @@ async def demo(*, artifacts: str, quiet: bool) -> int:
     await anyio.Path(artifacts).mkdir(parents=True, exist_ok=True)
     if not quiet:
         note(f"{len(_STORIES)} test sets of a support agent, on a local sandbox")
-    async with Sandbox(limits=_LIMITS, window=_WINDOW, seed=_SEED) as sandbox:
+    async with Sandbox(limits=_LIMITS, window=_WINDOW) as sandbox:
         set_ids = [
             sandbox.add_set(
                 _story_plan(number, story.outcome),
@@ -146,7 +143,13 @@ async def demo(*, artifacts: str, quiet: bool) -> int:
             )
             for number, story in enumerate(_STORIES)
         ]
-        job = Job(set_ids, {"artifacts_dir": artifacts, "poll_interval": _POLL_INTERVAL}, quiet)
+        options: BatchOptions = {
+            "artifacts_dir": artifacts,
+            "poll_interval": _POLL_INTERVAL,
+            "describe": True,
+            "explain": True,
+        }
+        job = Job(set_ids, options, quiet)
         async with sandbox.client() as client:
             job_result = await run_job(client, job)
     with suppress(BrokenPipeError), writing_to_stdout():

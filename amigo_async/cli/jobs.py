@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
 from amigo_async.models import Run
+from amigo_async.names import Explanations, Names
 from amigo_async.verdicts.gate import Verdict, reason_of
 
 # Seconds between two updates of the display.
@@ -69,7 +70,7 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
     """
     fetches = job.options.get("artifacts_dir") is not None
     progress = BatchProgress(job.set_ids, fetches=fetches)
-    progress.name_sets(job.names)
+    progress.learn(Names(dict(job.names)))
     result = BatchResult(
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
@@ -107,6 +108,7 @@ class RunAction:
         collecting: Whether its artifacts are being downloaded or waited for.
         late: Whether the action was cut off by the deadline or a signal.
         result: What the action came to, in a word; None for the verdict of the run.
+        seen: Set once its state is known, or the action is over.
     """
 
     def __init__(self, run_id: str, emit: Callable[[Event], None]) -> None:
@@ -119,11 +121,13 @@ class RunAction:
         self.collecting = False
         self.late = True
         self.result: str | None = None
+        self.seen = asyncio.Event()
         self._emit = emit
 
     def set_progress(self, run: Run) -> None:
         """Set the state of a run that is in progress, or waits for its artifacts."""
         self.run = run
+        self.seen.set()
         if not run.is_completed:
             done, total = run.progress or (None, None)
             set_id = run.simulation_unit_test_set_id
@@ -134,6 +138,7 @@ class RunAction:
         if self.run is not None and not self.run.is_completed:  # so it has ended just now
             self.finished_at = datetime.now(UTC)
         self.run, self.verdict = run, verdict
+        self.seen.set()
         self._emit(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
 
     def outcome(self) -> RunOutcome:
@@ -163,11 +168,15 @@ class ActionResults(NamedTuple):
         actions: Each run once, in the order asked for.
         elapsed: Duration in seconds.
         interrupted: Whether a signal stopped the command.
+        names: The names that were read.
+        explanations: The reasons that were read.
     """
 
     actions: list[RunAction]
     elapsed: float
     interrupted: bool
+    names: Names = Names()
+    explanations: Explanations = Explanations()
 
 
 async def run_actions(
@@ -177,6 +186,8 @@ async def run_actions(
     fetches: bool = False,
     timeout: float | None = None,
     quiet: bool = False,
+    names: bool = False,
+    reasons: bool = False,
 ) -> ActionResults:
     """Run an action for each run concurrently, with a progress display and Ctrl-C handling.
 
@@ -186,8 +197,10 @@ async def run_actions(
         fetches: Whether it downloads artifacts.
         timeout: Deadline for all of them in seconds from now; None for none.
         quiet: Whether to show no progress.
+        names: Whether to read names.
+        reasons: Whether to read why runs failed.
     """
-    relay = _Relay()
+    relay, explanations = _Relay(), Explanations()
     async with open_client(relay.on_event) as client:
         progress = BatchProgress(run_ids, are_runs=True, fetches=fetches)
         deadline = math.inf if timeout is None else anyio.current_time() + timeout
@@ -195,11 +208,43 @@ async def run_actions(
             relay.listener = display.on_event
             actions = {run_id: RunAction(run_id, display.on_event) for run_id in run_ids}
             with interrupts().caught(display.notify, display.close):
+                async with anyio.create_task_group() as beside:
+                    if names:
+                        beside.start_soon(_describe_early, client, actions.values(), progress)
+                    async with anyio.create_task_group() as group:
+                        for action in actions.values():
+                            group.start_soon(_run_action, client, act, action, deadline, display)
+                    beside.cancel_scope.cancel()
                 async with anyio.create_task_group() as group:
-                    for action in actions.values():
-                        group.start_soon(_run_action, client, act, action, deadline, display)
+                    if names:
+                        group.start_soon(_describe, client, actions.values(), progress)
+                    if reasons:
+                        explanations = await client.explain(_failed(actions.values()))
     elapsed = progress.now() - progress.began
-    return ActionResults(list(actions.values()), elapsed, interrupts().interrupted)
+    stopped = interrupts().interrupted
+    return ActionResults(list(actions.values()), elapsed, stopped, progress.names, explanations)
+
+
+async def _describe_early(
+    client: AmigoClient, actions: Collection[RunAction], progress: BatchProgress
+) -> None:
+    """Read names while the runs go on, as soon as each has been seen."""
+    for action in actions:
+        await action.seen.wait()
+    await _describe(client, actions, progress)
+
+
+async def _describe(
+    client: AmigoClient, actions: Iterable[RunAction], progress: BatchProgress
+) -> None:
+    names = await client.describe([action.run for action in actions if action.run is not None])
+    progress.learn(names)
+    progress.names = replace(progress.names, notes=names.notes)
+
+
+def _failed(actions: Iterable[RunAction]) -> list[Run]:
+    bad = ("failed", "errored")
+    return [action.run for action in actions if action.run and action.verdict in bad]
 
 
 async def _run_action(
@@ -215,6 +260,7 @@ async def _run_action(
             action.error, action.late = error, False
     if scope.cancelled_caught and action.collecting:
         action.error = ArtifactTimeoutError(run_id=action.run_id)
+    action.seen.set()
     display.finish(action.run_id, action.outcome(), action.result)
 
 

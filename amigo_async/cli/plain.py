@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from msgspec.structs import replace
+
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress, View
 from amigo_async.cli.reasons import (
@@ -72,12 +74,13 @@ class PlainView(View):
 
     def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
         """Write the outcome of a set, unless it passed or an event has said so."""
-        row = self._progress.rows[key]
+        row, names = self._progress.rows[key], self._progress.names
         if result is not None:
             if result != "saved":
                 self._write(f"{row.title}  {label(result)}")
         elif outcome.verdict != "passed" or outcome.error is not None:
-            why = "; ".join(reasons(outcome, most=1))
+            unnamed = replace(outcome, name=None)  # the line begins with the name
+            why = "; ".join(reasons(unnamed, replace(names, unit_test_sets={}), most=1))
             self._write(f"{row.title}  {label(outcome.verdict)}: {why}")
 
     def notify(self, text: str) -> None:

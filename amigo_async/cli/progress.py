@@ -14,11 +14,13 @@ from amigo_async.cli.streams import note
 from amigo_async.events import (
     ArtifactProgress,
     Event,
+    NamesRead,
     RunFinished,
     RunProgressed,
     RunStarted,
     StartUnresolved,
 )
+from amigo_async.names import Names, combined
 from amigo_async.ratelimit import BudgetState
 
 # Returns the state of the rate limits by endpoint.
@@ -89,6 +91,7 @@ class BatchProgress:
 
     Attributes:
         rows: The progress of each set by id, in the order asked for.
+        names: The names known so far.
         unresolved: Starts of which it is unknown whether they started a run.
     """
 
@@ -105,17 +108,17 @@ class BatchProgress:
         self.rows = {key: SetProgress(key, None if are_runs else key) for key in keys}
         self.unresolved: list[StartUnresolved] = []
         self._fetches = fetches
-        self._names: dict[str, str] = {}
+        self.names = Names()
         self._by_run: dict[str, SetProgress] = {}
         if are_runs:
             for key, row in self.rows.items():
                 self._start(row, key)
 
-    def name_sets(self, names: Mapping[str, str]) -> None:
-        """Set the names of sets, by their id."""
-        self._names.update(names)
+    def learn(self, names: Names) -> None:
+        """Take in names, in addition to those known before."""
+        self.names = combined(self.names, names)
         for row in self.rows.values():
-            row.name = self._names.get(row.set_id or "", row.name)
+            row.name = self.names.unit_test_sets.get(row.set_id or "", row.name)
 
     def row_of(self, event: Event) -> SetProgress | None:
         """Return the row that an event is about; None if there is none."""
@@ -125,12 +128,14 @@ class BatchProgress:
 
     def on_event(self, event: Event) -> None:
         """Update the progress with an event."""
+        if isinstance(event, NamesRead):
+            self.learn(Names(event.unit_test_sets, event.unit_tests, event.metrics))
         row = self.row_of(event)
         if row is None:
             return
         if row.set_id is None and isinstance(event, RunProgressed | RunFinished):
             row.set_id = event.unit_test_set_id
-            row.name = self._names.get(row.set_id)
+            row.name = self.names.unit_test_sets.get(row.set_id)
         if isinstance(event, RunStarted):
             self._start(row, event.run_id)
         elif isinstance(event, RunProgressed):

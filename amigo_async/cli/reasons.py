@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from amigo_async.batch import RunOutcome
+from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.errors import (
     AmigoError,
     ArtifactsNotReadyError,
@@ -15,13 +15,19 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.escaping import log_line
-from amigo_async.models import ErroredRun, FailedMetric, Run
-from amigo_async.report.wording import UNEXPLAINED, VERDICT_WORDS, plural
+from amigo_async.models import Run
+from amigo_async.names import Explanations, Names
+from amigo_async.report.model import Group, SetReport, set_reports
+from amigo_async.report.wording import UNEXPLAINED, VERDICT_WORDS, plural, short_text
 from amigo_async.verdicts.gate import Gate
 
 _MOST: Final = 3
 
 _LONGEST_NAME: Final = 100
+_LONGEST_ERROR: Final = 300
+
+_NO_NAMES: Final = Names()
+_UNEXPLAINED: Final = Explanations()
 
 _REMEDIES: Final[tuple[tuple[type[AmigoError], str], ...]] = (
     (ConflictError, "use --on-conflict attach, wait or restart to deal with the unfinished run"),
@@ -33,8 +39,7 @@ _REMEDIES: Final[tuple[tuple[type[AmigoError], str], ...]] = (
 
 def named(name: str) -> str:
     """Escape a name for a line, and cut it if it is very long."""
-    line = log_line(name)  # before it is cut, as part of a secret may not look like one
-    return line if len(line) <= _LONGEST_NAME else f"{line[:_LONGEST_NAME].rstrip()} ..."
+    return log_line(short_text(name, _LONGEST_NAME))
 
 
 def set_name(outcome: RunOutcome) -> str:
@@ -54,59 +59,86 @@ def explain(error: BaseException) -> str:
     return message
 
 
-def reasons(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
+def reasons(
+    outcome: RunOutcome,
+    names: Names = _NO_NAMES,
+    explanations: Explanations = _UNEXPLAINED,
+    *,
+    most: int = _MOST,
+) -> list[str]:
     """Explain why a set did not pass, one line per reason; empty if it passed.
 
     Args:
         outcome: The outcome of the set.
+        names: Names of its unit tests and metrics.
+        explanations: What was seen in its conversations.
         most: Maximum number of lines for metrics, and for errors of repeats.
     """
     unexplained = UNEXPLAINED.get(outcome.verdict)
-    return details(outcome, most=most) or ([] if unexplained is None else [unexplained])
+    lines = details(outcome, names, explanations, most=most)
+    return lines or ([] if unexplained is None else [unexplained])
 
 
-def gate_reasons(outcome: RunOutcome, gate: Gate | None) -> list[str]:
+def gate_reasons(outcome: RunOutcome, gate: Gate | None, names: Names = _NO_NAMES) -> list[str]:
     """Explain a gate's verdict if it is not "passed", or passed a run that has failures."""
     run = outcome.run
     if gate is None or run is None or not run.is_completed or outcome.verdict == "cancelled":
         return []
     judgement = gate.judge(run)
     lacking = judgement.verdict != "passed" or judgement.fell_back or not run.passed
-    return [log_line(reason) for reason in shortened(judgement.reasons, _MOST)] if lacking else []
+    if not lacking:
+        return []
+    result = BatchResult((outcome,), names=names)
+    [each] = set_reports(result, gate)
+    lines = each.reasons or judgement.reasons  # those of the report have names
+    return [log_line(reason) for reason in shortened(lines, _MOST)]
 
 
-def details(outcome: RunOutcome, *, most: int = _MOST) -> list[str]:
-    """Explain what the results and errors of a set show, one line per reason."""
+def details(
+    outcome: RunOutcome,
+    names: Names = _NO_NAMES,
+    explanations: Explanations = _UNEXPLAINED,
+    *,
+    most: int = _MOST,
+) -> list[str]:
+    """Explain what the results and errors of a set show, one line per reason.
+
+    Unit tests that failed by the same metric, or with the same error, share a line.
+    """
     lines: list[str] = []
     if outcome.run is not None:
         if outcome.run.was_cut_short and outcome.reason is not None:
             lines.append(log_line(outcome.reason))
-        lines += shortened([_failed(m) for m in outcome.run.metrics_that_failed or ()], most)
-        lines += shortened([_errored(e) for e in outcome.run.runs_that_errored or ()], most)
+        result = BatchResult((outcome,), names=names, explanations=explanations)
+        [each] = set_reports(result, None)
+        for status in ("failed", "errored"):
+            groups = [group for group in each.groups if group.status == status]
+            lines += shortened([_group_line(each, group) for group in groups], most)
     if outcome.error is not None:
         lines.append(explain(outcome.error))
     return lines
+
+
+def _group_line(each: SetReport, group: Group) -> str:
+    """Describe what unit tests have in common that failed, by the example of the first."""
+    first, *others = group.findings
+    path = [each.name, first.test.label, first.case.label if first.case else None]
+    if first.case is None:
+        what = f"{short_text(group.title, _LONGEST_ERROR)}, {first.words}"
+    else:
+        what = first.case.words
+    line = f"{' / '.join(filter(None, path))}: {what}"
+    if others:
+        labels = ", ".join(one.test.label for one in others[:_MOST])
+        more = f" and {len(others) - _MOST} more" if len(others) > _MOST else ""
+        line += f" (and {plural(len(others), 'other unit test')}: {labels}{more})"
+    return log_line(line)
 
 
 def amount_done(run: Run | None) -> str:
     """Format how many unit test runs are done, e.g. ``7/8``."""
     progress = None if run is None else run.progress
     return "-" if progress is None else f"{progress.done}/{progress.total}"
-
-
-def _failed(metric: FailedMetric) -> str:
-    name = metric.metric.success_criterion_name if metric.metric else metric.metric_id
-    return (
-        f"{log_line(name)} failed in {metric.failed} of {plural(metric.evaluated, 'repeat')} of "
-        f"unit test {log_line(metric.unit_test_id)}"
-    )
-
-
-def _errored(errored: ErroredRun) -> str:
-    return (
-        f"repeat {errored.repeat + 1} of unit test {log_line(errored.unit_test_id)}: "
-        f"{log_line(errored.error)}"
-    )
 
 
 # The endpoints in the order in which they are shown.

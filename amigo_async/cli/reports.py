@@ -13,11 +13,12 @@ import click
 from amigo_async import report
 from amigo_async.batch import BatchResult
 from amigo_async.cli.command import Outputs
-from amigo_async.cli.reasons import label, reasons
+from amigo_async.cli.reasons import label, reasons, set_name
 from amigo_async.cli.streams import note, stdout_is_closed, write
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command
 from amigo_async.report import markdown
+from amigo_async.report.links import Links
 from amigo_async.report.markdown import MAX_BYTES
 from amigo_async.verdicts.gate import Gate
 
@@ -32,17 +33,18 @@ _KINDS = (
 
 
 class Reports(NamedTuple):
-    """The files to write; None for reports that are not wanted."""
+    """The files to write, None for reports that are not wanted; and the template of links."""
 
     json: str | None = None
     junit: str | None = None
     markdown: str | None = None
     html: str | None = None
+    link: str | None = None
 
     @property
     def on_stdout(self) -> bool:
         """Whether a report goes to stdout, so that nothing else may be printed there."""
-        return "-" in self
+        return any(path == "-" for _, path in self._wanted())
 
     def check(self, journal: str | None = None) -> None:
         """Check that the reports can be written, before the batch is run.
@@ -54,9 +56,11 @@ class Reports(NamedTuple):
 
         Raises:
             click.ClickException: If a file cannot be written, or is named twice.
+            ArgumentError: If the template of links is not a URL with ids to fill in.
             ConfigurationError: If a package is missing.
         """
-        if self.count("-") > 1:
+        Links(self.link)
+        if [path for _, path in self._wanted()].count("-") > 1:
             raise click.UsageError("Only one report can go to stdout.")
         taken = set() if journal is None else {os.path.realpath(journal)}
         for kind, path in self._wanted():
@@ -72,7 +76,7 @@ class Reports(NamedTuple):
                     )
                 taken.add(target)
             # Rendered once now, so that a missing package is reported before the batch is run.
-            _render(kind, BatchResult([]), None, Path(path).parent)
+            self._render(kind, BatchResult([]), None, Path(path).parent)
 
     def write(self, result: BatchResult, gate: Gate | None, outputs: Outputs) -> None:
         """Write all reports.
@@ -84,7 +88,7 @@ class Reports(NamedTuple):
         """
         for kind, path in self._wanted():
             with outputs.to(f"the report on stdout (--{kind})" if path == "-" else path):
-                text = _render(kind, result, gate, Path(path).parent).rstrip("\n")
+                text = self._render(kind, result, gate, Path(path).parent).rstrip("\n")
                 # Always UTF-8: XML and HTML declare it, and JSON allows nothing else.
                 content = text.encode(errors="replace")
                 if path == "-":
@@ -93,7 +97,17 @@ class Reports(NamedTuple):
                     Path(path).write_bytes(content + b"\n")
 
     def _wanted(self) -> list[tuple[str, str]]:
-        return [(kind, path) for kind, path in self._asdict().items() if path is not None]
+        paths = {kind: getattr(self, kind) for kind, _ in _KINDS}
+        return [(kind, path) for kind, path in paths.items() if path is not None]
+
+    def _render(self, kind: str, result: BatchResult, gate: Gate | None, folder: Path) -> str:
+        if kind == "json":
+            return report.to_json(result)
+        if kind == "junit":
+            return report.junit(result, gate=gate, link=self.link)
+        if kind == "markdown":
+            return report.markdown(result, gate=gate, link=self.link)
+        return report.html(result, gate=gate, link=self.link, folder=folder)
 
 
 def _check_file(path: str) -> None:
@@ -122,18 +136,13 @@ def _check_file(path: str) -> None:
         raise click.ClickException(f"{path} cannot be written: {reason}") from error
 
 
-def _render(kind: str, result: BatchResult, gate: Gate | None, folder: Path) -> str:
-    if kind == "json":
-        return report.to_json(result)
-    if kind == "junit":
-        return report.junit(result, gate=gate)
-    if kind == "markdown":
-        return report.markdown(result, gate=gate)
-    return report.html(result, gate=gate, folder=folder)
-
-
 def report_options(function: F) -> F:
-    """Add the options --json, --junit, --markdown and --html."""
+    """Add the options --json, --junit, --markdown, --html and --link."""
+    function = click.option(
+        "--link",
+        metavar="URL",
+        help="Make names in reports links: a URL with {run_id}, {set_id} or {unit_test_id}.",
+    )(function)
     for kind, text in reversed(_KINDS):
         function = click.option(f"--{kind}", metavar="FILE|-", help=text)(function)
     return function
@@ -152,18 +161,23 @@ def annotate(result: BatchResult) -> None:
     bad = [o for o in result.outcomes if o.verdict != "passed" or o.error is not None]
     for outcome in bad[:_MOST]:
         level = _LEVELS.get(outcome.verdict, "error")
-        title = f"Unit test set {outcome.unit_test_set_id} {label(outcome.verdict)}"
-        note(workflow_command(level, reasons(outcome), title=title))
+        lines = reasons(outcome, result.names, result.explanations)
+        title = f"Unit test set {set_name(outcome)} {label(outcome.verdict)}"
+        if outcome.name:
+            ids = [f"set {outcome.unit_test_set_id}", f"run {outcome.run_id or '-'}"]
+            lines.append(", ".join(ids))
+        note(workflow_command(level, lines, title=title))
     if len(bad) > _MOST:
         note(workflow_command("warning", [f"{len(bad) - _MOST} more sets did not pass"]))
 
 
-def summarize(result: BatchResult, gate: Gate | None) -> None:
+def summarize(result: BatchResult, gate: Gate | None, link: str | None = None) -> None:
     """Append a summary to the job summary, in GitHub Actions only.
 
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
+        link: Template of links; None for none.
     """
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if os.environ.get("GITHUB_ACTIONS") != "true" or not name:
@@ -171,7 +185,7 @@ def summarize(result: BatchResult, gate: Gate | None) -> None:
     path = Path(name)
     size = path.stat().st_size if path.exists() else 0
     try:
-        text = markdown(result, gate=gate, max_bytes=MAX_BYTES - size)
+        text = markdown(result, gate=gate, link=link, max_bytes=MAX_BYTES - size)
     except ConfigurationError as error:
         note(workflow_command("notice", [f"No job summary: {error}"]))
         return

@@ -7,11 +7,13 @@ from contextlib import suppress
 from typing import IO, Any, cast, get_args
 
 import click
+from msgspec.structs import replace
 
 from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnExit, OnFailure
 from amigo_async.cli.command import (
     Outputs,
     async_command,
+    details_options,
     gate_option,
     ids_argument,
     open_client,
@@ -59,6 +61,7 @@ from amigo_async.verdicts.gate import Gate, verdict_of
     "--artifacts", "artifacts_dir", metavar="DIR", help="Download the artifacts into this folder."
 )
 @report_options
+@details_options
 @click.option(
     "--journal", metavar="FILE", help="Record every step in this file; resume if it exists."
 )
@@ -93,6 +96,8 @@ async def run(
     file: IO[str] | None,
     tags: tuple[str, ...],
     dry_run: bool,
+    names: bool,
+    reasons: bool,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -109,7 +114,8 @@ async def run(
             with writing_to_stdout():
                 show_plan(console_of(sys.stdout), selected, options["journal"])
             return ExitCode.PASSED
-        job = Job(selected.ids, cast("BatchOptions", options), quiet, selected.names)
+        batch_options = cast("BatchOptions", options | {"describe": names, "explain": reasons})
+        job = Job(selected.ids, batch_options, quiet, selected.names)
         job_result = await run_job(client, job)
     return report_result(job_result, reports, job)
 
@@ -139,7 +145,7 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
     with outputs.to("the annotations"):
         annotate(result)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
-        summarize(result, gate)
+        summarize(result, gate, reports.link)
     reports.write(result, gate, outputs)
     if job_result.interrupted:
         return outputs.print_failures(ExitCode.INTERRUPTED)
@@ -161,6 +167,7 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
 @ids_argument("RUN_ID")
 @click.option("--artifacts", metavar="DIR", help="Download the artifacts into this folder.")
 @report_options
+@details_options
 @timeout_option("the runs continue after it")
 @gate_option
 @quiet_option
@@ -172,6 +179,8 @@ async def wait(
     artifacts: str | None,
     timeout: float | None,
     gate: Gate | None,
+    names: bool,
+    reasons: bool,
     quiet: bool,
     **kinds: Any,
 ) -> int:
@@ -194,9 +203,20 @@ async def wait(
         await collect(client, action, artifacts)
 
     results = await run_actions(
-        run_ids, act, fetches=artifacts is not None, timeout=timeout, quiet=quiet
+        run_ids,
+        act,
+        fetches=artifacts is not None,
+        timeout=timeout,
+        quiet=quiet,
+        names=names,
+        reasons=reasons,
     )
-    result = BatchResult([action.outcome() for action in results.actions])
+    known = results.names.unit_test_sets
+    outcomes = [
+        replace(outcome, name=known.get(outcome.unit_test_set_id))
+        for outcome in (action.outcome() for action in results.actions)
+    ]
+    result = BatchResult(outcomes, names=results.names, explanations=results.explanations)
     job_result = FinishedJob(result, results.elapsed, results.interrupted, [])
     return report_result(
         job_result, reports, Job(run_ids, {"artifacts_dir": artifacts, "gate": gate})

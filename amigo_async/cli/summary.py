@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from amigo_async.batch import RunOutcome
+from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.jobs import FinishedJob, Job
 from amigo_async.cli.reasons import (
     LABELS,
@@ -79,7 +79,7 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     console = console_of(file or sys.stdout)
     print_table(console, _table(outcomes, words, wide=is_wide(console)))
     for outcome in outcomes:
-        _show_details(console, outcome, words, job.options.get("gate"))
+        _show_details(console, outcome, words, job.options.get("gate"), job_result.result)
     counts = count_verdicts(job_result.result.counts, words)
     console.print(Text(f"{counts} in {duration(job_result.elapsed)}", "bold"), soft_wrap=True)
     folder = job.options.get("artifacts_dir")
@@ -141,10 +141,15 @@ def _duration(outcome: RunOutcome) -> str:
 
 
 def _show_details(
-    console: Console, outcome: RunOutcome, words: Mapping[str, str], gate: Gate | None
+    console: Console,
+    outcome: RunOutcome,
+    words: Mapping[str, str],
+    gate: Gate | None,
+    result: BatchResult,
 ) -> None:
-    explained = outcome.verdict in ("failed", "errored")
-    lines = gate_reasons(outcome, gate) + (reasons(outcome) if explained else details(outcome))
+    describe = reasons if outcome.verdict in ("failed", "errored") else details
+    lines = gate_reasons(outcome, gate, result.names)
+    lines += describe(outcome, result.names, result.explanations)
     if lines:
         style = STYLES.get(outcome.verdict, "yellow")
         title = Text(f"{set_name(outcome)} {words[outcome.verdict]}", style)

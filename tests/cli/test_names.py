@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from amigo_async.testing import Sandbox, SetPlan
+from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.report import from_json
+from amigo_async.testing import Fault, Sandbox, SetPlan
+from amigo_async.testing.catalog import METRICS
 from tests.support.command import (  # noqa: F401  # fixtures
     AT_ONCE,
+    LASTING,
     Said,
     elsewhere,
     served,
@@ -21,6 +26,18 @@ BARE = [
     "Simulation:CreateSimulationUnitTestSetRun",
     "Simulation:GetSimulationUnitTestSetRun",
 ]
+
+ONE_FAILURE = SetPlan(seconds=0.0, outcome="failed", unit_tests=1, repeats=1, metrics=1)
+WHY = (
+    "Refund policy / Angry caller wants money back / Problem solved: expected yes, saw no in "
+    'repeat 1: "The caller asked three times and hung up without an answer."'
+)
+DETAILS: Final[tuple[EndpointName, ...]] = (
+    "unit_test_sets",
+    "unit_tests",
+    "metrics",
+    "evaluations",
+)
 
 # --- selecting ---
 
@@ -136,3 +153,143 @@ def test_list_names_the_missing_permission(
     assert set_id in said.out
     assert said.err.startswith("Note: ")
     assert said.err.count("Simulation:GetSimulationUnitTestSet ") == said.err.count("\n") == 1
+
+
+def test_wait_shows_names_and_reasons(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = sandbox.add_set(ONE_FAILURE, name="Refund policy")
+    lasting = sandbox.add_set(LASTING, name="Deliveries")
+    runs = start(sandbox, policy, lasting)
+    said = Said(capsys, "wait", *runs, "--timeout", "1", "--json", "r.json")
+    assert said.status == 1
+    assert WHY in said.out
+    assert f"Deliveries ({runs[1]})  timed out" in said.err
+    result = from_json(Path("r.json").read_text())
+    assert [outcome.name for outcome in result.outcomes] == ["Refund policy", "Deliveries"]
+    assert result.names.unit_test_sets[policy] == "Refund policy"
+    assert len(result.explanations.evaluations) == 1
+    bare = Said(capsys, "wait", runs[0], "--no-names", "--no-reasons")
+    assert "Refund policy" not in bare.out + bare.err
+
+
+# --- reasons ---
+
+
+def asked(sandbox: Sandbox) -> list[int]:
+    return [sandbox.count(endpoint) for endpoint in DETAILS]
+
+
+def test_run_says_by_name_what_failed_and_why(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = sandbox.add_set(ONE_FAILURE, name="Refund policy")
+    said = Said(capsys, "run", set_id)
+    assert said.status == 1
+    assert f"Refund policy failed  {set_id}\n  {WHY}\n" in said.out
+    assert "Note:" not in said.err
+    assert max(asked(sandbox)) == 1
+
+
+def test_names_and_reasons_can_be_left_out(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = sandbox.add_set(ONE_FAILURE, name="Refund policy")
+    said = Said(capsys, "run", set_id, "--no-names", "--no-reasons")
+    assert said.status == 1
+    assert f"{set_id} failed\n" in said.out
+    assert asked(sandbox) == [0, 0, 0, 0]
+    said = Said(capsys, "run", set_id, "--no-names")
+    assert "hung up without an answer" in said.out
+    assert asked(sandbox) == [0, 0, 0, 1]
+
+
+def test_what_cannot_be_read_is_said_once(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["Simulation:GetSimulationUnitTestSet", "Simulation:GetSimulationUnitTest"]
+    sandbox.add_user(sandbox.user_id, permissions=[*BARE, *shown])
+    ids = [sandbox.add_set(ONE_FAILURE) for _ in range(3)]
+    said = Said(capsys, "run", "-q", *ids)
+    assert said.status == 1
+    assert "3 failed" in said.out
+    metrics, evaluations = said.err.splitlines()
+    assert metrics.startswith("Note: 1 of the metrics have no name here: ")
+    assert "Metric:GetMetric " in metrics
+    assert evaluations.startswith("Note: 3 of 3 reasons cannot be seen: ")
+    assert "Metric:GetMetricEvaluationResult " in evaluations
+
+
+@pytest.mark.parametrize("fault", [Fault.status(500), Fault.status(403)])
+def test_a_failing_service_costs_names_only(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: Fault
+) -> None:
+    for endpoint in DETAILS:
+        sandbox.faults_at_random(endpoint, fault, rate=1.0)
+    set_id = sandbox.add_set(ONE_FAILURE)
+    [run_id] = start(sandbox, set_id)
+    said = Said(capsys, "list")
+    assert said.status == 0
+    assert run_id in said.out
+    assert said.err.startswith("Note: the names of sets could not be read")
+
+
+def test_links_go_into_the_reports(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = sandbox.add_set(ONE_FAILURE)
+    link = "https://console.example/{set_id}?run={run_id}"
+    files = ["--html=r.html", "--markdown=r.md", "--junit=r.xml"]
+    assert Said(capsys, "run", set_id, "--link", link, *files).status == 1
+    [run] = sandbox.runs
+    for name in ("r.html", "r.md", "r.xml"):
+        assert f"https://console.example/{set_id}?run={run.id}" in Path(name).read_text()
+
+
+@pytest.mark.parametrize("link", ["https://console.example/", "javascript:{run_id}", "{run_id}"])
+def test_a_link_that_is_no_template(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], link: str
+) -> None:
+    said = Said(capsys, "run", some_id(1), "--link", link)
+    assert (said.status, said.out) == (2, "")
+    assert "link must " in said.err
+    assert sandbox.requests == []
+
+
+# --- text of the service is data ---
+
+
+@pytest.mark.parametrize("command", ["run", "wait"])
+def test_names_and_justifications_are_inert(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+) -> None:
+    odd = (
+        "[bold]x[/bold] <script>alert(1)</script>\n::error::forged\n##vso[a]b \x1b[2J\x9b1m "
+        f"\ud83d {sandbox.api_key} https://h/k?X-Amz-Signature=hunter2 ![i](http://x) "
+        + "long "
+        * 999
+    )
+    story = METRICS[0]._replace(failed=(False, odd))
+    monkeypatch.setattr("amigo_async.testing.catalog.METRICS", (story,))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    given = sandbox.add_set(ONE_FAILURE, name=odd)
+    if command == "wait":
+        [given] = start(sandbox, given)
+    files = ["--html=r.html", "--markdown=r.md", "--junit=r.xml", "--json=r.json"]
+    said = Said(capsys, command, given, *files)
+    assert said.status == 1
+    assert "[bold]x[/bold]" in said.out  # the name, and the justification
+    assert 'saw no in repeat 1: "[bold]x[/bold]' in said.out
+    assert len(said.out) < 3_000
+    for line in (*said.out.splitlines(), *said.err.splitlines()):
+        assert line.isprintable()
+        assert "##" not in line
+        assert not line.lstrip().startswith("::") or line.startswith("::error title=Unit test set")
+    written = [path.read_text() for path in map(Path, ("r.html", "r.md", "r.xml", "r.json"))]
+    for text in (said.out, said.err, (tmp_path / "summary.md").read_text(), *written):
+        assert sandbox.api_key not in text
+        assert "hunter2" not in text
+        assert "\x1b" not in text
+        text.encode()
+    assert "<script>alert" not in written[0] + written[1] + written[2]

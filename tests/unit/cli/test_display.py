@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from amigo_async.cli.progress import BatchProgress
 from amigo_async.cli.reasons import LABELS
 from amigo_async.events import (
     ArtifactProgress,
+    NamesRead,
     RequestRetried,
     RunFinished,
     RunProgressed,
@@ -19,6 +21,7 @@ from amigo_async.events import (
     SignedIn,
     StartUnresolved,
 )
+from amigo_async.names import Names
 from amigo_async.ratelimit import BudgetState
 from tests.unit.cli.cli_samples import batch_progress, budget, outcome, run, some_id
 
@@ -29,10 +32,11 @@ def drawn(
     budgets: dict[str, BudgetState] | None = None,
     notices: Sequence[str] = (),
     height: int = 24,
+    width: int = 80,
 ) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, height=height, force_terminal=False)
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     with console.capture() as capture:
-        console.print(frame(progress_, budgets or {}, notices, height))
+        console.print(frame(progress_, budgets or {}, notices, height, width))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -89,6 +93,36 @@ def test_line_of_a_set() -> None:
     assert (*passed[:2], *passed[-2:]) == ("✓", "passed", "2/2", "0:00")
     assert line_of(lines, 4).split()[1:] == ["fetching", some_id(4), "artifact", "0:00"]
     assert "2.0 MiB" in line_of(lines, 5)
+
+
+@pytest.mark.parametrize(
+    ("width", "name", "rest"),
+    [
+        (40, "Refund policy of the nort…", []),
+        (80, "Refund policy of the no…", ["3/8", "0:05"]),
+        (120, "Refund policy of the northern s…", [some_id(1), "3/8", "0:05"]),
+    ],
+)
+def test_names_come_first(width: int, name: str, rest: list[str]) -> None:
+    sets, clock = batch_progress()
+    sets.on_event(NamesRead({some_id(1): "Refund policy of the northern shops"}, {}, {}))
+    go(sets, 1)
+    sets.on_event(RunProgressed(some_id(1), some_id(0xA1), 3, 8, False, False))
+    clock.time += 5
+    lines = drawn(sets, width=width)
+    [line] = [line for line in lines if "Refund" in line]
+    state, shown, *others = re.split(r"  +|(?<=…) ", line.replace("━", " ").replace("╸", " "))
+    assert (state, shown) == ("● running", name)
+    assert [text for text in others if text.strip("╺ ")] == rest
+    assert any(some_id(2) in line for line in lines)
+
+
+def test_runs_are_named_by_their_sets() -> None:
+    runs, _ = batch_progress(2, are_runs=True)
+    runs.on_event(RunProgressed(some_id(77), some_id(0), 1, 2, False, False))
+    runs.learn(Names({some_id(77): "Refund policy"}))
+    runs.on_event(RunFinished(some_id(77), some_id(1), "passed"))
+    assert [row.label for row in runs.rows.values()] == ["Refund policy"] * 2
 
 
 @pytest.mark.parametrize("count", [60, 500])

@@ -113,7 +113,7 @@ def test_failure_with_its_reason(log: Log) -> None:
     log.view.finish(A, outcome("failed", run=run(failed=1)))
     log.view.finish(B, outcome("passed", error=ArtifactError("no space", run_id="r")))
     assert log.lines() == [
-        f"[ 0:00] {A}  failed: is polite failed in 1 of 2 repeats of unit test test-1",
+        f"[ 0:00] {A}  failed: test-1 / is polite: expected yes; 1 of 2 repeats passed, 1 failed",
         f"[ 0:00] {B}  passed: artifact of run r: no space",
     ]
     log.view.finish(A, outcome("passed"))

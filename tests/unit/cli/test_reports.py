@@ -15,6 +15,7 @@ from amigo_async.cli.command import Outputs
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reports import Reports, annotate, summarize
 from amigo_async.errors import ArtifactError, ConfigurationError
+from amigo_async.names import Names
 from amigo_async.report import from_json
 from amigo_async.report.wording import UNEXPLAINED
 from tests.unit.cli.cli_samples import outcome, run, some_id
@@ -163,7 +164,7 @@ def test_annotation_for_each_failed_set(summary: Path, capsys: pytest.CaptureFix
     first, second, third = err.splitlines()
     assert first == (
         f"::error title=Unit test set {some_id(1)} failed::"
-        "is polite failed in 1 of 2 repeats of unit test test-1"
+        "test-1 / is polite: expected yes; 1 of 2 repeats passed, 1 failed"
     )
     assert second == (
         f"::error title=Unit test set {some_id(2)} passed::artifact of run r: 50%25 had, no space"
@@ -176,9 +177,19 @@ def test_annotation_for_each_failed_set(summary: Path, capsys: pytest.CaptureFix
 def test_several_reasons_are_one_annotation(
     summary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    annotate(BatchResult([outcome("failed", run=run(failed=1, errors=("x", None)))]))
+    annotate(BatchResult([outcome("failed", run=run(failed=2, errors=("x", None)))]))
     [line] = capsys.readouterr().err.splitlines()
-    assert "test-1%0Arepeat 1 of unit test test-1: x" in line
+    assert "1 errored%0Atest-1: x, in repeat 1 of 2" in line
+
+
+def test_annotation_with_names(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = outcome("failed", run=run(failed=1), name="Refunds: 50%, fast")
+    annotate(BatchResult([named], names=Names(unit_tests={"test-1": "Angry caller"})))
+    assert capsys.readouterr().err == (
+        "::error title=Unit test set Refunds%3A 50%25%2C fast failed::"
+        "Refunds: 50%25, fast / Angry caller / is polite: expected yes; "
+        f"1 of 2 repeats passed, 1 failed%0Aset {some_id(1)}, run {some_id(0xA1)}\n"
+    )
 
 
 def test_eleventh_annotation_is_counted(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,9 +43,22 @@ def test_the_summary_is_a_table_and_reasons() -> None:
     assert lines[3].split()[0] == "failed"
     assert lines[4:] == [
         f"{some_id(2)} failed",
-        "  is polite failed in 1 of 2 repeats of unit test test-1",
+        "  test-1 / is polite: expected yes; 1 of 2 repeats passed, 1 failed",
         "1 passed, 1 failed in 12 s",
     ]
+
+
+@pytest.mark.parametrize(("columns", "with_ids"), [("40", False), ("80", False), ("120", True)])
+def test_names_come_first(monkeypatch: pytest.MonkeyPatch, columns: str, with_ids: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", columns)
+    named = outcome(run=run(), name="The refund policy of the northern shops")
+    text = shown(named, outcome("failed", 2, run=run(failed=1)), file=Terminal())
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
+    cells = ["passed", "The refund policy of the …", "2/2", "-", some_id(0xA1)]
+    assert re.split(r"  +", lines[2]) == [*cells, *([some_id(1)] * with_ids)]
+    assert lines[3].split()[:2] == ["failed", some_id(2)]
+    assert max(map(len, lines[2:4])) <= max(int(columns), 80)
 
 
 def test_time_of_a_set() -> None:
@@ -173,7 +186,7 @@ def odd_outcome() -> RunOutcome:
     metric = msgspec.structs.replace(spec.metrics_to_evaluate[0], success_criterion_name=ODD)
     spec = msgspec.structs.replace(spec, metrics_to_evaluate=[metric])
     named = msgspec.structs.replace(named, unit_test_run_specs=[spec])
-    return outcome("failed", unit_test_set_id=ODD, run_id=ODD, run=named)
+    return outcome("failed", unit_test_set_id=ODD, run_id=ODD, name=ODD, run=named)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -21,6 +21,8 @@ from amigo_async.errors import (
     TransportError,
     WaitTimeoutError,
 )
+from amigo_async.models import EvaluationResult, SimulationEvaluationSource
+from amigo_async.names import Explanations, Names
 from tests.unit.cli.cli_samples import outcome, run, some_id
 
 
@@ -77,16 +79,57 @@ def test_long_lists_are_shortened(texts: list[str], said: list[str]) -> None:
 def test_reasons_name_metric_and_repeats() -> None:
     failing = run(failed=1, errors=(None, "the\nmodel timed out", None))
     assert reasons(outcome("failed", run=failing)) == [
-        "is polite failed in 1 of 3 repeats of unit test test-1",
-        "repeat 2 of unit test test-1: the model timed out",
+        "test-1 / is polite: expected yes; 1 of 3 repeats passed, 1 failed, 1 errored",
+        "test-1: the model timed out, in repeat 2 of 3",
     ]
 
 
 def test_reasons_without_specs() -> None:
     bare = msgspec.structs.replace(run(failed=2), unit_test_run_specs=[])
     assert reasons(outcome("failed", run=bare)) == [
-        "metric-1 failed in 2 of 2 repeats of unit test test-1"
+        "test-1 / metric-1: 0 of 2 repeats passed, 2 failed"
     ]
+
+
+def test_reasons_with_names_and_justifications() -> None:
+    failing = run(failed=2, errors=(None,) * 3)
+    names = Names({some_id(1): "Refund policy"}, {"test-1": "Angry caller"})
+    evaluation = EvaluationResult(
+        id="e1",
+        org_id="org",
+        metric_id="metric-1",
+        metric_version=1,
+        result=False,
+        justification="It  was\n::error:: rude.",
+        source=SimulationEvaluationSource("r", "test-1", 1, []),
+    )
+    [line] = reasons(outcome("failed", run=failing), names, Explanations({"e1": evaluation}))
+    assert line == (
+        "Refund policy / Angry caller / is polite: expected yes, saw no in repeat 2: "
+        '"It was : :error:: rude."; 1 of 3 repeats passed, 2 failed'
+    )
+
+
+def test_unit_tests_that_failed_alike_are_one_line() -> None:
+    failing = run(failed=1)
+    [spec], [result] = failing.unit_test_run_specs, failing.unit_test_run_results
+    assert result is not None
+    numbered = [f"test-{n}" for n in range(1, 7)]
+    alike = msgspec.structs.replace(
+        failing,
+        unit_test_run_specs=[msgspec.structs.replace(spec, unit_test_id=i) for i in numbered],
+        unit_test_run_results=[msgspec.structs.replace(result, unit_test_id=i) for i in numbered],
+    )
+    [line] = reasons(outcome("failed", run=alike))
+    assert line.startswith("test-1 / is polite: expected yes; ")
+    assert line.endswith(" (and 5 other unit tests: test-2, test-3, test-4 and 2 more)")
+
+
+def test_long_names_and_errors_are_cut() -> None:
+    erring = run(errors=("e" * 5_000, None))
+    [line] = reasons(outcome("errored", run=erring, name="n" * 5_000))
+    assert len(line) < 1_000
+    assert len(words.set_name(outcome(name="n" * 5_000))) < 200
 
 
 @pytest.mark.parametrize(
