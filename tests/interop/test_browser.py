@@ -18,6 +18,7 @@ from tests.support.report_samples import BEGAN, GATE, batch, outcome, run
 needs_modules("selenium")
 
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 METRIC = "67aa00000000000000000002"
 
@@ -132,5 +133,7 @@ def test_timeline_links_to_the_set(browser: Any, tmp_path: Path) -> None:
     browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", row)
     row.click()
     assert browser.execute_script("return document.querySelector(':target').id") == "set-24"
-    # The set is closed at first, and opened by the link to it.
+    # The set is closed at first, and opened by the link to it, below its heading.
     assert browser.find_element("css selector", "#set-24").is_displayed()
+    at = "return document.querySelector(':target').getBoundingClientRect().top"
+    WebDriverWait(browser, 10).until(lambda _: 0 < browser.execute_script(at) < 400)
