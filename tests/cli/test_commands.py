@@ -42,7 +42,7 @@ def test_exit_status_of_run(
     assert said.status == status
     for set_id in ids:
         assert set_id in said.out
-        assert f"{set_id}  started as run" in said.err
+        assert f" ({set_id})  started as run" in said.err
     assert f"{plans.count(AT_ONCE)} passed" in said.out
 
 
@@ -57,8 +57,8 @@ def test_run_fetches_the_artifacts(sandbox: Sandbox, capsys: pytest.CaptureFixtu
 def test_run_says_why_a_set_failed(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     set_id = sandbox.add_set(FAILING)
     said = Said(capsys, "run", set_id)
-    assert f"{set_id} failed\n  " in said.out
-    assert " failed in " in said.out
+    assert f"Refund policy failed  {set_id}\n  Refund policy / " in said.out
+    assert ": expected " in said.out
 
 
 def test_quiet_shows_no_progress(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +208,7 @@ def test_run_applies_a_pass_rate(sandbox: Sandbox, capsys: pytest.CaptureFixture
     set_id = sandbox.add_set(plan)
     said = Said(capsys, "run", set_id, "--min-pass-rate", "0.5")
     assert said.status == 0
-    assert f"{set_id} passed\n  " in said.out
+    assert f"Refund policy passed  {set_id}\n  every unit test reached 50%" in said.out
     assert Said(capsys, "run", set_id, "--min-pass-rate", "0.6").status == 1
 
 
@@ -485,7 +485,8 @@ def test_github_annotations_and_summary(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     set_id = sandbox.add_set(FAILING)
     said = Said(capsys, "run", set_id)
-    assert f"::error title=Unit test set {set_id} failed::" in said.err
+    assert "::error title=Unit test set Refund policy failed::Refund policy / " in said.err
+    assert f"%0Aset {set_id}, run " in said.err
     assert set_id in (tmp_path / "summary.md").read_text()
 
 
