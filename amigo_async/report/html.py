@@ -28,7 +28,7 @@ from amigo_async.report.model import (
     verdict_in_words,
 )
 from amigo_async.report.templates import Markup, page_template
-from amigo_async.report.wording import VERDICT_WORDS, duration, instant, plural, short_text
+from amigo_async.report.wording import VERDICT_WORDS, cut_text, duration, instant, plural
 from amigo_async.verdicts.gate import Gate
 from amigo_async.version import __version__
 
@@ -94,7 +94,7 @@ def html(
         instant=instant,
         plural=plural,
         capitalized=lambda text: text[:1].upper() + text[1:],
-        short=lambda text: short_text(text, _MOST_OF_AN_ERROR),
+        short=lambda text: cut_text(text, _MOST_OF_AN_ERROR),
         url=_url,
         most_reasons=_MOST_REASONS,
         link=lambda path: _link(path, folder),
@@ -204,6 +204,8 @@ class Listing(Struct, frozen=True):
 
 # A matrix with more cells per case than this is mostly empty.
 _SPARSE: Final = 2
+# More cells than this would be most of the page.
+_MOST_CELLS: Final = 4000
 
 
 def listing(each: SetReport) -> Listing:
@@ -233,7 +235,8 @@ def _matrix(tests: Sequence[UnitTestReport]) -> Matrix | None:
         if any(case.status == "failed" for case in cases)
     }
     filled = sum(map(len, shown.values()))
-    if filled == len(shown) or len(shown) * len(tests) > _SPARSE * filled:
+    cells = len(shown) * len(tests)
+    if filled == len(shown) or cells > min(_SPARSE * filled, _MOST_CELLS):
         return None
     columns = tuple(_column(metric_id, cases) for metric_id, cases in shown.items())
     return Matrix(columns, tuple(_matrix_row(test, columns) for test in tests))

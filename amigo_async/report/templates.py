@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import escape_html, escape_markdown
-from amigo_async.redact import redact
+from amigo_async.report.wording import cut_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -52,10 +52,7 @@ def markdown_template(name: str) -> Template:
 
 def markdown_text(text: str) -> Markup:
     """Escape `text` for Markdown; only its first 1,000 characters are shown."""
-    if len(text) > _MAX_CHARACTERS:
-        # Redacted first: part of a secret may not look like one.
-        text = f"{redact(text)[:_MAX_CHARACTERS]} ..."
-    return Markup(escape_markdown(text))
+    return Markup(escape_markdown(cut_text(text, _MAX_CHARACTERS)))
 
 
 def _environment(escape: Callable[[str], str], *, autoescape: bool) -> Environment:

@@ -48,9 +48,6 @@ UNEXPLAINED: Final = {
 MOST_OF_A_JUSTIFICATION: Final = 600
 MOST_OF_A_NAME: Final = 200
 
-# How many times what is shown is read of a text, so that a secret that is cut is still recognized.
-_MARGIN: Final = 10
-
 
 def criterion_in_words(criterion: SuccessCriterion) -> str:
     """Describe the value that a metric must have."""
@@ -102,9 +99,14 @@ def repeats_named(repeats: str) -> str:
 
 def short_text(text: str, most: int) -> str:
     """Return a text on one line, redacted, and cut to `most` characters."""
+    return cut_text(" ".join(text.split()), most)
+
+
+def cut_text(text: str, most: int) -> str:
+    """Return a text, redacted, and cut to `most` characters."""
     # Redacted before it is cut, as part of a secret may not look like one.
-    line = " ".join(redact(text[: _MARGIN * most]).split())
-    return line if len(line) <= most else f"{line[:most].rstrip()} ..."
+    shown = redact(text)
+    return shown if len(shown) <= most else f"{shown[:most].rstrip()} ..."
 
 
 def repeats_in_words(passed: int, total: int, failed: int, errored: int, without: int) -> str:
@@ -126,13 +128,6 @@ def repeats_in_words(passed: int, total: int, failed: int, errored: int, without
 def counts_in_words(counts: Iterable[tuple[int, str]]) -> list[str]:
     """Describe the counts that are not 0."""
     return [f"{count:,} {words}" for count, words in counts if count]
-
-
-def percent(share: float) -> str:
-    """Format a share in whole percents; 100% and 0% only for exactly all and nothing."""
-    if 0 < share < 1:
-        return f"{min(max(round(100 * share), 1), 99)}%"
-    return f"{100 * share:.0f}%"
 
 
 def duration(length: float) -> str:

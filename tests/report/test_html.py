@@ -213,6 +213,15 @@ def test_matrix_only_where_metrics_are_shared() -> None:
     assert (page.count("tr", "test"), page.count("li", "test")) == (50, 0)
 
 
+def test_large_matrix_is_a_list() -> None:
+    def page(tests: int) -> Page:
+        metrics = {f"m{n}": "-" for n in range(50)}
+        return Page(html(one(*[(f"ut{n}", metrics, [None]) for n in range(tests)])))
+
+    assert (page(80).count("tr", "test"), page(80).count("li", "test")) == (80, 0)
+    assert (page(81).count("tr", "test"), page(81).count("li", "test")) == (0, 81)
+
+
 def test_capitalized_secret_is_hidden() -> None:
     hidden = run(("https://h/k?hunter2", {METRIC: ""}, []))
     text = html(BatchResult([outcome(hidden, "errored")]), gate=Gate())

@@ -317,7 +317,7 @@ LINK = "https://console.example/{set_id}/runs/{run_id}?tab=a&x=(1)"
 
 def test_names_become_links() -> None:
     url = f"https://console.example/{SET}/runs/{RUN}?tab=a&x=%281%29"
-    assert page(rude(), link=LINK).links.count(url) == 1
+    assert page(rude(), link=LINK).links.count(url) == 2
     assert set(summary(rude(), link=LINK).links) == {url}
     root = ET.fromstring(junit(rude(), link=LINK))
     assert [p.get("value") for p in root.iter("property") if p.get("name") == "link"] == [url]
@@ -428,6 +428,19 @@ def test_justification_is_bounded() -> None:
     for report in reports:
         assert "s" * 201 not in report(rude(names=long_name))
         assert "t" * 201 not in report(rude(names=long_name))
+
+
+def test_what_hides_much_hides_all_of_it() -> None:
+    """Redaction makes a text much shorter, so that what is shown came from far behind."""
+    secrets = " ".join([f"Bearer {'a' * 300}"] * 40)
+    result = rude(evaluated("e-0a-2", 2, secrets))
+    for report in (html(result), markdown(result), junit(result)):
+        assert "aaa" not in report
+
+
+def test_lines_of_an_error_stay_lines() -> None:
+    text = html(BatchResult([outcome(verdict="errored", error=OSError("one\n  two"))]))
+    assert "<pre>one\n  two</pre>" in text
 
 
 def test_names_and_reasons_make_the_round_trip() -> None:

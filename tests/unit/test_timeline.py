@@ -11,7 +11,7 @@ from amigo_async.models import CategoricalMetricSuccessCriterion, NumericalMetri
 from amigo_async.report import html
 from amigo_async.report.html import timeline
 from amigo_async.report.model import set_reports
-from amigo_async.report.wording import criterion_in_words, duration, numbers, percent
+from amigo_async.report.wording import criterion_in_words, duration, numbers
 from tests.support.report_samples import BEGAN
 
 
@@ -84,14 +84,6 @@ def test_ticks_are_at_round_times(seconds: float, labels: list[str]) -> None:
     shown = timeline(result, set_reports(result, None))
     assert shown is not None
     assert [tick.label for tick in shown.ticks] == labels
-
-
-@pytest.mark.parametrize(
-    ("share", "words"),
-    [(0, "0%"), (1, "100%"), (0.999, "99%"), (0.001, "1%"), (0.905, "90%"), (2 / 3, "67%")],
-)
-def test_percents_round_inward(share: float, words: str) -> None:
-    assert percent(share) == words
 
 
 @pytest.mark.parametrize(
