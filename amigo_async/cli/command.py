@@ -326,14 +326,16 @@ def timeout_option(then: str) -> Callable[[F], F]:
 
 def names_option(function: F) -> F:
     """Add the option --no-names."""
-    option = click.option("--names/--no-names", default=True, help="Read names, or show ids only.")
+    option = click.option("--names/--no-names", default=True, help="Show names, or ids only.")
     return option(function)
 
 
 def details_options(function: F) -> F:
     """Add the options --no-names and --no-reasons."""
     option = click.option(
-        "--reasons/--no-reasons", default=True, help="Read why runs failed, or do not."
+        "--reasons/--no-reasons",
+        default=True,
+        help="Show what was seen where runs failed, and why.",
     )
     return names_option(option(function))
 

@@ -38,8 +38,8 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @click.command(
     help="""Run unit test sets and collect the results.
 
-    SET is the id of a set or its name, as a whole and in any case; - reads lines with one from
-    stdin. The command starts the runs, waits for them and downloads their artifacts. The result
+    SET is the id of a set, or its whole name in any case; - reads them from stdin, a name on each
+    line. The command starts the runs, waits for them and downloads their artifacts. The result
     goes to stdout, progress to stderr.
 
     Exit status: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not start,
@@ -115,7 +115,7 @@ async def run(
                 show_plan(console_of(sys.stdout), selected, options["journal"])
             return ExitCode.PASSED
         batch_options = cast("BatchOptions", options | {"describe": names, "explain": reasons})
-        job = Job(selected.ids, batch_options, quiet, selected.names)
+        job = Job(selected.ids, batch_options, quiet, selected.names if names else {})
         job_result = await run_job(client, job)
     return report_result(job_result, reports, job)
 

@@ -200,6 +200,8 @@ def test_names_and_reasons_can_be_left_out(
     said = Said(capsys, "run", set_id, "--no-names")
     assert "hung up without an answer" in said.out
     assert asked(sandbox) == [0, 0, 0, 1]
+    said = Said(capsys, "run", "Refund policy", "--no-names", "--no-reasons")
+    assert f"{set_id} failed\n" in said.out
 
 
 def test_what_cannot_be_read_is_said_once(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def test_demo_ends_well(
     assert "6 artifacts in results\nReport: results/report.html\n" in out
     assert "`amigo-async run` would have exited with 1" in out
     assert len(list(Path("results").glob("*/*.zip"))) == 6
+    story = re.search(r"Refund policy / \w.+ / \w.+: expected .+, saw .+ in repeats? .+: \"", out)
+    assert story is not None
     page = Path("results/report.html").read_text()
+    assert "Refund policy" in page
+    assert "Charged twice for one order" in page
     assert page.lower().startswith("<!doctype html>")
 
 

@@ -117,6 +117,19 @@ def test_names_come_first(width: int, name: str, rest: list[str]) -> None:
     assert any(some_id(2) in line for line in lines)
 
 
+def test_service_names_are_inert() -> None:
+    sets, _ = batch_progress(1)
+    odd = "[red]x[/red] \x1b[2J\n::error::y \ud83d " + "long " * 999
+    sets.on_event(NamesRead({some_id(0): odd}, {}, {}))
+    row = sets.rows[some_id(0)]
+    assert row.label.startswith("[red]x[/red] \ufffd[2J : :error::y \ufffd long ")
+    assert len(row.title) < 200
+    for width in (40, 80, 200):
+        lines = drawn(sets, width=width)
+        assert all(line.isprintable() and len(line) <= width for line in lines)
+        assert any("[red]x[/red]" in line for line in lines)
+
+
 def test_runs_are_named_by_their_sets() -> None:
     runs, _ = batch_progress(2, are_runs=True)
     runs.on_event(RunProgressed(some_id(77), some_id(0), 1, 2, False, False))
