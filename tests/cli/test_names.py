@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import pytest
 
-from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.models import EvaluationPage
 from amigo_async.report import from_json
 from amigo_async.testing import Fault, Sandbox, SetPlan
-from amigo_async.testing.catalog import METRICS
 from tests.support.command import (  # noqa: F401  # fixtures
     AT_ONCE,
     LASTING,
@@ -32,7 +34,7 @@ WHY = (
     "Refund policy / Angry caller wants money back / Problem solved: expected yes, saw no in "
     'repeat 1: "The caller asked three times and hung up without an answer."'
 )
-DETAILS: Final[tuple[EndpointName, ...]] = (
+DETAILS: Final[tuple[Any, ...]] = (
     "unit_test_sets",
     "unit_tests",
     "metrics",
@@ -257,13 +259,24 @@ def test_a_link_that_is_no_template(
 # --- text of the service is data ---
 
 
-@pytest.mark.parametrize("command", ["run", "wait"])
+def explain_with(sandbox: Sandbox, run_id: str, justification: str) -> None:
+    """Let the next page of evaluations say that about each conversation of a run."""
+
+    async def evaluations() -> EvaluationPage:
+        async with sandbox.client() as client:
+            return await client.evaluations.list(simulation_unit_test_set_run_id=[run_id])
+
+    page = msgspec.to_builtins(asyncio.run(evaluations()))
+    for evaluation in page["metric_evaluation_results"]:
+        evaluation["justification"] = justification
+    sandbox.fault("evaluations", Fault.garbage(json.dumps(page).encode(), "application/json"))
+
+
 def test_names_and_justifications_are_inert(
     sandbox: Sandbox,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    command: str,
 ) -> None:
     odd = (
         "[bold]x[/bold] <script>alert(1)</script>\n::error::forged\n##vso[a]b \x1b[2J\x9b1m "
@@ -271,15 +284,12 @@ def test_names_and_justifications_are_inert(
         + "long "
         * 999
     )
-    story = METRICS[0]._replace(failed=(False, odd))
-    monkeypatch.setattr("amigo_async.testing.catalog.METRICS", (story,))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    given = sandbox.add_set(ONE_FAILURE, name=odd)
-    if command == "wait":
-        [given] = start(sandbox, given)
+    [run_id] = start(sandbox, sandbox.add_set(ONE_FAILURE, name=odd))
+    explain_with(sandbox, run_id, odd)
     files = ["--html=r.html", "--markdown=r.md", "--junit=r.xml", "--json=r.json"]
-    said = Said(capsys, command, given, *files)
+    said = Said(capsys, "wait", run_id, *files)
     assert said.status == 1
     assert "[bold]x[/bold]" in said.out  # the name, and the justification
     assert 'saw no in repeat 1: "[bold]x[/bold]' in said.out
