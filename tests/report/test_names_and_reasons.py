@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
-from amigo_async import BatchResult, Gate
+from amigo_async import BatchResult, Explanations, Gate, Names
 from amigo_async.errors import ArgumentError
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
@@ -27,7 +27,6 @@ from amigo_async.models import (
     UnknownSuccessCriterion,
     UserInfo,
 )
-from amigo_async.names import Explanations, Names
 from amigo_async.report import from_json, html, junit, markdown, to_json
 from tests.support.report_samples import (
     batch,

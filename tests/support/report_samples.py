@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from amigo_async import BatchResult, Gate, RunOutcome
+from amigo_async import BatchResult, Explanations, Gate, Names, RunOutcome
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
@@ -27,7 +27,6 @@ from amigo_async.models import (
     UserInfo,
     VersionInfo,
 )
-from amigo_async.names import Explanations, Names
 
 BEGAN = datetime(2025, 3, 4, 9, 30, tzinfo=UTC)
 
