@@ -14,6 +14,7 @@ from amigo_async.batch.journal import Described, Explained, JournalEntry
 from amigo_async.batch.options import BatchSettings
 from amigo_async.batch.outcomes import BatchItem
 from amigo_async.errors import JournalError
+from amigo_async.escaping import log_line
 from amigo_async.events import DetailsMissing, Emit, NamesRead
 from amigo_async.models import EvaluationResult, Run
 from amigo_async.names import Directory, Explanations, Names, combined, evaluated, explain, without
@@ -85,7 +86,9 @@ class Details:
                 group.cancel_scope.cancel()
             await self._read_rest(items, _time_left(self._settings.explain_timeout, deadline))
         except Exception as error:  # noqa: BLE001  # the batch is as without names and reasons
-            self._emit(DetailsMissing(f"names and reasons could not be read: {error!r:.200}"))
+            note = log_line(f"names and reasons could not be read: {error!r:.200}")
+            self.names = replace(self.names, notes=(note,))
+            self._emit(DetailsMissing(note))
         finally:
             self.read.set()
 

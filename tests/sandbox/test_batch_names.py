@@ -13,7 +13,7 @@ import anyio
 import msgspec
 import pytest
 
-from amigo_async import AmigoClient, ArgumentError, BatchOptions, BatchResult, Run
+from amigo_async import AmigoClient, ArgumentError, BatchOptions, BatchResult, Gate, Run
 from amigo_async.events import DetailsMissing, Event, NamesRead, RunFinished
 from amigo_async.fleet import Assignment, FleetJob, execute_job
 from amigo_async.testing import Fault, Permission, Sandbox, SetPlan
@@ -234,6 +234,31 @@ async def test_reasons_of_failed_runs_alone(client: AmigoClient, sandbox: Sandbo
     ids = [sandbox.add_set(PASSING)]
     assert (await client.run_many(ids, explain=True)).explanations.evaluations == {}
     assert asked(sandbox) == {"evaluations": 1}
+
+
+async def test_no_reasons_where_the_gate_is_passed(client: AmigoClient, sandbox: Sandbox) -> None:
+    gate = Gate(min_pass_rate=0.1, per="run")
+    result = await client.run_many([sandbox.add_set(FAILING)], explain=True, gate=gate)
+    assert result.passed
+    assert failed_ids(result)
+    assert result.explanations.evaluations == {}
+    assert asked(sandbox) == {}
+
+
+async def test_unforeseen_error_costs_no_outcome(
+    client: AmigoClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(**_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(client.unit_tests, "list", broken)
+    heard: list[Event] = []
+    result = await client.run_many(some_sets(sandbox), on_event=heard.append, **BOTH)
+    assert result.counts == {"passed": 1, "failed": 2}
+    [note] = result.names.notes
+    assert "unforeseen" in note
+    assert [e.reason for e in heard if isinstance(e, DetailsMissing)] == [note]
+    assert result.outcomes[0].name == "Set 0"
 
 
 async def test_timeout_of_the_batch_ends_reading(client: AmigoClient, sandbox: Sandbox) -> None:
