@@ -374,9 +374,9 @@ class AmigoClient:
                 wait for it. False by default.
 
                 explain_timeout: Seconds, 30 by default, that reading names and reasons may take
-                after the last outcome, though not beyond `timeout`; None for no limit. What could
-                not be read is named in the `notes` of the names and explanations, and is no error
-                of the batch.
+                after the last outcome, and so beyond `timeout`; None for no limit. What could not
+                be read is named in the `notes` of the names and explanations, and is no error of
+                the batch.
 
         Returns:
             The outcome of each set, in the order asked for.

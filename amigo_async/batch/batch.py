@@ -220,7 +220,7 @@ class Batch:
     async def _read_details(self) -> None:
         before = Names() if self._journal is None else self._journal.names
         items = self._items.values()
-        await self._details.read_all(items, before, self._concluded, self._deadline)
+        await self._details.read_all(items, before, self._concluded)
 
     async def _process(self, item: BatchItem) -> None:
         """Process one set to its outcome; an error of one set does not affect the others."""

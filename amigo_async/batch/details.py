@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
@@ -64,7 +63,6 @@ class Details:
         items: Collection[BatchItem],
         before: Names,
         concluded: asyncio.Event,
-        deadline: float,
     ) -> None:
         """Read names while the runs go on; once all have ended, the rest and the reasons.
 
@@ -72,7 +70,6 @@ class Details:
             items: The sets of the batch.
             before: The names that the journal holds from earlier calls.
             concluded: Set once every set has its outcome.
-            deadline: When the batch ends, by the clock of the event loop; infinity for never.
         """
         try:
             if self._settings.describe:
@@ -84,7 +81,7 @@ class Details:
                 await concluded.wait()
                 # What is still missing is read below, all kinds of names at once.
                 group.cancel_scope.cancel()
-            await self._read_rest(items, _time_left(self._settings.explain_timeout, deadline))
+            await self._read_rest(items, self._settings.explain_timeout)
         except Exception as error:  # noqa: BLE001  # the batch is as without names and reasons
             note = log_line(f"names and reasons could not be read: {error!r:.200}")
             self.names = replace(self.names, notes=(note,))
@@ -163,10 +160,3 @@ class Details:
             await self._write(line)
         except JournalError as error:
             self._unkept[str(error)] = None
-
-
-def _time_left(timeout: float | None, deadline: float) -> float | None:
-    """Return the seconds that reading may take after the last outcome; None for no limit."""
-    limit = math.inf if timeout is None else timeout
-    left = max(0.0, min(limit, deadline - anyio.current_time()))
-    return None if math.isinf(left) else left

@@ -138,6 +138,7 @@ def test_wait_for_a_run_that_is_not_there(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amigo_async.polling.schedule.SHORTEST", 0.1)
+    monkeypatch.setattr("amigo_async.polling.poller._DOUBTED_FOR", 0.5)
     said = Said(capsys, "wait", "0" * 24)
     assert said.status == 3
     assert "there is no such run" in said.out
