@@ -28,12 +28,10 @@ from typing import Any, Final, Union
 from uuid import uuid4
 
 import anyio
-import cloudpickle
-import distributed
 import msgspec
 
 from amigo_async.cancellation import finish
-from amigo_async.errors import AmigoError, ArgumentError
+from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError
 from amigo_async.escaping import encode_json
 from amigo_async.events import Event
 from amigo_async.files import check_path
@@ -51,6 +49,16 @@ from amigo_async.fleet import (
 )
 from amigo_async.polling import check_seconds
 from amigo_async.redact import Secret
+
+try:
+    import cloudpickle
+    import distributed
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("cloudpickle", "distributed"):
+        raise
+    raise ConfigurationError(
+        'amigo_async.dask needs its extra: pip install "amigo-async[dask]"'
+    ) from None
 
 __all__ = [
     "Connect",

@@ -443,7 +443,10 @@ def private_names(path: Path) -> list[str]:
             found += [n for n in names if n.split(".")[0] == "amigo_async" and n not in MODULES]
         elif isinstance(node, ast.ImportFrom) and node.module:
             inside = node.module.split(".")[0] == "amigo_async"
-            public = importlib.import_module(node.module) if node.module in MODULES else None
+            try:
+                public = importlib.import_module(node.module) if node.module in MODULES else None
+            except errors.ConfigurationError:  # its extra is not installed
+                continue
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 module = inspect.ismodule(getattr(public, alias.name, None))

@@ -72,7 +72,8 @@ def test_command_shows_no_secret(tmp_path: Path) -> None:
     plan = SetPlan(seconds=0.1, artifacts_after=0.0, outcome="failed")
     with Sandbox(limits=NO_LIMITS).in_thread() as sandbox, Sandbox().in_thread() as other:
         sandbox.add_api_key("odd", KEY)
-        for route in ROUTES:
+        # A create that is answered with 503 may be lost, which takes half a minute to find out.
+        for route in set(ROUTES) - {"create"}:
             sandbox.fault(route, echoes(KEY)["status 503"])
         sandbox.fault("store", Fault.truncate())
         sandbox.fault("create", echoes(KEY)["status 403"])
