@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +73,17 @@ async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
     assert "results/" in Path("report.html").read_text()
 
 
+async def drive_nightly(names: dict[str, Any], sandbox: Sandbox) -> None:
+    failing = SetPlan(seconds=1.0, outcome="failed")
+    sandbox.add_set(failing, name="Refund policy")
+    sandbox.add_set(AT_ONCE, name="Returns", tags={"suite": "nightly"})
+    with redirect_stdout(io.StringIO()) as out:
+        await names["nightly"]()
+    said = out.getvalue()
+    assert said.startswith("Refund policy failed\nReturns passed\n")
+    assert len(said.splitlines()) > 2
+
+
 async def drive_observed(names: dict[str, Any], sandbox: Sandbox) -> None:
     # There is no SDK behind the API here; what it would be given is tested elsewhere.
     heard: list[str] = []
@@ -92,6 +105,7 @@ DRIVERS: Final[dict[str, Driver]] = {
     "one": drive_one,
     "from_inside": drive_from_inside,
     "judged": drive_judged,
+    "nightly": drive_nightly,
     "observed": drive_observed,
 }
 
