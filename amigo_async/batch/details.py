@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from amigo_async.batch.journal import Described, Explained, JournalEntry
 from amigo_async.batch.options import BatchSettings
 from amigo_async.batch.outcomes import BatchItem
+from amigo_async.cancellation import finish
 from amigo_async.errors import JournalError
 from amigo_async.escaping import log_line
 from amigo_async.events import DetailsMissing, Emit, NamesRead
@@ -137,9 +138,10 @@ class Details:
             failed_only=True,
             timeout=timeout,
             known=known,
-            on_read=take_and_keep,
+            # A batch that is left meanwhile still writes all that it has read.
+            on_read=lambda read: finish(take_and_keep(read)),
         )
-        await take_and_keep(explanations.evaluations)  # of a request that was cut off
+        await finish(take_and_keep(explanations.evaluations))  # of a request that was cut off
         self.explanations = explanations
 
     async def _take_and_keep(self, names: Names) -> None:
