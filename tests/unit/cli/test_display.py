@@ -96,14 +96,10 @@ def test_line_of_a_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "name", "rest"),
-    [
-        (40, "Refund policy of the nort…", []),
-        (80, "Refund policy of the no…", ["3/8", "0:05"]),
-        (120, "Refund policy of the northern s…", [some_id(1), "3/8", "0:05"]),
-    ],
+    ("width", "rest"),
+    [(40, []), (80, ["3/8", "0:05"]), (120, [some_id(1), "3/8", "0:05"])],
 )
-def test_names_come_first(width: int, name: str, rest: list[str]) -> None:
+def test_names_come_first(width: int, rest: list[str]) -> None:
     sets, clock = batch_progress()
     sets.on_event(NamesRead({some_id(1): "Refund policy of the northern shops"}, {}, {}))
     go(sets, 1)
@@ -111,9 +107,11 @@ def test_names_come_first(width: int, name: str, rest: list[str]) -> None:
     clock.time += 5
     lines = drawn(sets, width=width)
     [line] = [line for line in lines if "Refund" in line]
-    state, shown, *others = re.split(r"  +|(?<=…) ", line.replace("━", " ").replace("╸", " "))
-    assert (state, shown) == ("● running", name)
-    assert [text for text in others if text.strip("╺ ")] == rest
+    state, name, others = re.split("(Refund policy of the n[^…]*…)", line)
+    assert state.split() == ["●", "running"]
+    assert len(name) >= len("Refund policy of the n…")
+    assert len(line) <= width
+    assert re.sub("[━╸╺]", " ", others).split() == rest
     assert any(some_id(2) in line for line in lines)
 
 
