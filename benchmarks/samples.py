@@ -64,8 +64,9 @@ class Bound(Struct, frozen=True, kw_only=True):
 
 # What aiohttp keeps open at most for a client, between two rounds for a quarter of a minute.
 _POOL: Final = 100
-# The threads of `asyncio.to_thread`, the main one, and one that waits for another process.
-_THREADS: Final = min(32, (os.cpu_count() or 1) + 4) + 2
+# The threads of `asyncio.to_thread`, the main one, one that waits for another process, and the
+# package's own: sixteen for files and four for names at most.
+_THREADS: Final = min(32, (os.cpu_count() or 1) + 4) + 2 + 20
 # Descriptors that are open whatever happens: of the loop, the standard streams, another process.
 _ALWAYS: Final = 30
 
