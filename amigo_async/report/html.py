@@ -97,6 +97,7 @@ def html(
         short=lambda text: cut_text(text, _MOST_OF_AN_ERROR),
         url=_url,
         most_reasons=_MOST_REASONS,
+        most_criteria=_MOST_CRITERIA,
         link=lambda path: _link(path, folder),
         version=__version__,
     )
@@ -115,6 +116,8 @@ _MOST_GROUPS_OF_A_SET: Final = 20
 _MOST_FINDINGS: Final = 240
 _MOST_OF_A_GROUP: Final = 5
 _MOST_REASONS: Final = 2
+# Criteria that are named of a set.
+_MOST_CRITERIA: Final = 12
 _MOST_OF_AN_ERROR: Final = 1500
 
 

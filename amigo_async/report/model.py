@@ -313,6 +313,13 @@ class SetReport(Struct, frozen=True):
         return "incomplete" if verdict == "passed" and not self.fine else verdict
 
     @property
+    def criteria(self) -> tuple[str, ...]:
+        """What its unit tests are judged by, each criterion once."""
+        cases = (case for test in self.tests for case in test.cases)
+        names = (f"{c.name} ({c.expected})" if c.expected else c.name for c in cases if c.name)
+        return tuple(dict.fromkeys(names))
+
+    @property
     def fine(self) -> bool:
         """Whether the set passed without an error."""
         return self.outcome.verdict == "passed" and self.outcome.error is None

@@ -471,3 +471,13 @@ def test_file_without_names_is_read() -> None:
     old = from_json(msgspec.json.encode(document))
     assert (old.names, old.explanations) == (Names(), Explanations())
     assert old.outcomes == rude().outcomes
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (14, "; and 2 more")])
+def test_page_names_the_criteria_of_what_passed(count: int, more: str) -> None:
+    metrics = [f"67aa{number:020x}" for number in range(count)]
+    one = outcome(run((TEST, dict.fromkeys(metrics, "++"), [None, None])))
+    judged = re.search(r"Judged by: (.*?)\.</p>", html(BatchResult([one])))
+    assert judged is not None
+    assert judged[1].endswith(more)
+    assert judged[1].count("; ") == min(count, 12) - 1 + bool(more)
