@@ -466,7 +466,9 @@ class AmigoClient:
             APIError: If the service answers with an error.
             TransportError: If the service cannot be reached.
         """
-        return await select_sets(self.unit_test_sets, selectors, tags)
+        sets = await select_sets(self.unit_test_sets, selectors, tags)
+        self._directory.learn_sets(sets)
+        return sets
 
     async def describe(
         self, runs: Iterable[Run], *, timeout: float | None = EXPLAIN_TIMEOUT

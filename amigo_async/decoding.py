@@ -129,17 +129,18 @@ class RunRecord:
     @property
     def run(self) -> Run | None:
         """The run, without specs and results if those cannot be decoded; None if nothing can."""
-        return self._decoded().run
+        run: Run | None = self._decoded().record
+        return run
 
     @property
     def error(self) -> DecodeError | None:
         """The error for what cannot be decoded of the run; None if all of it can."""
         read = self._decoded()
-        return None if read.flaw is None else run_decode_error(self.id, read.flaw, read.run)
+        return None if read.flaw is None else run_decode_error(self.id, read.flaw, read.record)
 
     def _decoded(self) -> _Read:
         if self._read is None:
-            self._read = _read_run(self.raw)
+            self._read = _read_soundly(_read_run, self.raw)
         return self._read
 
 
@@ -184,20 +185,8 @@ def decode_run_page(body: bytes) -> RunPage:
     Raises:
         msgspec.DecodeError: If `body` is not JSON, or not a page of runs.
     """
-    envelope: _Page = _decode_json(body, _Page)
-    runs: list[Run] = []
-    unreadable: dict[str, str] = {}
-    for number, raw in enumerate(envelope.simulation_unit_test_set_runs):
-        read = _read_run(raw)
-        if read.run is not None:
-            runs.append(read.run)
-        if read.flaw is not None:
-            unreadable[_id_of(raw) or f"[{number}]"] = read.flaw
-    try:
-        filter_values: FilterValues | None = _decode(envelope.filter_values, FilterValues | None)
-    except (ValueError, RecursionError):
-        filter_values = None  # the runs do not depend on it
-    return RunPage(runs, envelope.has_more, envelope.continuation_token, filter_values, unreadable)
+    field = "simulation_unit_test_set_runs"
+    return RunPage(*_decode_page(body, field, FilterValues, _read_run))
 
 
 def run_decode_error(run_id: str, flaw: str, run: Run | None = None) -> DecodeError:
@@ -208,13 +197,6 @@ def run_decode_error(run_id: str, flaw: str, run: Run | None = None) -> DecodeEr
 class _Records(Struct):
     simulation_unit_test_set_runs: list[Raw]
     has_more: Any = False
-
-
-class _Page(Struct):
-    simulation_unit_test_set_runs: list[Raw]
-    has_more: bool
-    continuation_token: int | None
-    filter_values: Raw = _NULL
 
 
 class _Flags(Struct):
@@ -244,9 +226,9 @@ class _Spec(UnitTestRunSpec, frozen=True, gc=False):
 
 
 class _Read(NamedTuple):
-    """A run as far as it can be read, and what of it cannot."""
+    """A record as far as it can be decoded, and what of it cannot; None where all of it can."""
 
-    run: Run | None
+    record: Any
     flaw: str | None
 
 
@@ -315,17 +297,18 @@ def _finite(text: str) -> float | str:
     return number if math.isfinite(number) else text
 
 
+def _read_soundly(read: Callable[[Raw], _Read], raw: Raw) -> _Read:
+    """Read a record; if that fails, once more as the standard library understands its JSON."""
+    first = read(raw)
+    sound = None if first.flaw is None else _sound(raw)
+    if sound is None:
+        return first
+    again = read(Raw(sound))
+    return again if again.flaw is None else first
+
+
 def _read_run(raw: Raw) -> _Read:
-    """Decode a record, or as much of it as possible."""
-    read = _read_sound_run(raw)
-    if read.flaw is not None:
-        sound = _sound(raw)
-        again = read if sound is None else _read_sound_run(Raw(sound))
-        return again if again.flaw is None else read
-    return read
-
-
-def _read_sound_run(raw: Raw) -> _Read:
+    """Decode a run, or as much of it as possible."""
     try:
         return _Read(_decode(raw, Run), None)
     except (ValueError, RecursionError):
@@ -372,13 +355,21 @@ def _decode_specs(raw: Raw) -> list[UnitTestRunSpec]:
     ]
 
 
-def _decode_criterion(raw: bytes) -> SuccessCriterion:
+def _decode_criterion(raw: bytes | Raw) -> SuccessCriterion:
+    criterion: SuccessCriterion = _decode_tagged(raw, SuccessCriterion, UnknownSuccessCriterion)
+    return criterion
+
+
+def _decode_tagged(raw: bytes | Raw, known: Any, unknown: Any) -> Any:
+    """Decode one of several known structs, or else keep the data in an `unknown`."""
     try:
-        criterion: SuccessCriterion = _decode(raw, SuccessCriterion)
+        value = _decode(raw, known)
     except msgspec.ValidationError:
-        return UnknownSuccessCriterion(msgspec.json.decode(raw))
-    known = not isinstance(criterion, UnknownSuccessCriterion)
-    return criterion if known else UnknownSuccessCriterion(msgspec.json.decode(raw))
+        pass
+    else:
+        if not isinstance(value, unknown):
+            return value
+    return unknown(msgspec.json.decode(raw))
 
 
 def _id_of(raw: Raw) -> str | None:
@@ -431,7 +422,7 @@ def decode_unit_test_sets(body: bytes) -> UnitTestSetPage:
     return UnitTestSetPage(
         *_decode_page(
             *(body, "simulation_unit_test_sets", UnitTestSetFilterValues),
-            lambda raw: _decode(raw, UnitTestSet),
+            _reader(lambda raw: _decode(raw, UnitTestSet)),
         )
     )
 
@@ -445,7 +436,7 @@ def decode_found_unit_test_sets(body: bytes) -> list[UnitTestSet]:
     envelope: _FoundSets = _decode_json(body, _FoundSets)
     sets, _ = _decode_records(
         envelope.simulation_unit_test_sets,
-        lambda raw: UnitTestSet(**asdict(_decode(raw, _FoundSet))),
+        _reader(lambda raw: UnitTestSet(**asdict(_decode(raw, _FoundSet)))),
     )
     return sets
 
@@ -457,7 +448,7 @@ def decode_unit_tests(body: bytes) -> UnitTestPage:
         msgspec.DecodeError: If `body` is not JSON, or not such a page.
     """
     return UnitTestPage(
-        *_decode_page(body, "simulation_unit_tests", UnitTestFilterValues, _unit_test)
+        *_decode_page(body, "simulation_unit_tests", UnitTestFilterValues, _reader(_unit_test))
     )
 
 
@@ -468,7 +459,9 @@ def decode_metrics(body: bytes) -> MetricPage:
         msgspec.DecodeError: If `body` is not JSON, or not such a page.
     """
     return MetricPage(
-        *_decode_page(body, "metrics", MetricFilterValues, lambda raw: _decode(raw, Metric))
+        *_decode_page(
+            body, "metrics", MetricFilterValues, _reader(lambda raw: _decode(raw, Metric))
+        )
     )
 
 
@@ -479,16 +472,18 @@ def decode_evaluations(body: bytes) -> EvaluationPage:
         msgspec.DecodeError: If `body` is not JSON, or not such a page.
     """
     return EvaluationPage(
-        *_decode_page(body, "metric_evaluation_results", EvaluationFilterValues, _evaluation_result)
+        *_decode_page(
+            body, "metric_evaluation_results", EvaluationFilterValues, _reader(_evaluation_result)
+        )
     )
 
 
 def _decode_page(
-    body: bytes, field: str, filter_values: Any, decode: Callable[[Raw], Any]
+    body: bytes, field: str, filter_values: Any, read: Callable[[Raw], _Read]
 ) -> tuple[list[Any], bool, int | None, Any, dict[str, str]]:
     """The fields of a page, whose records are in `field`, in the order of its struct."""
     envelope = _decode_json(body, _envelope(field))
-    records, unreadable = _decode_records(envelope.records, decode)
+    records, unreadable = _decode_records(envelope.records, read)
     try:
         values = _decode(envelope.filter_values, filter_values | None)
     except (ValueError, RecursionError):
@@ -511,21 +506,30 @@ def _envelope(field: str) -> Any:
 
 
 def _decode_records(
-    raws: Iterable[Raw], decode: Callable[[Raw], Any]
+    raws: Iterable[Raw], read: Callable[[Raw], _Read]
 ) -> tuple[list[Any], dict[str, str]]:
-    """The records that can be decoded, and what is wrong with the others, by id."""
+    """The records as far as they can be decoded, and what of them cannot, by id."""
     records: list[Any] = []
     unreadable: dict[str, str] = {}
     for number, raw in enumerate(raws):
-        try:
-            records.append(decode(raw))
-        except (ValueError, RecursionError) as error:
-            sound = _sound(raw)
-            try:
-                records.append(decode(Raw(sound or b"")))
-            except (ValueError, RecursionError):
-                unreadable[_id_of(raw) or f"[{number}]"] = _flaw(error)
+        found = _read_soundly(read, raw)
+        if found.record is not None:
+            records.append(found.record)
+        if found.flaw is not None:
+            unreadable[_id_of(raw) or f"[{number}]"] = found.flaw
     return records, unreadable
+
+
+def _reader(decode: Callable[[Raw], Any]) -> Callable[[Raw], _Read]:
+    """Return a function that decodes a record whole, or says why it cannot."""
+
+    def read(raw: Raw) -> _Read:
+        try:
+            return _Read(decode(raw), None)
+        except (ValueError, RecursionError) as error:
+            return _Read(None, _flaw(error))
+
+    return read
 
 
 def _unit_test(raw: Raw) -> UnitTest:
@@ -539,14 +543,5 @@ def _unit_test(raw: Raw) -> UnitTest:
 
 def _evaluation_result(raw: Raw) -> EvaluationResult:
     result = asdict(_decode(raw, _EvaluationResult))
-    result["source"] = _decode_source(result["source"])
+    result["source"] = _decode_tagged(result["source"], EvaluationSource, UnknownEvaluationSource)
     return EvaluationResult(**result)
-
-
-def _decode_source(raw: Raw) -> EvaluationSource:
-    try:
-        source: EvaluationSource = _decode(raw, EvaluationSource)
-    except msgspec.ValidationError:
-        return UnknownEvaluationSource(msgspec.json.decode(raw))
-    known = not isinstance(source, UnknownEvaluationSource)
-    return source if known else UnknownEvaluationSource(msgspec.json.decode(raw))

@@ -411,3 +411,12 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, APIError):
         return error.status == 408 or (error.status >= 500 and error.status not in (501, 505))
     return isinstance(error, TransportError | DecodeError | ArtifactError) and not error.lasting
+
+
+def may_be_too_long(error: Exception) -> bool:
+    """Return whether a request may have been rejected for the length of its query.
+
+    The API does not document a limit; 400, 413, 414, 422 and 431 are what servers and proxies
+    answer.
+    """
+    return isinstance(error, APIError) and error.status in (400, 413, 414, 422, 431)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import anyio
 from msgspec import Struct
 
-from amigo_async.errors import AmigoError, APIError, DeadlineError, RateLimitError
+from amigo_async.errors import (
+    AmigoError,
+    APIError,
+    DeadlineError,
+    RateLimitError,
+    may_be_too_long,
+)
 from amigo_async.models import (
     EvaluationResult,
     Metric,
@@ -32,8 +38,6 @@ from amigo_async.resources.metrics import Metrics
 from amigo_async.resources.unit_test_sets import UnitTestSets
 from amigo_async.resources.unit_tests import UnitTests
 
-R = TypeVar("R", UnitTestSet, UnitTest, Metric)
-
 EXPLAIN_TIMEOUT: Final = 30.0
 
 # As many ids as make a URL of some 7 kB: servers and proxies take 8 kB.
@@ -42,8 +46,6 @@ _MOST_IDS: Final = 250
 _MOST_RUNS: Final = 50
 _MOST_METRICS: Final = 50
 _MOST_ANSWERS: Final = EVALUATIONS.page_size or 500
-# The statuses with which a deployment may reject a URL that is too long.
-_TOO_LONG: Final = frozenset({400, 413, 414, 422, 431})
 
 
 class Names(Struct, frozen=True):
@@ -134,6 +136,12 @@ class _Lookup(NamedTuple):
     used: dict[str, list[str]]
     absent: set[str]
 
+    def take(self, records: Iterable[Any]) -> None:
+        """Take in records: their names, and the ids of what they use."""
+        for one in records:
+            self.names[one.id] = one.name
+            self.used[one.id] = list(self.uses(one))
+
     def unread(self, ids: Iterable[str]) -> list[str]:
         """Return the ids that are still to be looked up."""
         return [i for i in ids if i not in self.names and i not in self.absent and is_id(i)]
@@ -172,6 +180,10 @@ class Directory:
             _Lookup("metrics", METRICS, list_metrics, lambda _: (), {}, {}, set()),
         )
 
+    def learn_sets(self, sets: Iterable[UnitTestSet]) -> None:
+        """Take in sets that were read elsewhere, so that they are not read again."""
+        self._lookups[0].take(sets)
+
     def learn(self, names: Names) -> None:
         """Take in names that were read earlier, so that they are not read again."""
         read = (names.unit_test_sets, names.unit_tests, names.metrics)
@@ -179,31 +191,24 @@ class Directory:
             lookup.names.update(some)
 
     async def describe_sets(
-        self,
-        set_ids: Iterable[str],
-        *,
-        timeout: float | None,
-        on_read: Callable[[Names], Awaitable[None]] | None = None,
-    ) -> Names:
+        self, set_ids: Iterable[str], on_read: Callable[[Names], Awaitable[None]]
+    ) -> None:
         """Read the names of sets, and of the unit tests and metrics that they use now.
+
+        What cannot be read is left out: `describe` tries again, and says why.
 
         Args:
             set_ids: Ids of the sets.
-            timeout: Seconds for all of it; None for no limit.
             on_read: Called with the names of the sets as soon as they are known, and again with
-                those of the unit tests and of the metrics. None for nobody.
+                those of the unit tests and of the metrics.
         """
         ids = _unique(set_ids)
         wanted: list[list[str]] = [[], [], []]
-        failures: list[str] = []
-        with anyio.move_on_after(timeout) as scope:
-            for kind, lookup in enumerate(self._lookups):
-                wanted[kind] = ids
-                failures += await self._find(lookup, ids)
-                if on_read is not None:
-                    await on_read(self._names(wanted, (), None))
-                ids = _unique(used for i in ids for used in lookup.used.get(i, ()))
-        return self._names(wanted, failures, timeout if scope.cancelled_caught else None)
+        for kind, lookup in enumerate(self._lookups):
+            wanted[kind] = ids
+            await self._find(lookup, ids)
+            await on_read(self._names(wanted, (), None))
+            ids = _unique(used for i in ids for used in lookup.used.get(i, ()))
 
     async def describe(
         self, runs: Iterable[Run], *, timeout: float | None, set_ids: Iterable[str] = ()
@@ -288,15 +293,13 @@ class Directory:
         try:
             records = await lookup.list_records(id=ids, is_deleted=deleted, limit=len(ids))
         except APIError as error:
-            if error.status not in _TOO_LONG or len(ids) == 1:
+            if not may_be_too_long(error) or len(ids) == 1:
                 raise
             half = len(ids) // 2
             await self._ask(lookup, ids[:half], deleted)
             await self._ask(lookup, ids[half:], deleted)
         else:
-            for one in records:
-                lookup.names[one.id] = one.name
-                lookup.used[one.id] = list(lookup.uses(one))
+            lookup.take(records)
 
 
 async def explain(

@@ -8,10 +8,10 @@ from typing import Final
 from amigo_async.errors import ArgumentError
 from amigo_async.models import UnitTestSet
 from amigo_async.protocol.endpoints import UNIT_TEST_SETS
-from amigo_async.protocol.requests import is_id
+from amigo_async.protocol.requests import check_tag, is_id
 from amigo_async.resources.unit_test_sets import UnitTestSets
 
-# For the message of an error, no more sets are looked through than this.
+# Of sets that the search does not find, no more are looked through than this.
 _MOST_LOOKED_THROUGH: Final = 200
 _PERMISSION: Final = f"the permission {UNIT_TEST_SETS.permission} is missing"
 
@@ -27,6 +27,8 @@ async def select_sets(
     for selector in selectors:
         if not isinstance(selector, str) or not selector.strip():
             raise ArgumentError(f"a set is selected by its id or its name, not by {selector!r:.80}")
+    for tag in tags:
+        check_tag("tag", tag)
     by_id = await _with_ids(unit_test_sets, [s for s in selectors if is_id(s)])
     selected: dict[str, UnitTestSet] = {}
     for selector in selectors:
@@ -60,31 +62,35 @@ async def _with_name(unit_test_sets: UnitTestSets, name: str) -> UnitTestSet:
     """The set of that name, case ignored.
 
     The search finds sets whose names or descriptions contain the terms; the whole name decides.
+    What the search does not find is looked for in the list of all sets, up to a number.
     """
-    wanted = name.casefold()
-    found = [one for one in await unit_test_sets.search(name) if not one.is_deleted]
-    same = [one for one in found if one.name.strip().casefold() == wanted]
+    found = {one.id: one for one in await unit_test_sets.search(name) if not one.is_deleted}
+    same = _called(name, found.values())
+    if not same:
+        async for one in unit_test_sets.iterate(is_deleted=False):
+            found[one.id] = one
+            if len(found) >= _MOST_LOOKED_THROUGH:
+                break
+        same = _called(name, found.values())
     if len(same) == 1:
         return same[0]
     if same:
         raise ArgumentError(
             f"{len(same)} sets are called {name!r}; select one by its id: {_listed(same)}"
         )
-    nearest = await _nearest(unit_test_sets, wanted, found)
+    nearest = _nearest(name.casefold(), found.values())
     hint = f"; the nearest are {_listed(nearest)}" if nearest else f", or {_PERMISSION}"
     raise ArgumentError(f"no set is called {name!r}{hint}")
 
 
-async def _nearest(
-    unit_test_sets: UnitTestSets, wanted: str, found: Iterable[UnitTestSet]
-) -> list[UnitTestSet]:
+def _called(name: str, sets: Iterable[UnitTestSet]) -> list[UnitTestSet]:
+    return [one for one in sets if one.name.strip().casefold() == name.casefold()]
+
+
+def _nearest(wanted: str, sets: Iterable[UnitTestSet]) -> list[UnitTestSet]:
     from difflib import get_close_matches  # noqa: PLC0415  # for the message of an error alone
 
-    by_name: dict[str, UnitTestSet] = {one.name.casefold(): one for one in found}
-    async for one in unit_test_sets.iterate(is_deleted=False):
-        by_name.setdefault(one.name.casefold(), one)
-        if len(by_name) >= _MOST_LOOKED_THROUGH:
-            break
+    by_name = {one.name.casefold(): one for one in sets}
     near = get_close_matches(wanted, by_name, n=3, cutoff=0.5)
     containing = [name for name in by_name if wanted in name or name in wanted]
     return [by_name[name] for name in dict.fromkeys([*near, *containing])][:3]

@@ -39,10 +39,9 @@ print(json.dumps([time.process_time() - began, len(sys.modules) - before]))
 """
 NOTES: Final = [
     (
-        "What is left is the seventy modules of the package, at 0.2 ms each, and 2 ms of the "
-        "garbage collector. To load the rooms of batches and of artifacts only when they are used "
-        "would save a third of it, and is not worth its price: imports hidden in methods, and the "
-        "same milliseconds at the first batch."
+        "What is left is the nearly eighty modules of the package. To load those of batches and of "
+        "artifacts only when they are used is not worth its price: imports hidden in methods, and "
+        "the same milliseconds at the first batch."
     ),
 ]
 _HEAD: Final = ["import", "time (ms)", "time over that of the dependencies", "modules loaded"]

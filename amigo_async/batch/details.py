@@ -60,10 +60,7 @@ class Details:
         self._unkept: dict[str, None] = {}
 
     async def read_all(
-        self,
-        items: Collection[BatchItem],
-        before: Names,
-        concluded: asyncio.Event,
+        self, items: Collection[BatchItem], before: Names, concluded: asyncio.Event
     ) -> None:
         """Read names while the runs go on; once all have ended, the rest and the reasons.
 
@@ -78,11 +75,12 @@ class Details:
                 self._take(before)
             async with anyio.create_task_group() as group:
                 if self._settings.describe:
-                    group.start_soon(self._describe_sets, [item.set_id for item in items])
+                    set_ids = [item.set_id for item in items]
+                    group.start_soon(self._directory.describe_sets, set_ids, self._take_and_keep)
                 await concluded.wait()
                 # What is still missing is read below, all kinds of names at once.
                 group.cancel_scope.cancel()
-            await self._read_rest(items, self._settings.explain_timeout)
+            await self._read_rest(items)
         except Exception as error:  # noqa: BLE001  # the batch is as without names and reasons
             note = log_line(f"names and reasons could not be read: {error!r:.200}")
             self.names = replace(self.names, notes=(note,))
@@ -90,15 +88,12 @@ class Details:
         finally:
             self.read.set()
 
-    async def _describe_sets(self, set_ids: list[str]) -> None:
-        await self._directory.describe_sets(set_ids, timeout=None, on_read=self._take_and_keep)
-
-    async def _read_rest(self, items: Collection[BatchItem], timeout: float | None) -> None:
+    async def _read_rest(self, items: Collection[BatchItem]) -> None:
         async with anyio.create_task_group() as group:
             if self._settings.describe:
-                group.start_soon(self._describe, items, timeout)
+                group.start_soon(self._describe, items)
             if self._settings.explain:
-                group.start_soon(self._explain, items, timeout)
+                group.start_soon(self._explain, items)
         unkept = tuple(self._unkept)
         if self._settings.describe:
             self.names = replace(self.names, notes=(*self.names.notes, *unkept))
@@ -108,14 +103,15 @@ class Details:
         for note in dict.fromkeys((*self.names.notes, *self.explanations.notes)):
             self._emit(DetailsMissing(note))
 
-    async def _describe(self, items: Collection[BatchItem], timeout: float | None) -> None:
+    async def _describe(self, items: Collection[BatchItem]) -> None:
+        timeout = self._settings.explain_timeout
         runs = [item.run for item in items if item.run is not None]
         set_ids = [item.set_id for item in items]
         names = await self._directory.describe(runs, timeout=timeout, set_ids=set_ids)
         await self._take_and_keep(names)
         self.names = replace(self.names, notes=names.notes)
 
-    async def _explain(self, items: Collection[BatchItem], timeout: float | None) -> None:
+    async def _explain(self, items: Collection[BatchItem]) -> None:
         failed: list[tuple[BatchItem, Run, list[str]]] = [
             (item, item.run, list(evaluated(item.run, failed_only=True)))
             for item in items
@@ -136,7 +132,7 @@ class Details:
             self._evaluations,
             [run for _, run, _ in failed],
             failed_only=True,
-            timeout=timeout,
+            timeout=self._settings.explain_timeout,
             known=known,
             # A batch that is left meanwhile still writes all that it has read.
             on_read=lambda read: finish(take_and_keep(read)),

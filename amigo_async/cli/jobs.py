@@ -6,11 +6,10 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 import anyio
@@ -37,13 +36,11 @@ class Job(NamedTuple):
         set_ids: Ids of the sets.
         options: The options of the batch.
         quiet: Whether to show no progress.
-        names: Names of sets by id, as far as they are known before.
     """
 
     set_ids: list[str]
     options: BatchOptions
     quiet: bool = False
-    names: Mapping[str, str] = MappingProxyType({})
 
 
 class FinishedJob(NamedTuple):
@@ -70,7 +67,6 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
     """
     fetches = job.options.get("artifacts_dir") is not None
     progress = BatchProgress(job.set_ids, fetches=fetches)
-    progress.learn(Names(dict(job.names)))
     result = BatchResult(
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
@@ -84,10 +80,6 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
                         display.finish(outcome.unit_test_set_id, outcome)
             finally:
                 result = result if batch is None else batch.result()
-    outcomes = [
-        replace(o, name=o.name or progress.rows[o.unit_test_set_id].name) for o in result.outcomes
-    ]
-    result = replace(result, outcomes=outcomes)
     elapsed = progress.now() - progress.began
     return FinishedJob(result, elapsed, interrupts().interrupted, progress.unresolved)
 

@@ -26,7 +26,7 @@ from amigo_async.cli.command import (
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
 from amigo_async.cli.jobs import FinishedJob, Job, RunAction, collect, run_actions, run_job
 from amigo_async.cli.reports import Reports, annotate, report_options, summarize
-from amigo_async.cli.sets import check_tag, select, show_plan
+from amigo_async.cli.sets import select, show_plan
 from amigo_async.cli.streams import note, writing_to_stdout
 from amigo_async.cli.summary import console_of, show_continuing_runs, show_summary
 from amigo_async.client import AmigoClient
@@ -53,7 +53,6 @@ from amigo_async.verdicts.gate import Gate, verdict_of
     "tags",
     multiple=True,
     metavar="KEY:VALUE",
-    callback=check_tag,
     help="Sets with this tag; repeatable, they must have all.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and start nothing.")
@@ -115,7 +114,7 @@ async def run(
                 show_plan(console_of(sys.stdout), selected, options["journal"])
             return ExitCode.PASSED
         batch_options = cast("BatchOptions", options | {"describe": names, "explain": reasons})
-        job = Job(selected.ids, batch_options, quiet, selected.names if names else {})
+        job = Job(selected.ids, batch_options, quiet)
         job_result = await run_job(client, job)
     return report_result(job_result, reports, job)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,11 +29,6 @@ class Selected(NamedTuple):
     ids: list[str]
     sets: Mapping[str, UnitTestSet]
 
-    @property
-    def names(self) -> dict[str, str]:
-        """Their names by id, as far as they are known."""
-        return {set_id: one.name for set_id, one in self.sets.items()}
-
 
 async def select(
     client: AmigoClient, selectors: Sequence[str], tags: Sequence[str], *, read: bool = False
@@ -55,16 +49,6 @@ async def select(
         return Selected(list(selectors), {})
     sets = {one.id: one for one in await client.select_sets(*selectors, tags=tags)}
     return Selected(list(selectors if by_id else sets), sets)
-
-
-def check_tag(_: click.Context, __: click.Parameter, tags: tuple[str, ...]) -> tuple[str, ...]:
-    """Check tags given as an option."""
-    for tag in tags:
-        if not tag.partition(":")[0] or ":" not in tag:
-            raise click.BadParameter(
-                f"{tag!r} is not key:value, key:* for any value, or key: for a tag without value"
-            )
-    return tags
 
 
 def show_plan(console: Console, selected: Selected, journal: str | None) -> None:

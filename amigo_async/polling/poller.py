@@ -34,6 +34,7 @@ from amigo_async.errors import (
     RateLimitError,
     TransportError,
     is_transient,
+    may_be_too_long,
 )
 from amigo_async.events import Emit, RequestRetried
 from amigo_async.models import Run, UserInfo
@@ -67,9 +68,7 @@ _GATHER: Final = 0.05
 _TOGETHER: Final = 0.3
 _TOGETHER_FIXED: Final = 0.05
 
-# Statuses with which a service may refuse a query for having too many ids, and the seconds for
-# which no larger query is sent afterwards.
-_TOO_MANY: Final = frozenset({400, 413, 414, 422, 431})
+# Seconds for which no larger query is sent after one that may have been rejected for its length.
 _SIZE_KEPT: Final = 60.0
 
 # How many of the runs that are known to exist are remembered, the latest ones.
@@ -424,7 +423,7 @@ class Poller:
                 self._split(ids, error, now)
                 return
             patience = _BELIEVED_AFTER if len(ids) == 1 else PATIENCE
-            if len(ids) == 1 and _refused_for_size(error):
+            if len(ids) == 1 and may_be_too_long(error):
                 self._size_until = -math.inf  # the size was not the reason
         elif is_transient(error) or isinstance(error, RateLimitError):
             patience = PATIENCE
@@ -442,7 +441,7 @@ class Poller:
         size = len(ids) // 2
         for run_id in ids:
             self._runs[run_id].page_size = min(self._runs[run_id].page_size, size)
-        if _refused_for_size(error):
+        if may_be_too_long(error):
             self._size, self._size_until = size, now + _SIZE_KEPT
 
     def _page_size(self, now: float) -> int:
@@ -537,7 +536,3 @@ def _needs_evidence(polled: list[PolledRun], error: AmigoError, now: float) -> b
     if len(polled) > 1:
         return polled[0].failing_often
     return failing is not None and failing.outlasts(_BELIEVED_AFTER, now)
-
-
-def _refused_for_size(error: AmigoError) -> bool:
-    return isinstance(error, APIError) and error.status in _TOO_MANY

@@ -49,7 +49,9 @@ class Endpoint(Struct, frozen=True):
 
 SIGN_IN: Final = Endpoint("sign_in", "POST", "/v1/{organization}/user/signin_with_api_key", 5)
 CREATE: Final = Endpoint("create", "POST", _RUNS, 20, repeatable=False)
-LIST: Final = Endpoint("list", "GET", _RUNS, 50, page_size=50)
+LIST: Final = Endpoint(
+    *("list", "GET", _RUNS, 50), page_size=50, permission="Simulation:GetSimulationUnitTestSetRun"
+)
 CANCEL: Final = Endpoint("cancel", "DELETE", _RUNS + "{run_id}/", 10)
 ARTIFACTS: Final = Endpoint("artifacts", "GET", _RUNS + "{run_id}/artifacts/", 100)
 

@@ -344,7 +344,12 @@ def _sort(field: str) -> _Encoder:
     return _each(check)
 
 
-def _tag(name: str, value: str) -> str:
+def check_tag(name: str, value: str) -> str:
+    """Return `value`, which must be a tag to filter by.
+
+    Raises:
+        ArgumentError: If it is not one.
+    """
     key = value.partition(":")[0] if isinstance(value, str) and ":" in value else ""
     if not key or not _is_text(value):
         raise ArgumentError(
@@ -396,7 +401,7 @@ _PAGED: Final[Mapping[str, _Encoder]] = {"continuation_token": _integer}
 _DEFINED: Final[Mapping[str, _Encoder]] = {
     **_PAGED,
     "id": _IDS,
-    "tag": _each(_tag),
+    "tag": _each(check_tag),
     "creator": _creators,
     "is_deleted": _flag,
     "sort_by": _sort("updated_at"),
@@ -419,7 +424,7 @@ _ENCODERS: Final[Mapping[Endpoint, Mapping[str, _Encoder]]] = {
     UNIT_TEST_SETS: {**_DEFINED, "unit_test_id": _IDS},
     SEARCH_UNIT_TEST_SETS: {
         "query": _search,
-        "tag": _each(_tag),
+        "tag": _each(check_tag),
         "creator": _creators,
         "unit_test_id": _IDS,
     },

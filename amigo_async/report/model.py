@@ -328,7 +328,6 @@ class SetReport(Struct, frozen=True):
 class _Context(NamedTuple):
     gate: Gate | None
     names: Names
-    by_id: dict[str, str]  # of unit tests and metrics
     explanations: Explanations
     links: Links
 
@@ -346,9 +345,7 @@ def set_reports(
     Raises:
         ArgumentError: If `link` is not a URL with placeholders for ids.
     """
-    names = result.names
-    by_id = names.unit_tests | names.metrics
-    context = _Context(gate, names, by_id, result.explanations, Links(link))
+    context = _Context(gate, result.names, result.explanations, Links(link))
     return tuple(_set(n, outcome, context) for n, outcome in enumerate(result.outcomes, 1))
 
 
@@ -358,7 +355,7 @@ def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
     tallies = tally(outcome.run) if outcome.run else ()
     reached = _rates_passed(judgement, gate, tallies)
     tests = tuple(_unit_test(outcome, t, r, context) for t, r in zip(tallies, reached, strict=True))
-    reasons = tuple(_named(r, context.by_id) for r in judgement.reasons) if judgement else ()
+    reasons = tuple(_named(r, context.names) for r in judgement.reasons) if judgement else ()
     problem, problem_type = _problem(outcome, reasons, tests)
     short = sum(t.counts.failed + t.counts.missing for t in tests)
     return SetReport(
@@ -381,9 +378,14 @@ def _name(name: str | None) -> str | None:
     return short_text(name, MOST_OF_A_NAME) or None if name else None
 
 
-def _named(sentence: str, names: dict[str, str]) -> str:
-    """Replace ids in a sentence by names."""
-    return _ID.sub(lambda match: _name(names.get(match[0])) or match[0], sentence)
+def _named(sentence: str, names: Names) -> str:
+    """Replace the ids of unit tests and metrics in a sentence by names."""
+
+    def name(match: re.Match[str]) -> str:
+        known = names.unit_tests.get(match[0]) or names.metrics.get(match[0])
+        return _name(known) or match[0]
+
+    return _ID.sub(name, sentence)
 
 
 def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:

@@ -275,7 +275,7 @@ class Session:
 
     def _without_own_secrets(self, request: Request, body: bytes) -> bytes:
         """`body` without this client's secrets, which errors and justifications may repeat."""
-        is_list = request.endpoint.page_size is not None
+        is_list = bool(request.endpoint.permission)
         return redact_body(body, self._auth.secrets()) if is_list else body
 
 

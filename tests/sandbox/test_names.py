@@ -136,6 +136,32 @@ async def test_select_says_what_is_near(client: AmigoClient, sandbox: Sandbox) -
         await client.select_sets(first)
 
 
+async def test_select_a_name_that_the_search_misses(client: AmigoClient, sandbox: Sandbox) -> None:
+    wanted = sandbox.add_set(name="Refunds & returns")
+    sandbox.add_sets(30)
+    nothing = msgspec.json.encode({"simulation_unit_test_sets": []})
+    sandbox.fault("search_unit_test_sets", Fault.garbage(nothing, "application/json"))
+    assert [one.id for one in await client.select_sets("refunds & RETURNS")] == [wanted]
+
+
+async def test_selected_sets_are_not_read_again(client: AmigoClient, sandbox: Sandbox) -> None:
+    sandbox.add_set(FAILING, name="Refunds")
+    [selected] = await client.select_sets("Refunds")
+    before = asked(sandbox)
+    result = await client.run_many([selected.id], describe=True)
+    assert result.outcomes[0].name == "Refunds"
+    assert result.names.unit_tests
+    assert asked(sandbox) == before | {"unit_tests": 1, "metrics": 1}
+
+
+async def test_wrong_tags_are_told_before_any_request(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    with pytest.raises(ArgumentError, match="tag must be 'key:value'"):
+        await client.select_sets("Refunds", tags=["nightly"])
+    assert sandbox.requests == []
+
+
 # --- names ---
 
 
@@ -308,3 +334,12 @@ async def test_own_secrets_in_a_justification(client: AmigoClient, sandbox: Sand
     [evaluation] = page.metric_evaluation_results
     assert sandbox.api_key not in evaluation.justification
     assert evaluation.source.data == {"type": "tomorrow", "number": 1}  # type: ignore[union-attr]
+
+
+async def test_own_secrets_in_a_name(client: AmigoClient, sandbox: Sandbox) -> None:
+    sandbox.add_set(name=f"Key {sandbox.api_key}")
+    for found in (
+        await client.unit_test_sets.search("Key"),
+        (await client.unit_test_sets.list()).simulation_unit_test_sets,
+    ):
+        assert [one.name for one in found] == ["Key ***"]
