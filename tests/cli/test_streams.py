@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -35,7 +36,7 @@ def in_a_shell(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a line of a shell, in which ``amigo-async`` is the command."""
     return subprocess.run(
-        ["bash", "-c", line.replace("amigo-async", shlex.join(COMMAND))],
+        ["bash", "-c", re.sub(r"(?<![\w/-])amigo-async(?= )", lambda _: shlex.join(COMMAND), line)],
         cwd=tmp_path,
         env=environment(sandbox, **variables),
         capture_output=True,
