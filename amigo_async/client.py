@@ -471,7 +471,11 @@ class AmigoClient:
         return sets
 
     async def describe(
-        self, runs: Iterable[Run], *, timeout: float | None = EXPLAIN_TIMEOUT
+        self,
+        runs: Iterable[Run],
+        *,
+        known: Names | None = None,
+        timeout: float | None = EXPLAIN_TIMEOUT,
     ) -> Names:
         """Read the names of the sets, unit tests and metrics of runs, deleted ones included.
 
@@ -486,11 +490,15 @@ class AmigoClient:
 
         Args:
             runs: Runs, with their results.
+            known: Names that were read earlier, such as those of a saved result; they are not read
+                again. None for none.
             timeout: Seconds for all of it; None for no limit.
 
         Returns:
             The names, by id.
         """
+        if known is not None:
+            self._directory.learn(known)
         return await self._directory.describe(runs, timeout=timeout)
 
     async def explain(
@@ -498,6 +506,7 @@ class AmigoClient:
         runs: Iterable[Run],
         *,
         failed_only: bool = True,
+        known: Explanations | None = None,
         timeout: float | None = EXPLAIN_TIMEOUT,
     ) -> Explanations:
         """Read what was seen in the conversations of runs, and why they were judged so.
@@ -515,12 +524,20 @@ class AmigoClient:
         Args:
             runs: Runs, with their results.
             failed_only: Whether to read only the evaluations that failed.
+            known: Evaluations that were read earlier, such as those of a saved result; they are
+                not read again. None for none.
             timeout: Seconds for all of it; None for no limit.
 
         Returns:
             The evaluations, by the id that the results of a run have of them.
         """
-        return await explain(self.evaluations, runs, failed_only=failed_only, timeout=timeout)
+        return await explain(
+            self.evaluations,
+            runs,
+            failed_only=failed_only,
+            timeout=timeout,
+            known=None if known is None else known.evaluations,
+        )
 
     def budgets(self) -> dict[str, BudgetState]:
         """Return a snapshot of the rate limits, by endpoint.

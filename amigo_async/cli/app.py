@@ -14,6 +14,7 @@ from amigo_async.cli.command import print_error
 from amigo_async.cli.demo import demo, sandbox
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.run import run, wait
+from amigo_async.cli.saved_result import report
 from amigo_async.cli.signals import ignore_signals
 from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
 from amigo_async.version import __version__
@@ -55,7 +56,7 @@ def app() -> None:
     """Run one of the subcommands."""
 
 
-for _command in (run, wait, list_runs, cancel, download, sandbox, demo, completion):
+for _command in (run, wait, report, list_runs, cancel, download, sandbox, demo, completion):
     app.add_command(_command)
 
 

@@ -264,7 +264,20 @@ def _read(
 
 
 def _lines_in(file: IO[Any]) -> Iterable[str]:
-    content = file.read()
+    return io.StringIO(read_text(file), newline=None)
+
+
+def read_text(file: IO[Any]) -> str:
+    """Read the text of a file, as UTF-8 or marked as UTF-16.
+
+    Raises:
+        click.UsageError: If the file is not text.
+        click.FileError: If it cannot be read.
+    """
+    try:
+        content = file.read()
+    except OSError as error:
+        raise click.FileError(file.name, error.strerror) from error
     if isinstance(content, bytes):
         # PowerShell's > writes UTF-16 with a byte order mark.
         marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -273,7 +286,8 @@ def _lines_in(file: IO[Any]) -> Iterable[str]:
         except UnicodeDecodeError:
             raise click.UsageError(f"{file.name} is not text.") from None
     # Concatenated files may have byte order marks in the middle too.
-    return io.StringIO(content.replace("\ufeff", " "), newline=None)
+    text: str = content.replace("\ufeff", " ")
+    return text
 
 
 def _ids_in(line: str) -> list[str]:

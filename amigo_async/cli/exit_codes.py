@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from amigo_async.batch import RunOutcome
 from amigo_async.errors import ArgumentError, ConfigurationError
+from amigo_async.report.json import type_of
 
 
 class ExitCode(IntEnum):
@@ -44,7 +45,8 @@ def _exit_code_of_outcome(outcome: RunOutcome, *, artifacts: bool) -> ExitCode:
     if outcome.verdict == "timed_out":
         return ExitCode.TIMED_OUT
     if outcome.error is not None:
-        return exit_code_of_error(outcome.error)
+        timed_out = exit_code_of_error(outcome.error) is ExitCode.TIMED_OUT
+        return ExitCode.TIMED_OUT if timed_out else ExitCode.ERRORED
     if outcome.verdict == "not_started":
         return ExitCode.TIMED_OUT  # without an error, the deadline must have passed
     if outcome.verdict != "passed":
@@ -55,8 +57,9 @@ def _exit_code_of_outcome(outcome: RunOutcome, *, artifacts: bool) -> ExitCode:
 
 def exit_code_of_error(error: Exception) -> ExitCode:
     """Return the exit code for an error."""
-    if isinstance(error, TimeoutError):
+    kind = type_of(error)
+    if issubclass(kind, TimeoutError):
         return ExitCode.TIMED_OUT
-    if isinstance(error, ArgumentError | ConfigurationError):
+    if issubclass(kind, ArgumentError | ConfigurationError):
         return ExitCode.USAGE_ERROR
     return ExitCode.ERRORED

@@ -48,13 +48,13 @@ class FinishedJob(NamedTuple):
 
     Attributes:
         result: The outcome of each set.
-        elapsed: Duration in seconds.
+        elapsed: Duration in seconds; None if unknown.
         interrupted: Whether a signal stopped the job.
         unresolved: Starts of which it is unknown whether they started a run.
     """
 
     result: BatchResult
-    elapsed: float
+    elapsed: float | None
     interrupted: bool
     unresolved: list[StartUnresolved]
 

@@ -17,6 +17,7 @@ from amigo_async.errors import (
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
+from amigo_async.report.json import type_of
 from amigo_async.report.model import Group, SetReport, set_reports
 from amigo_async.report.wording import UNEXPLAINED, VERDICT_WORDS, plural, short_text
 from amigo_async.verdicts.gate import Gate
@@ -54,7 +55,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ConflictError) and error.existing_run_id is not None:
         message += f" (run {log_line(error.existing_run_id)})"
     for kind, remedy in _REMEDIES:
-        if isinstance(error, kind):
+        if issubclass(type_of(error), kind):
             return f"{message}; {remedy}"
     return message
 

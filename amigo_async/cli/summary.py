@@ -81,7 +81,9 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     for outcome in outcomes:
         _show_details(console, outcome, words, job.options.get("gate"), job_result.result)
     counts = count_verdicts(job_result.result.counts, words)
-    console.print(Text(f"{counts} in {duration(job_result.elapsed)}", "bold"), soft_wrap=True)
+    if job_result.elapsed is not None:
+        counts += f" in {duration(job_result.elapsed)}"
+    console.print(Text(counts, "bold"), soft_wrap=True)
     folder = job.options.get("artifacts_dir")
     if folder is not None:
         saved = len({o.artifacts for o in outcomes if o.artifacts is not None})

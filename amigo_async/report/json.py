@@ -6,12 +6,14 @@ the fields of the structs.
 
 from __future__ import annotations
 
+import builtins
 from os import fspath
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from amigo_async import errors
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import AmigoError
 from amigo_async.escaping import encode_json
@@ -29,6 +31,22 @@ class RecordedError(AmigoError):
         super().__init__(message)
         self.type = type
         self.message = message
+
+
+def type_of(error: BaseException) -> type[BaseException]:
+    """Return the class of an error; for a `RecordedError` that of the original error.
+
+    Args:
+        error: The error. `AmigoError` is returned for one whose class was not of this package, and
+            not built in.
+    """
+    if not isinstance(error, RecordedError):
+        return type(error)
+    for module in (errors, builtins):
+        found = getattr(module, error.type, None)
+        if isinstance(found, type) and issubclass(found, Exception):
+            return found
+    return AmigoError
 
 
 class _ErrorFields(msgspec.Struct):

@@ -111,8 +111,11 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
     "run_many": (AmigoClient.run_many, BATCH),
     "open_batch": (AmigoClient.open_batch, BATCH),
     "select_sets": (AmigoClient.select_sets, "*selectors, tags=()"),
-    "describe": (AmigoClient.describe, "runs, *, timeout=30.0"),
-    "explain": (AmigoClient.explain, "runs, *, failed_only=True, timeout=30.0"),
+    "describe": (AmigoClient.describe, "runs, *, known=None, timeout=30.0"),
+    "explain": (
+        AmigoClient.explain,
+        "runs, *, failed_only=True, known=None, timeout=30.0",
+    ),
     "budgets": (AmigoClient.budgets, ""),
     "aclose": (AmigoClient.aclose, ""),
     "runs.create": (Runs.create, "unit_test_set_id, *, on_conflict='raise'"),

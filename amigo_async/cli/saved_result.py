@@ -1,0 +1,136 @@
+"""``amigo-async report``: reports from a result that was saved as JSON before."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import IO, Any
+
+import click
+import msgspec
+from msgspec.structs import replace
+
+from amigo_async.batch import BatchResult, RunOutcome
+from amigo_async.cli.command import (
+    Outputs,
+    async_command,
+    gate_option,
+    open_client,
+    print_notes,
+    read_text,
+)
+from amigo_async.cli.exit_codes import exit_code_of_batch
+from amigo_async.cli.jobs import FinishedJob, Job
+from amigo_async.cli.reports import Reports, report_options
+from amigo_async.cli.streams import writing_to_stdout
+from amigo_async.cli.summary import show_summary
+from amigo_async.escaping import log_line
+from amigo_async.models import Run
+from amigo_async.names import Explanations, combined
+from amigo_async.report import from_json
+from amigo_async.verdicts.gate import Gate, verdict_of
+
+
+@click.command(
+    help="""Write reports from a saved result.
+
+    FILE is what --json of run or wait wrote; - reads it from stdin. Without options, the summary
+    goes to stdout. Nothing is asked of the service unless --names or --reasons is given; with
+    --json, what they read is saved too, and FILE itself may be named for it.
+
+    Exit status: as for run when it wrote FILE; a run that was interrupted counts as timed out.
+    """,
+)
+@click.argument("file", type=click.File("rb"))
+@report_options
+@click.option("--names", is_flag=True, help="Read names that FILE does not have.")
+@click.option("--reasons", is_flag=True, help="Read why runs failed, as far as FILE lacks it.")
+@gate_option
+@async_command
+async def report(
+    *, file: IO[Any], names: bool, reasons: bool, gate: Gate | None, **kinds: Any
+) -> int:
+    """Write reports from a saved result."""
+    reports = Reports(**kinds)
+    result = read_result(file)
+    reports.check()
+    if gate is not None:
+        result = replace(result, outcomes=[_judged(o, gate) for o in result.outcomes])
+    if names or reasons:
+        result = await _completed(result, names=names, reasons=reasons)
+    outputs = Outputs()
+    artifacts = any(outcome.artifacts is not None for outcome in result.outcomes)
+    job = Job([outcome.unit_test_set_id for outcome in result.outcomes], {"gate": gate})
+    finished = FinishedJob(result, _elapsed(result), interrupted=False, unresolved=[])
+    if reports.on_stdout:
+        with suppress(OSError):
+            show_summary(finished, job, sys.stderr)
+    else:
+        with outputs.to("the summary on stdout"), writing_to_stdout():
+            show_summary(finished, job)
+    print_notes((*result.names.notes, *result.explanations.notes))
+    reports.write(result, gate, outputs)
+    return outputs.print_failures(exit_code_of_batch(result.outcomes, artifacts=artifacts))
+
+
+def read_result(file: IO[Any]) -> BatchResult:
+    """Read a result from a file that ``--json`` wrote.
+
+    Raises:
+        click.UsageError: If the file is no such result.
+        click.FileError: If it cannot be read.
+    """
+    text = read_text(file)
+    try:
+        result = from_json(text)
+    except msgspec.DecodeError as error:
+        raise click.UsageError(
+            f"{file.name} is not a result that --json of run or wait wrote: {log_line(str(error))}"
+        ) from None
+    if not result.outcomes:
+        raise click.UsageError(f"{file.name} has no outcome: a result has one for each set")
+    return result
+
+
+def _judged(outcome: RunOutcome, gate: Gate) -> RunOutcome:
+    """Return an outcome with the verdict that `gate` gives, if its run has completed."""
+    if outcome.run is None or not outcome.run.is_completed:
+        return outcome
+    cancelled = outcome.verdict == "cancelled"
+    return replace(outcome, verdict=verdict_of(outcome.run, gate, cancelled=cancelled))
+
+
+async def _completed(result: BatchResult, *, names: bool, reasons: bool) -> BatchResult:
+    """Return the result with names and reasons that it does not have yet."""
+    async with open_client() as client:
+        if names:
+            runs = [outcome.run for outcome in result.outcomes if outcome.run is not None]
+            read = await client.describe(runs, known=result.names)
+            known = combined(read, result.names)
+            outcomes = [
+                replace(o, name=known.unit_test_sets.get(o.unit_test_set_id, o.name))
+                for o in result.outcomes
+            ]
+            result = replace(result, outcomes=outcomes, names=known)
+        if reasons:
+            explained = await client.explain(_unsuccessful(result), known=result.explanations)
+            evaluations = result.explanations.evaluations | explained.evaluations
+            result = replace(result, explanations=Explanations(evaluations, explained.notes))
+    return result
+
+
+def _unsuccessful(result: BatchResult) -> list[Run]:
+    bad = ("failed", "errored", "cancelled")
+    return [o.run for o in result.outcomes if o.run is not None and o.verdict in bad]
+
+
+def _elapsed(result: BatchResult) -> float | None:
+    """Return how many seconds the batch took as far as its times show; None if they do not."""
+    outcomes = result.outcomes
+    ends = [at for o in outcomes for at in (o.finished_at, o.saved_at) if at is not None]
+    starts = [o.started_at for o in outcomes if o.started_at is not None]
+    began = [result.began_at] if result.began_at is not None else starts
+    if not began or not ends:
+        return None
+    elapsed = (max(ends) - min(began)).total_seconds()
+    return elapsed if elapsed > 0 else None  # a resumed batch may have ended before it began
