@@ -46,6 +46,16 @@ from amigo_async.resources.metrics import Metrics
 from amigo_async.resources.runs import Runs
 from amigo_async.resources.unit_test_sets import UnitTestSets
 from amigo_async.resources.unit_tests import UnitTests
+from amigo_async.verdicts.comparison import (
+    BatchComparison,
+    Change,
+    Comparison,
+    MetricComparison,
+    RateCounts,
+    UnitTestComparison,
+    compare,
+    compare_sets,
+)
 from amigo_async.verdicts.gate import Gate, Judgement, PassRate
 from amigo_async.version import __version__
 
@@ -68,11 +78,14 @@ __all__ = [
     "BadRequestError",
     "BasicAuth",
     "Batch",
+    "BatchComparison",
     "BatchOptions",
     "BatchResult",
     "BearerAuth",
     "BudgetState",
     "Cancellation",
+    "Change",
+    "Comparison",
     "ConfigurationError",
     "ConflictError",
     "CreatedRun",
@@ -84,10 +97,12 @@ __all__ = [
     "Gate",
     "JournalError",
     "Judgement",
+    "MetricComparison",
     "Metrics",
     "Names",
     "NotFoundError",
     "PassRate",
+    "RateCounts",
     "RateLimitError",
     "RequestTimeoutError",
     "Run",
@@ -97,6 +112,7 @@ __all__ = [
     "ServerError",
     "ServiceUnavailableError",
     "TransportError",
+    "UnitTestComparison",
     "UnitTestSet",
     "UnitTestSets",
     "UnitTests",
@@ -104,4 +120,6 @@ __all__ = [
     "ValidationError",
     "WaitTimeoutError",
     "__version__",
+    "compare",
+    "compare_sets",
 ]

@@ -101,10 +101,10 @@ class UnitTestTally(Struct, frozen=True):
 
 def tally(run: Run) -> tuple[UnitTestTally, ...]:
     """Return the results of each unit test of `run` that the user may see."""
-    return tuple(_tally(spec, result) for spec, result in _paired(run))
+    return tuple(_tally(spec, result) for spec, result in paired(run))
 
 
-def _paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResult | None]]:
+def paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResult | None]]:
     """Pair each spec with its result: by position if all ids agree, otherwise by id."""
     specs, results = run.unit_test_run_specs, run.unit_test_run_results
     in_place = len(specs) == len(results) and all(

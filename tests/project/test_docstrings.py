@@ -23,7 +23,7 @@ SHOWN: Final = (
     *("AmigoClient", "AmigoClient.run_many", "AmigoClient.open_batch", "AmigoClient.as_completed"),
     *("AmigoClient.wait_for_completion", "AmigoClient.cancel_and_wait", "AmigoClient.budgets"),
     *("Runs.create", "Runs.list", "Runs.iterate", "Runs.get", "Runs.cancel", "Runs.artifacts"),
-    *("Artifacts.stream", "Artifacts.download", "Gate", "Telemetry"),
+    *("Artifacts.stream", "Artifacts.download", "Gate", "Telemetry", "compare"),
     *("AmigoClient.select_sets", "AmigoClient.describe", "AmigoClient.explain"),
     *(f"{cls}.{name}" for cls in LISTS for name in ("list", "iterate")),
     "UnitTestSets.search",
