@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
@@ -14,7 +15,10 @@ from amigo_async.models import (
     SuccessCriterion,
     UnknownSuccessCriterion,
 )
+from amigo_async.names import Names
 from amigo_async.redact import redact
+from amigo_async.verdicts.comparison import Change, Comparison, RateCounts, UnitTestComparison
+from amigo_async.verdicts.statistics import at_most
 
 _COMPARISONS: Final = {
     "==": "equal to",
@@ -161,3 +165,140 @@ def numbers(repeats: tuple[int, ...]) -> str:
 def plural(count: int, noun: str) -> str:
     """Format a count with its noun: ``1 run``, ``1,200 runs``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+# --- comparisons ---
+
+
+COMPARISON_WORDS: Final = {
+    "regressed": "regressed",
+    "improved": "improved",
+    "no_change_seen": "no regression seen",
+    "too_few": "too few repeats to tell",
+    "not_comparable": "not comparable",
+}
+
+
+def comparison_in_words(comparison: Comparison, names: Names) -> list[str]:
+    """Describe a comparison in lines: the verdict, the unit tests behind it, what changed.
+
+    Lines about a unit test or a change are indented. What the service wrote is on one line,
+    redacted and cut, but not yet encoded for the place where it is shown.
+
+    Args:
+        comparison: The comparison.
+        names: Names of the set and its unit tests; without a name the id stands.
+    """
+    before, now = comparison.baseline, comparison.candidate
+    verdict = COMPARISON_WORDS[comparison.verdict]
+    counts = (
+        f"{now.passed:,} of {plural(now.evaluated, 'repeat')} passed, "
+        f"before {before.passed:,} of {before.evaluated:,}"
+    )
+    head = f"{_name(names.unit_test_set(comparison.unit_test_set_id))}: {verdict}"
+    if comparison.verdict in ("regressed", "improved"):
+        worse = comparison.verdict == "regressed"
+        p_value = comparison.p_value if worse else comparison.p_improved
+        head = f"{head}. {counts} ({p_in_words(p_value)})."
+    elif now.evaluated or before.evaluated:
+        head = f"{head} ({counts})."
+    else:
+        head = f"{head}."
+    tests = [*comparison.regressed, *comparison.improved]
+    return [
+        head,
+        *(f"  {_unit_test(one, names, comparison.alpha)}" for one in tests),
+        *_changes_in_words(comparison.changes, names),
+        *_power_in_words(comparison),
+        *_caveats(comparison, names),
+    ]
+
+
+def p_in_words(p_value: float) -> str:
+    """Format a p-value: ``p = 0.031``, ``p < 0.0001``."""
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {float(f'{p_value:.2g}')}"
+
+
+def _name(name: str) -> str:
+    return short_text(name, MOST_OF_A_NAME)
+
+
+def _share(counts: RateCounts) -> str:
+    return f"{counts.passed}/{counts.evaluated}"
+
+
+def _unit_test(one: UnitTestComparison, names: Names, alpha: float) -> str:
+    """Describe a unit test that changed, with the metrics that did: those alone beyond chance."""
+    worse = one.verdict == "regressed"
+    by_p = sorted((m.p_value if worse else m.p_improved, m.name) for m in one.metrics)
+    clear = [name for p_value, name in by_p if at_most(p_value, alpha)]
+    metrics = clear or [name for _, name in by_p[:1]]
+    shown = ", ".join(_name(name) for name in metrics)
+    name = _name(names.unit_test(one.unit_test_id))
+    return f"{name}   {_share(one.baseline)} -> {_share(one.candidate)}   {shown}".rstrip()
+
+
+def _changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
+    """Describe what changed: in all unit tests on one line, in some of them a line for each."""
+    every, some = [], dict[str, list[str]]()
+    for one in changes:
+        words = f"{one.what} {_name(one.before)} -> {_name(one.after)}"
+        if one.unit_test_id is None:
+            every.append(words)
+        else:
+            some.setdefault(words, []).append(_name(names.unit_test(one.unit_test_id)))
+    lines = [", ".join(every)] * bool(every)
+    lines += [f"{words} in {_few(tests)}" for words, tests in some.items()]
+    return [f"  {line}" for line in lines]
+
+
+def _few(texts: list[str]) -> str:
+    """List texts; of many only the first ones, and how many more there are."""
+    most = 5
+    more = [f"{len(texts) - most:,} more"] * (len(texts) > most)
+    return ", ".join([*texts[:most], *more])
+
+
+def _power_in_words(comparison: Comparison) -> list[str]:
+    """Say what could have been seen, where nothing was."""
+    if comparison.verdict not in ("no_change_seen", "too_few"):
+        return []
+    lines = []
+    if comparison.smallest_drop is not None:
+        points = plural(max(1, math.ceil(100 * comparison.smallest_drop)), "point")
+        lines.append(
+            f"A drop of {points} in every unit test would have been seen four times in five."
+        )
+    elif comparison.verdict == "no_change_seen":
+        lines.append("No drop would have been seen four times in five: repeat more often.")
+    if comparison.more_repeats:
+        more = plural(comparison.more_repeats, "more repeat")
+        lines.append(f"If the rates stay, {more} of each unit test would tell.")
+    return lines
+
+
+def _caveats(comparison: Comparison, names: Names) -> list[str]:
+    """Say what the verdict does not cover, and what weakens it."""
+
+    def tests(ids: Iterable[str]) -> str:
+        return _few([_name(names.unit_test(i)) for i in ids])
+
+    lines = [f"{_name(reason)}." for reason in comparison.reasons]
+    if comparison.missing:
+        count = plural(len(comparison.missing), "unit test")
+        lines.append(f"Missing, so not passed: {count}: {tests(comparison.missing)}.")
+    lines += [
+        f"Left out: {_name(names.unit_test(one.unit_test_id))}: {_name('; '.join(one.reasons))}."
+        for one in comparison.not_comparable
+    ]
+    if comparison.added:
+        count = plural(len(comparison.added), "unit test")
+        lines.append(f"New: {count}: {tests(comparison.added)}.")
+    if comparison.errors_grew:
+        lines.append("More repeats than before have an error or no result; they are in no rate.")
+    if comparison.baselines_differ:
+        lines.append(
+            "The runs of the baseline differ among themselves beyond chance, so that a regression "
+            "is seen more often than it is there."
+        )
+    return lines
