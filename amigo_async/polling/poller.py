@@ -14,9 +14,7 @@ import asyncio
 import copy
 import heapq
 import math
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, Protocol, Unpack
 
@@ -38,7 +36,17 @@ from amigo_async.errors import (
 )
 from amigo_async.events import Emit, RequestRetried
 from amigo_async.models import Run, UserInfo
-from amigo_async.polling.schedule import PAGE_SIZE, Pace, Page, affordable, lay_out
+from amigo_async.polling.schedule import (
+    MOST_ENDS,
+    PAGE_SIZE,
+    SHORTEST,
+    Pace,
+    Page,
+    affordable,
+    full_poll_due,
+    lay_out,
+    slice_of,
+)
 from amigo_async.polling.waiters import PolledRun, Waiter
 from amigo_async.protocol.requests import RunFilters, check_run_id, is_id
 from amigo_async.ratelimit import BudgetState
@@ -57,9 +65,6 @@ _DOUBTED_FOR: Final = 15.0
 # A run that is missing, or cannot be decoded, is polled again after this many seconds at most.
 _RECHECK: Final = 5.0
 
-# Every so many polls, a run is requested in any state, to notice if it no longer exists.
-_FULL_EVERY: Final = 10
-
 # Seconds that the first poll of new ids is delayed, so that others can share it.
 _GATHER: Final = 0.05
 
@@ -70,6 +75,9 @@ _TOGETHER_FIXED: Final = 0.05
 
 # Seconds for which no larger query is sent after one that may have been rejected for its length.
 _SIZE_KEPT: Final = 60.0
+
+# Seconds for which a deployment that refused a page of `MOST_ENDS` ids is asked for `PAGE_SIZE`.
+_REFUSED_FOR: Final = 600.0
 
 # How many of the runs that are known to exist are remembered, the latest ones.
 _MOST_KNOWN: Final = 10_000
@@ -115,8 +123,8 @@ class Poller:
         self._creator = creator
         self._emit = emit
         self._runs: dict[str, PolledRun] = {}
-        self._known: OrderedDict[str, str | None] = OrderedDict()
-        self._sleeping: OrderedDict[Waiter, None] = OrderedDict()
+        self._known: dict[str, str | None] = {}  # the latest last
+        self._sleeping: dict[Waiter, None] = {}
         self._turn: Waiter | None = None
         self._poked = asyncio.Event()
         self._next_due = math.inf
@@ -124,7 +132,9 @@ class Poller:
         self._down = False
         self._size = PAGE_SIZE
         self._size_until = -math.inf
+        self._ends_refused_until = -math.inf
         self._pace = Pace()
+        self._adapted = SHORTEST
 
     def expect(self, run_id: str, unit_test_set_id: str | None = None) -> None:
         """Note that a run exists, because the service has named it.
@@ -137,12 +147,10 @@ class Poller:
             unit_test_set_id: Its set, by which it is found if lists do not accept its id; None if
                 not known.
         """
-        self._known[run_id] = unit_test_set_id or self._known.get(run_id)
-        self._known.move_to_end(run_id)
+        self._known[run_id] = unit_test_set_id or self._known.pop(run_id, None)
         if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+            del self._known[next(iter(self._known))]
 
-    @contextmanager
     def waiting_for(
         self,
         run_ids: Iterable[str],
@@ -150,24 +158,20 @@ class Poller:
         interval: float | None = None,
         require_artifacts: bool = False,
         wants_progress: bool = False,
-    ) -> Iterator[Waiter]:
-        """Poll some runs for as long as the context is open.
+    ) -> Waiter:
+        """A waiter for some runs, which are polled for as long as its context is open.
 
         Raises:
             ArgumentError: If an id is malformed.
         """
         self._check()
-        waiter = Waiter(
+        return Waiter(
+            self,
             (self._checked(run_id) for run_id in run_ids),
             interval=self._interval if interval is None else interval,
             require_artifacts=require_artifacts,
             wants_progress=wants_progress,
         )
-        self._add(waiter)
-        try:
-            yield waiter
-        finally:
-            self._remove(waiter)
 
     async def next_update(self, waiter: Waiter) -> Run | AmigoError:
         """Wait for a run that ended or progressed, or the error of one.
@@ -180,8 +184,16 @@ class Poller:
             while not waiter.updates:
                 if self._turn is None:
                     await self._take_turn(waiter)
-                else:
-                    await self._sleep(waiter)
+                    continue
+                # Sleep until there is an update, or until it is this waiter's turn. Written out
+                # here because each of the many that sleep would hold the frame of a function.
+                waiter.asleep = asyncio.get_running_loop().create_future()
+                self._sleeping[waiter] = None
+                try:
+                    await waiter.asleep
+                finally:
+                    waiter.asleep = None
+                    del self._sleeping[waiter]
         finally:
             self._hand_over()
         return waiter.updates.popleft()
@@ -202,30 +214,37 @@ class Poller:
         known = isinstance(run_id, str) and self._known.get(run_id) is not None
         return run_id if known else check_run_id("run_id", run_id)
 
-    def _add(self, waiter: Waiter) -> None:
+    def pending(self, waiter: Waiter) -> list[str]:
+        """The runs of a waiter that have neither ended nor failed."""
+        runs = ((run_id, self._runs.get(run_id)) for run_id in waiter.run_ids)
+        return [run_id for run_id, polled in runs if polled and waiter in polled.waiters]
+
+    def add(self, waiter: Waiter) -> None:
+        """Poll the runs of a waiter from now on."""
         now = anyio.current_time()
         spacing = affordable(1, self._budget())
         if waiter.interval is not None:
             spacing = min(spacing, waiter.interval)
         due = max(now + _GATHER, self._polled_at + spacing)
-        for run_id in tuple(waiter.pending):
+        for run_id in waiter.run_ids:
             polled = self._runs.get(run_id)
             if polled is None:
                 polled = self._runs[run_id] = PolledRun(due, now, self._page_size(now))
-            polled.waiters.append(waiter)
+            polled.attach(waiter)
             polled.due = min(polled.due, due)
             if polled.last is not None:
-                self._deliver(polled, polled.last, [waiter], changed=True)
+                self._deliver(polled, polled.last, (waiter,), changed=True)
         self._next_due = min(self._next_due, due)
         self._poked.set()
 
-    def _remove(self, waiter: Waiter) -> None:
-        for run_id in waiter.pending:
+    def remove(self, waiter: Waiter) -> None:
+        """Poll the runs of a waiter no longer, unless others wait for them."""
+        for run_id in self.pending(waiter):
             self._detach(run_id, waiter)
 
     def _detach(self, run_id: str, waiter: Waiter) -> None:
         polled = self._runs[run_id]
-        polled.waiters.remove(waiter)
+        polled.detach(waiter)
         if not polled.waiters:
             del self._runs[run_id]
 
@@ -241,16 +260,6 @@ class Poller:
         finally:
             self._turn = None
 
-    async def _sleep(self, waiter: Waiter) -> None:
-        """Sleep until there is an update, or until it is this waiter's turn."""
-        waiter.asleep = asyncio.get_running_loop().create_future()
-        self._sleeping[waiter] = None
-        try:
-            await waiter.asleep
-        finally:
-            waiter.asleep = None
-            del self._sleeping[waiter]
-
     def _hand_over(self) -> None:
         """Let the next waiter poll, because this one leaves."""
         if self._turn is None and self._sleeping:
@@ -261,7 +270,7 @@ class Poller:
         self._polled_at = anyio.current_time()
         result = _PollResult()
         try:
-            pages = self._lay_out(self._due())
+            pages = self._lay_out(self._due(), result)
             if self._down and pages:
                 # No list was answered last time. One list shows whether that is still so.
                 await self._check_service(result)
@@ -280,52 +289,102 @@ class Poller:
         pages for a while, end up being polled together.
         """
         together = self._polled_at + _TOGETHER * affordable(1, self._budget())
-        due, later = [], []
+        due: list[str] = []
+        later: list[tuple[float, bool, str]] = []
+        full = 0
         for run_id, polled in self._runs.items():
             fixed = polled.interval
             until = together if fixed is None else self._polled_at + _TOGETHER_FIXED * fixed
             if polled.due <= until:
                 due.append(run_id)
+                full += polled.must_be_full
             elif fixed is None and polled.failing is None and is_id(run_id):
-                later.append((polled.due, run_id))
-        free = -len(due) % self._page_size(self._polled_at)
-        return [*due, *(run_id for _, run_id in heapq.nsmallest(free, later))]
+                later.append((polled.due, polled.must_be_full, run_id))
+        size = self._page_size(self._polled_at)
+        free = -full % size
+        if len(due) + len(later) <= size:
+            free = len(later)
+        elif full < len(due):
+            free += -(len(due) - full) % self._ends_size(self._polled_at)
+            later = [one for one in later if not one[1]]
+        return [*due, *(run_id for *_, run_id in heapq.nsmallest(free, later))]
 
-    def _lay_out(self, due: Iterable[str]) -> list[Page]:
+    def _lay_out(self, due: Iterable[str], result: _PollResult) -> list[Page]:
         """The pages to request, those with failing runs last and apart from the others.
 
         The others show whether the service answers lists at all.
         """
+        now = self._polled_at
+        size, ends_size = self._page_size(now), self._ends_size(now)
+        alone = len(self._runs) <= size
+        most = slice_of(len(self._runs), size)
         groups: dict[tuple[bool, int, bool], tuple[list[str], list[str]]] = {}
         for run_id in due:
             polled = self._runs[run_id]
             by_set = not is_id(run_id) and self._known.get(run_id) is not None
             key = (polled.failing is not None, -polled.page_size, by_set)
-            full, completed = groups.setdefault(key, ([], []))
-            (full if by_set or _needs_full_poll(polled) else completed).append(run_id)
-        return [
-            page for key in sorted(groups) for page in lay_out(*groups[key], -key[1], by_set=key[2])
-        ]
+            full, others = groups.setdefault(key, ([], []))
+            (full if by_set or polled.must_be_full else others).append(run_id)
+        pages: list[Page] = []
+        for key in sorted(groups):
+            failing, group_size, by_set = key[0], -key[1], key[2]
+            full, others = groups[key]
+            wanted: list[str] = []
+            rest: list[str] = []
+            for run_id in others:
+                polled = self._runs[run_id]
+                interval = polled.interval or self._adapted
+                wants = polled.wants_progress or full_poll_due(
+                    now - polled.full_at, polled.polls, interval, alone=alone
+                )
+                (wanted if wants else rest).append(run_id)
+            for some in (wanted, rest):
+                if wanted or full:  # the first ones are requested in any state
+                    some.sort(key=lambda run_id: self._runs[run_id].full_at)
+            smaller = failing or group_size < size
+            laid = lay_out(
+                full,
+                [*wanted, *rest],
+                group_size,
+                group_size if smaller else ends_size,
+                wanted=min(most, len(wanted)),
+                by_set=by_set,
+            )
+            pages += laid
+            result.extra += sum(page.full for page in laid) - math.ceil(len(full) / group_size)
+        return pages
 
     def _schedule(self, result: _PollResult) -> None:
         """Schedule the next poll of the runs that were polled."""
         now = anyio.current_time()
-        pages = math.ceil(sum(1 / polled.page_size for polled in self._runs.values()))
+        pages = self._requests(result, now)
         oldest = max((now - polled.since for polled in self._runs.values()), default=0.0)
-        adapted = self._pace.after(
+        adapted = self._adapted = self._pace.after(
             changed=result.changed, pages=pages, budget=self._budget(), waited=oldest
         )
+        again = max(_RECHECK, affordable(pages, self._budget()))
+        dues: dict[float, float] = {}  # thousands share one number instead of one each
         for run_id, pause in result.polled.items():
             polled = self._runs.get(run_id)
             if polled is not None:
                 interval = adapted if polled.interval is None else polled.interval
                 if polled.missing is not None:
-                    again = max(_RECHECK, affordable(pages, self._budget()))
                     interval = min(interval, again)
                 polled.polls += 1
-                polled.due = now + max(interval, pause)
+                interval = max(interval, pause)
+                polled.due = dues.setdefault(interval, now + interval)
         self._next_due = min((polled.due for polled in self._runs.values()), default=math.inf)
         self._report(result, now)
+
+    def _requests(self, result: _PollResult, now: float) -> int:
+        """How many requests a poll of all runs takes."""
+        size, ends_size = self._page_size(now), self._ends_size(now)
+        pages = result.extra * (1 - size / ends_size)  # their runs need no place elsewhere
+        for polled in self._runs.values():
+            healthy = polled.failing is None and polled.page_size >= size
+            many = healthy and not polled.must_be_full
+            pages += 1 / (ends_size if many else polled.page_size)
+        return math.ceil(round(pages, 6))  # sums of fractions are inexact
 
     def _report(self, result: _PollResult, now: float) -> None:
         """Emit an event for each page that failed and will be requested again."""
@@ -348,15 +407,25 @@ class Poller:
         except DeadlineError:
             raise  # the deadline of the waiter whose turn it is, not of the others
         except AmigoError as error:
+            if len(ids) > PAGE_SIZE and may_be_too_long(error):
+                await self._poll_shorter(ids, error, result)
+                return
             result.failures.append((page, error))
             return
         result.answered, self._down = True, False
         self._process(page, ids, answer, result)
 
+    async def _poll_shorter(self, ids: list[str], error: AmigoError, result: _PollResult) -> None:
+        """Request the runs of a page that was refused for its length on pages of `PAGE_SIZE`."""
+        self._ends_refused_until = anyio.current_time() + _REFUSED_FOR
+        self._emit(RequestRetried("list", 1, 0.0, str(error)))
+        for page in lay_out([], ids, PAGE_SIZE, PAGE_SIZE):
+            await self._poll_page(page, result)
+
     def _process(self, page: Page, ids: list[str], answer: RecordPage, result: _PollResult) -> None:
         """Process what a list shows of the runs that were requested, and what it does not show."""
         now = anyio.current_time()
-        self._size = max(self._size, len(ids))  # the service accepts this many ids
+        self._size = max(self._size, min(len(ids), PAGE_SIZE))  # the service accepts this many
         known = {i: polled for i in ids if (polled := self._runs.get(i)) is not None}
         for polled in known.values():
             polled.list_succeeded(self._page_size(now))
@@ -366,7 +435,9 @@ class Poller:
         cut = answer.has_more and len(missing) < len(ids)
         again = set(missing) if cut or (page.by_set and len(ids) > 1) else set()
         result.polled |= {i: 0.0 for i in ids if i not in again}
-        for run_id in known:
+        for run_id, polled in known.items():
+            if page.full and run_id not in again:
+                polled.full_at, polled.polls = now, 0
             if run_id in answer.records:
                 result.changed |= self._shown(answer.records[run_id])
             elif run_id in answer.errors:
@@ -444,6 +515,11 @@ class Poller:
         if may_be_too_long(error):
             self._size, self._size_until = size, now + _SIZE_KEPT
 
+    def _ends_size(self, now: float) -> int:
+        """How many runs one list of completed runs may be asked about."""
+        size = self._page_size(now)
+        return size if size < PAGE_SIZE or now < self._ends_refused_until else MOST_ENDS
+
     def _page_size(self, now: float) -> int:
         """How many runs one list may be asked for."""
         return self._size if now < self._size_until else PAGE_SIZE
@@ -457,11 +533,11 @@ class Poller:
         polled.last = record
         if record.id not in self._known:
             self.expect(record.id)
-        self._deliver(polled, record, list(polled.waiters), changed=changed)
+        self._deliver(polled, record, polled.waiters, changed=changed)
         return changed
 
     def _deliver(
-        self, polled: PolledRun, record: RunRecord, waiters: list[Waiter], *, changed: bool
+        self, polled: PolledRun, record: RunRecord, waiters: Iterable[Waiter], *, changed: bool
     ) -> None:
         over = [waiter for waiter in waiters if waiter.satisfied_by(record)]
         if over and record.error is not None:
@@ -491,7 +567,7 @@ class Poller:
         for waiter in polled.waiters if polled is not None else ():
             own = copy.copy(error)
             own.__cause__ = error.__cause__
-            waiter.fail(run_id, own)
+            waiter.fail(own)
 
 
 class _PollResult:
@@ -500,6 +576,7 @@ class _PollResult:
     Attributes:
         polled: The runs that were polled, each with the least pause before its next poll.
         failures: The pages that failed.
+        extra: Pages of runs in any state, in addition to those that had to be requested so.
         changed: Whether any run has changed.
         answered: Whether the service has answered any list.
         down: Why the service did not answer the list that shows no run; None if it did, or if
@@ -509,15 +586,10 @@ class _PollResult:
     def __init__(self) -> None:
         self.polled: dict[str, float] = {}
         self.failures: list[tuple[Page, AmigoError]] = []
+        self.extra = 0
         self.changed = False
         self.answered = False
         self.down: AmigoError | None = None
-
-
-def _needs_full_poll(polled: PolledRun) -> bool:
-    """Whether to request the run in any state, not only if it is completed."""
-    doubted = polled.last is None or polled.missing is not None
-    return doubted or polled.wants_progress or polled.polls % _FULL_EVERY == 0
 
 
 def _may_concern_some(error: AmigoError) -> bool:

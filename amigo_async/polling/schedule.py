@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +13,18 @@ from amigo_async.ratelimit import WINDOW, BudgetState
 
 # The most runs that a list shows.
 PAGE_SIZE: Final = 50
+
+# The most runs that a list of completed runs is asked about: those in progress take no place on its
+# page, and 200 ids make a URL of less than 6 kB.
+MOST_ENDS: Final = 200
+
+# Seconds within which each run is requested in any state, and the number of polls over which these
+# requests are spread: all at once, they would delay the next poll.
+FULL_EVERY: Final = 120.0
+SLICES: Final = 5
+
+# Polls after which the same is done where it costs no request.
+_POLLS_ALONE: Final = 10
 
 # The share of the rate limit of lists that polling may use; the rest is for the user's own calls.
 SHARE: Final = 0.5
@@ -40,18 +53,49 @@ class Page(Struct, frozen=True):
 
 
 def lay_out(
-    full: Sequence[str], completed: Sequence[str], size: int, *, by_set: bool = False
+    full: Sequence[str],
+    others: Sequence[str],
+    size: int,
+    ends_size: int,
+    *,
+    wanted: int = 0,
+    by_set: bool = False,
 ) -> list[Page]:
-    """As few pages of up to `size` ids as possible.
+    """Lay out ids on as few pages as possible.
 
     Args:
         full: Runs to request in any state.
-        completed: Runs to request only if they are completed; they fill the last page of `full`.
-        size: Ids per page.
+        others: Runs to request only if they are completed, but for those that fill the pages of
+            runs in any state: the first ones.
+        size: Ids per page of runs in any state.
+        ends_size: Ids per page of completed runs.
+        wanted: How many of `others` to request in any state at least.
         by_set: Whether to request all runs of their sets.
     """
-    ids = [*full, *completed]
-    return [Page(ids[i : i + size], i < len(full), by_set) for i in range(0, len(ids), size)]
+    pages = math.ceil((len(full) + min(wanted, len(others))) / size)
+    count = pages * size - len(full)
+    ids, ends = [*full, *others[:count]], others[count:]
+    return [
+        *(Page(ids[i : i + size], True, by_set) for i in range(0, len(ids), size)),
+        *(Page(ends[i : i + ends_size], False, by_set) for i in range(0, len(ends), ends_size)),
+    ]
+
+
+def slice_of(runs: int, size: int) -> int:
+    """How many of all runs to request in any state with one poll, so that `SLICES` show all."""
+    return size * max(1, math.ceil(runs / (size * SLICES)))
+
+
+def full_poll_due(since: float, polls: int, interval: float, *, alone: bool) -> bool:
+    """Whether to request a run in any state, to notice if it no longer exists.
+
+    Args:
+        since: Seconds since it was last requested in any state.
+        polls: How often it was polled since.
+        interval: Seconds between two polls.
+        alone: Whether all runs fit on one page, so that this costs no further request.
+    """
+    return since >= FULL_EVERY - SLICES * interval or (alone and polls >= _POLLS_ALONE)
 
 
 def affordable(pages: int, budget: BudgetState | None) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 from amigo_async.decoding import RunRecord
 from amigo_async.errors import AmigoError
@@ -18,37 +19,72 @@ POLLS_BELIEVED: Final = 3
 OnProgress: TypeAlias = Callable[[Run], Awaitable[None] | None]
 
 
+class Waiting(Protocol):
+    """Where waiters are entered while they wait."""
+
+    def add(self, waiter: Waiter) -> None:
+        """Enter a waiter."""
+
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a waiter, with what it still waits for."""
+
+
 class Waiter:
-    """One caller that waits for runs.
+    """One caller that waits for runs, for as long as its context is open.
+
+    There may be thousands of them, so it holds little.
 
     Args:
+        poller: Where it is entered.
         run_ids: The runs.
         interval: Seconds between two polls; None to adapt.
         require_artifacts: Whether a run counts as over only once its artifacts exist.
         wants_progress: Whether the caller also wants runs in progress.
 
     Attributes:
-        pending: The runs that have neither ended nor failed.
+        run_ids: The runs, each once.
+        left: How many of them have neither ended nor failed.
         updates: What the caller has not received yet: runs, ended or in progress, and errors.
         asleep: Set while the caller sleeps; completing the future wakes the caller.
     """
 
-    __slots__ = ("asleep", "interval", "pending", "require_artifacts", "updates", "wants_progress")
+    __slots__ = (
+        "_poller",
+        "asleep",
+        "interval",
+        "left",
+        "require_artifacts",
+        "run_ids",
+        "updates",
+        "wants_progress",
+    )
 
     def __init__(
         self,
+        poller: Waiting,
         run_ids: Iterable[str],
         *,
         interval: float | None,
         require_artifacts: bool,
         wants_progress: bool,
     ) -> None:
-        self.pending = dict.fromkeys(run_ids)
+        self._poller = poller
+        self.run_ids = tuple(dict.fromkeys(run_ids))
+        self.left = len(self.run_ids)
         self.interval = interval
         self.require_artifacts = require_artifacts
         self.wants_progress = wants_progress
-        self.updates: deque[Run | AmigoError] = deque()
+        self.updates: deque[Run | AmigoError] | tuple[()] = ()
         self.asleep: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to wait."""
+        self._poller.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop waiting."""
+        self._poller.remove(self)
 
     def satisfied_by(self, run: Run | RunRecord) -> bool:
         """Whether the wait for this run is over."""
@@ -56,7 +92,7 @@ class Waiter:
 
     def end(self, record: RunRecord) -> None:
         """Stop waiting for a run that is over."""
-        del self.pending[record.id]
+        self.left -= 1
         self.progress(record)
 
     def progress(self, record: RunRecord) -> None:
@@ -64,9 +100,9 @@ class Waiter:
         if record.run is not None:
             self._add(record.run)
 
-    def fail(self, run_id: str, error: AmigoError) -> None:
+    def fail(self, error: AmigoError) -> None:
         """Stop waiting for a run, with an error."""
-        del self.pending[run_id]
+        self.left -= 1
         self._add(error)
 
     def wake(self) -> None:
@@ -75,6 +111,8 @@ class Waiter:
             self.asleep.set_result(None)
 
     def _add(self, update: Run | AmigoError) -> None:
+        if not isinstance(self.updates, deque):  # one that waits has none, and a deque is large
+            self.updates = deque()
         self.updates.append(update)
         self.wake()
 
@@ -103,12 +141,15 @@ class PolledRun:
 
     Attributes:
         waiters: Who waits for it.
+        interval: The shortest interval that a waiter asked for; None to adapt.
+        wants_progress: Whether a waiter wants it in progress.
         last: Its last state seen; None before the first.
         last_error: Why the last poll did not show it; None if it did.
         failing: The failed lists with it since the last successful one; None if none failed.
         missing: The successful lists since the last one that showed it; None if all did.
         page_size: How many runs may share a page with it, itself included.
-        polls: How often it was polled.
+        polls: How often it was polled since it was last requested in any state, that one included.
+        full_at: Loop time at which it was last requested in any state.
         due: Loop time of its next poll.
         since: Loop time at which the wait for it began.
     """
@@ -116,6 +157,8 @@ class PolledRun:
     __slots__ = (
         "due",
         "failing",
+        "full_at",
+        "interval",
         "last",
         "last_error",
         "missing",
@@ -123,28 +166,49 @@ class PolledRun:
         "polls",
         "since",
         "waiters",
+        "wants_progress",
     )
 
     def __init__(self, due: float, since: float, page_size: int) -> None:
-        self.waiters: list[Waiter] = []
+        self.waiters: tuple[Waiter, ...] = ()  # smaller than a list, and mostly of one
+        self.interval: float | None = None
+        self.wants_progress = False
         self.last: RunRecord | None = None
         self.last_error: AmigoError | None = None
         self.failing: FailureStreak | None = None
         self.missing: FailureStreak | None = None
         self.page_size = page_size
         self.polls = 0
+        self.full_at = -math.inf
         self.due = due
         self.since = since
 
-    @property
-    def interval(self) -> float | None:
-        """The shortest interval that a waiter asked for; None to adapt."""
-        return min((w.interval for w in self.waiters if w.interval is not None), default=None)
+    def attach(self, waiter: Waiter) -> None:
+        """Let a waiter wait for it."""
+        self.waiters = (*self.waiters, waiter)
+        self._sum_up()
+
+    def detach(self, waiter: Waiter) -> None:
+        """Let a waiter wait for it no longer."""
+        self.waiters = tuple(w for w in self.waiters if w is not waiter)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Note what all waiters want together, so that no poll has to ask each of them."""
+        intervals = [w.interval for w in self.waiters if w.interval is not None]
+        self.interval = min(intervals, default=None)
+        self.wants_progress = any(w.wants_progress for w in self.waiters)
 
     @property
-    def wants_progress(self) -> bool:
-        """Whether a waiter wants it in progress."""
-        return any(w.wants_progress for w in self.waiters)
+    def must_be_full(self) -> bool:
+        """Whether to request it in any state with each poll, not only if it is completed.
+
+        So are runs that were never seen, are missing, or wait for their artifacts, and those whose
+        progress somebody wants at an interval of their own.
+        """
+        if self.last is None or self.missing is not None or self.last.is_completed:
+            return True
+        return self.wants_progress and self.interval is not None
 
     @property
     def failing_often(self) -> bool:

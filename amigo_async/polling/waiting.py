@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from typing import Any
 
 import anyio
 
@@ -14,7 +15,7 @@ from amigo_async.polling.poller import Poller
 from amigo_async.polling.waiters import OnProgress, Waiter
 
 
-async def wait_for_completion(
+def wait_for_completion(
     poller: Poller,
     run_id: str,
     *,
@@ -22,24 +23,42 @@ async def wait_for_completion(
     poll_interval: float | None = None,
     require_artifacts: bool = False,
     on_progress: OnProgress | None = None,
-) -> Run:
+) -> Coroutine[Any, Any, Run]:
     """Wait until a run is over; `AmigoClient.wait_for_completion` documents the arguments."""
     check_seconds("timeout", timeout)
     check_seconds("poll_interval", poll_interval)
-    with poller.waiting_for(
+    waiter = poller.waiting_for(
         [run_id],
         interval=poll_interval,
         require_artifacts=require_artifacts,
         wants_progress=on_progress is not None,
-    ) as waiter:
+    )
+    if timeout is None and on_progress is None:
+        return _end_alone(poller, waiter)
+    return _end_in_time(poller, waiter, timeout, on_progress)
+
+
+async def _end_alone(poller: Poller, waiter: Waiter) -> Run:
+    """Wait for the end without anything that takes memory while thousands wait like this."""
+    with waiter:
+        update = await poller.next_update(waiter)  # the end, as no progress is wanted
+    if isinstance(update, AmigoError):
+        raise update
+    return update
+
+
+async def _end_in_time(
+    poller: Poller, waiter: Waiter, timeout: float | None, on_progress: OnProgress | None
+) -> Run:
+    with waiter:
         try:
             with anyio.move_on_after(timeout):
                 return await end_of_run(poller, waiter, on_progress)
         except DeadlineError as error:
             if timeout is None:
                 raise
-            raise _timed_out(poller, [run_id], timeout) from error
-        raise _timed_out(poller, [run_id], timeout or 0.0)
+            raise _timed_out(poller, waiter.run_ids, timeout) from error
+        raise _timed_out(poller, waiter.run_ids, timeout or 0.0)
 
 
 async def end_of_run(poller: Poller, waiter: Waiter, on_progress: OnProgress | None) -> Run:
@@ -74,7 +93,7 @@ async def as_completed(
     with poller.waiting_for(
         run_ids, interval=poll_interval, require_artifacts=require_artifacts
     ) as waiter:
-        while waiter.pending or waiter.updates:
+        while waiter.left or waiter.updates:
             update = await _next_update(poller, waiter, deadline, timeout)
             if isinstance(update, AmigoError):
                 errors.append(update)
@@ -96,8 +115,8 @@ async def _next_update(
     except DeadlineError as error:
         if timeout is None:
             raise
-        raise _timed_out(poller, waiter.pending, timeout) from error
-    raise _timed_out(poller, waiter.pending, timeout or 0.0)
+        raise _timed_out(poller, poller.pending(waiter), timeout) from error
+    raise _timed_out(poller, poller.pending(waiter), timeout or 0.0)
 
 
 def check_seconds(argument: str, seconds: float | None) -> None:

@@ -75,6 +75,10 @@ class FakeRuns:
             self.began = now
         return now - self.began
 
+    def now_at_end(self) -> float:
+        """When the last run ended, without a loop."""
+        return max(self.ends.values())
+
     def state(self, id: str) -> Run:
         now, end = self.now(), self.ends[id]
         return some_run(
@@ -86,7 +90,7 @@ class FakeRuns:
 
     async def look(self, **filters: Unpack[RunFilters]) -> RecordPage:
         wanted, completed = tuple(filters.get("id", ())), filters.get("is_completed")
-        assert len(wanted) <= 50
+        assert len(wanted) <= (200 if completed else 50)
         if wanted:
             assert filters["limit"] == 50
             self.asked.append((self.now(), wanted, completed is True))
@@ -103,7 +107,8 @@ class FakeRuns:
             raise error
         runs = [self.state(i) for i in wanted if i in self.ends]
         found = [run for run in runs if completed is None or run.is_completed == completed]
-        return decode_record_page(self.sent(msgspec.json.encode(self.mangle(page_of(found)))))
+        page = page_of(found[:50], has_more=len(found) > 50)
+        return decode_record_page(self.sent(msgspec.json.encode(self.mangle(page))))
 
     def ticks(self) -> list[list[tuple[float, tuple[str, ...], bool]]]:
         """The calls, those made within a moment together."""

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from amigo_async.decoding import RecordPage, decode_record_page
 from amigo_async.errors import (
     AmigoError,
+    APIError,
     ArgumentError,
     AuthenticationError,
     BadRequestError,
@@ -70,7 +71,8 @@ async def wait_for(shared: Poller, id: str, **options: Any) -> Run:
     [
         ([], [], []),
         (ids(60), [], [(50, True), (10, True)]),
-        ([], ids(60), [(50, False), (10, False)]),
+        ([], ids(60), [(60, False)]),
+        ([], ids(1_000), [(200, False)] * 5),
         (ids(9), ids(60)[9:], [(50, True), (10, False)]),
         (ids(50), ids(51)[50:], [(50, True), (1, False)]),
     ],
@@ -78,13 +80,13 @@ async def wait_for(shared: Poller, id: str, **options: Any) -> Run:
 def test_ids_fill_few_pages(
     full: list[str], completed: list[str], pages: list[tuple[int, bool]]
 ) -> None:
-    laid = lay_out(full, completed, 50)
+    laid = lay_out(full, completed, 50, 200)
     assert [(len(page.ids), page.full) for page in laid] == pages
     assert [i for page in laid for i in page.ids] == full + completed
 
 
 @pytest.mark.parametrize("as_tasks", [True, False])
-def test_sixty_runs_cost_two_requests(as_tasks: bool) -> None:
+def test_sixty_runs_cost_one_request(as_tasks: bool) -> None:
     fake = FakeRuns(dict.fromkeys(ids(60), 100.0))
 
     async def main() -> None:
@@ -97,10 +99,10 @@ def test_sixty_runs_cost_two_requests(as_tasks: bool) -> None:
     run(main)
     # The last ones may fall on both sides of the end.
     first, *later = [tick for tick in fake.ticks() if tick[0][0] < 95.0]
-    assert [len(tick) for tick in later] == [2] * len(later)
+    assert [len(tick) for tick in later] == [1] * len(later)
     assert [only_completed for _, _, only_completed in first] == [False, False]
-    assert any(done for _, _, done in fake.asked)
-    assert len(later) <= 100 / 4.5
+    assert all(only_completed for tick in later for _, _, only_completed in tick)
+    assert 95 / 2.6 <= len(later) <= 95 / 2.2
 
 
 def test_mostly_completed_runs_are_asked() -> None:
@@ -276,7 +278,7 @@ def test_unknown_id_missing_for_15_s() -> None:
 
 
 def test_missing_run_is_asked_sooner() -> None:
-    """Each tenth look asks for the run in any state, and from then on every one does."""
+    """A look in two minutes asks for the run in any state, and from then on every one does."""
     fake = missing_between(20.0, 1e9)
 
     async def main() -> float:
@@ -284,7 +286,7 @@ def test_missing_run_is_asked_sooner() -> None:
             await wait_for(poller(fake), run_id(1), poll_interval=100.0)
         return fake.now()
 
-    assert 1060.0 <= run(main) <= 1080.0
+    assert 160.0 <= run(main) <= 180.0
 
 
 def test_seen_in_an_earlier_wait() -> None:
@@ -525,7 +527,7 @@ def test_pages_grow_after_an_outage() -> None:
     run(main)
     sizes = [len(asked) for at, asked, _ in fake.asked if 130 <= at < 195]
     assert sizes
-    assert set(sizes) == {50, 10}
+    assert set(sizes) == {60}
 
 
 @pytest.mark.parametrize("status", [400, 413, 414, 422, 431])
@@ -935,7 +937,7 @@ def test_cancelled_poller_hands_over(during: str) -> None:
         holder = next(
             t
             for t, i in zip(tasks, fake.ends, strict=True)
-            if shared._turn is not None and i in shared._turn.pending
+            if shared._turn is not None and i in shared._turn.run_ids
         )
         if fake.hold is not None:
             fake.hold.set()
@@ -1018,6 +1020,144 @@ def test_a_thousand_waiters() -> None:
         await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
 
     run(main)
-    looks = collections.Counter(i for _, asked, _ in fake.asked for i in asked)
-    assert set(looks.values()) == {4}
-    assert 4 * 20 <= len(fake.asked) <= 4 * 24  # not all had come when the first look began
+    first, second, third, *last = fake.ticks()
+    assert 20 <= len(first) <= 24  # not all had come when the first look began
+    for tick in (second, third):  # a fifth in any state, the rest only if they are completed
+        assert [len(asked) for _, asked, _ in tick] == [50] * 4 + [200] * 4
+        assert [done for _, _, done in tick] == [False] * 4 + [True] * 4
+    assert len({i for tick in last for _, asked, _ in tick for i in asked}) == 1_000
+    assert sum(map(len, last)) == 20  # 50 on each page, the rest of a page asked for at once
+    assert last[-1][-1][0] - last[0][0][0] < 1.0
+
+
+# --- a thousand at once ---
+
+
+def thousand(count: int = 1_000) -> FakeRuns:
+    """Runs of 20 to 60 minutes."""
+    dice = random.Random(7)
+    return FakeRuns({i: dice.uniform(1_200.0, 3_600.0) for i in ids(count)})
+
+
+def noticed_after(fake: FakeRuns, **options: Any) -> list[float]:
+    """How long after the end of each run its waiter returned, sorted."""
+    late: list[float] = []
+
+    async def main() -> None:
+        shared = poller(fake)
+
+        async def one(id: str) -> None:
+            await wait_for(shared, id, **options)
+            late.append(fake.now() - fake.ends[id])
+
+        await asyncio.gather(*map(one, fake.ends))
+
+    run(main)
+    return sorted(late)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_ends_are_noticed_within_half_the_limit(progress: bool) -> None:
+    fake = thousand()
+    options: dict[str, Any] = {"on_progress": lambda _: None} if progress else {}
+    late = noticed_after(fake, **options)
+    assert late[500] <= 10.0
+    assert late[-1] <= 30.0
+    # Half of 50 a minute, but for the first look, which has to show all of them.
+    assert len(fake.asked) - 20 <= 25 * fake.now_at_end() / 60
+
+
+def test_every_run_is_asked_for_in_any_state() -> None:
+    """Each two minutes at least, and never so many at once that ends are noticed late."""
+    fake = thousand()
+    noticed_after(fake)
+    asked: dict[str, list[float]] = collections.defaultdict(list)
+    for at, of, done in fake.asked:
+        for i in () if done else of:
+            asked[i].append(at)
+    gaps = [
+        after - before
+        for i, times in asked.items()
+        for before, after in itertools.pairwise([*times, fake.ends[i]])
+    ]
+    assert max(gaps) <= 120.0 + 20.0
+    _, *later = fake.ticks()
+    assert max(sum(not done for _, _, done in tick) for tick in later) <= 4
+
+
+def test_absence_among_completed_runs_proves_nothing() -> None:
+    fake = thousand(300)
+    noticed_after(fake)  # nothing raised: most looks show no run in progress
+    assert sum(done for _, _, done in fake.asked) > len(fake.asked) / 2
+
+
+def test_a_lost_run_among_hundreds_is_told() -> None:
+    fake = thousand(300)
+    del fake.ends[run_id(7)]
+
+    async def main() -> float:
+        shared = poller(fake)
+        shared.expect(run_id(7))
+        async with asyncio.TaskGroup() as group:
+            others = [group.create_task(wait_for(shared, i)) for i in fake.ends]
+            with pytest.raises(NotFoundError):
+                await wait_for(shared, run_id(7))
+            told = fake.now()
+            for other in others:
+                other.cancel()
+        return told
+
+    assert 60.0 <= run(main) <= 75.0
+
+
+@pytest.mark.parametrize("status", [400, 413, 414, 422, 431])
+def test_long_lists_are_refused(status: int) -> None:
+    """The runs are asked for at once on shorter pages, and on long ones after ten minutes."""
+    fake = FakeRuns(dict.fromkeys(ids(200), 1_500.0))
+    refused: list[float] = []
+    events: list[Event] = []
+
+    def fails(asked: tuple[str, ...]) -> AmigoError | None:
+        if len(asked) <= 50:
+            return None
+        refused.append(fake.now())
+        return failure(APIError, status)
+
+    fake.fails = fails
+
+    async def main() -> None:
+        shared = Poller(fake.look, budget, emit=events.append)
+        await asyncio.gather(*(wait_for(shared, i) for i in fake.ends))
+
+    run(main)
+    assert len(refused) == 3
+    gaps = [after - before for before, after in itertools.pairwise(refused)]
+    assert all(600.0 <= gap <= 620.0 for gap in gaps)
+    with_it = [tick for tick in fake.ticks() if any(len(asked) > 50 for _, asked, _ in tick)]
+    for tick in with_it:
+        short = [i for _, asked, _ in tick if len(asked) <= 50 for i in asked]
+        assert sorted(short) == ids(200)
+    assert [type(event) for event in events] == [RequestRetried] * 3
+    later = [tick for tick in fake.ticks() if 100 < tick[0][0] < 600]
+    gaps = [b[0][0] - a[0][0] for a, b in itertools.pairwise(later)]
+    assert min(gaps) > 9.0  # four pages a look again, and half of the limit all the same
+
+
+def test_a_long_list_that_fails_hurts_nobody() -> None:
+    fake = FakeRuns(dict.fromkeys(ids(200), 600.0))
+    fake.fails = lambda asked: failure(ServerError, 500) if run_id(3) in asked[50:] else None
+    late = noticed_after(fake)
+    assert late[-1] <= 30.0
+
+
+def test_runs_that_wait_for_artifacts_leave_the_look_for_ends() -> None:
+    fake = FakeRuns(
+        {i: 50.0 if number < 60 else 500.0 for number, i in enumerate(ids(300))},
+        artifacts_after=300.0,
+    )
+    done = noticed_after(fake, require_artifacts=True)
+    assert 300.0 <= done[0] <= done[-1] <= 330.0
+    ended = set(ids(60))
+    for at, asked, only_completed in fake.asked:
+        if 80 <= at < 350 and only_completed:
+            assert not ended.intersection(asked)
