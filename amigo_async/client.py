@@ -18,6 +18,7 @@ from amigo_async.batch import (
     BatchResult,
     BatchSettings,
     JournalHeader,
+    check_baselines,
     check_sets,
 )
 from amigo_async.config import check_settings, configure
@@ -32,6 +33,7 @@ from amigo_async.polling import (
     cancel_and_wait,
     wait_for_completion,
 )
+from amigo_async.protocol.requests import check_count, check_id
 from amigo_async.ratelimit import BudgetState
 from amigo_async.ratelimit.backend import SharingBackend
 from amigo_async.redact import SecretUrl, masked
@@ -378,6 +380,13 @@ class AmigoClient:
                 be read is named in the `notes` of the names and explanations, and is no error of
                 the batch.
 
+                baseline: Which past runs of each set its run is compared with: ``"last"`` (the
+                last one), a number (so many of the last, taken together) or ids of runs by set id.
+                Only completed runs that were not cut short, are older than the run, not of this
+                batch and comparable with it count. They are read while the runs go on, for at most
+                `explain_timeout` after the last outcome; `comparison` of an outcome and of the
+                result says what came of it. None, the default, compares nothing.
+
         Returns:
             The outcome of each set, in the order asked for.
 
@@ -414,7 +423,8 @@ class AmigoClient:
                 runs of a set (`on_conflict`), after a failure (`on_failure`) and on leaving
                 (`on_exit`), the file to resume from (`journal`), the listener (`on_event`), what
                 counts as passing (`gate`), and whether names and reasons are read (`describe`,
-                `explain`), for how many seconds after the last outcome (`explain_timeout`).
+                `explain`), for how many seconds after the last outcome (`explain_timeout`), and
+                which past runs they are compared with (`baseline`).
 
         Returns:
             A context manager whose value, a `Batch`, is iterated over with ``async for``; its
@@ -427,13 +437,15 @@ class AmigoClient:
         """
         config, creator = self._config, self._creator
         user_id = None if creator is None else creator.user_id
+        set_ids, settings = check_sets(unit_test_set_ids), BatchSettings.from_options(options)
+        check_baselines(settings, set_ids)
         return Batch(
-            check_sets(unit_test_set_ids),
-            BatchSettings.from_options(options),
+            set_ids,
+            settings,
             header=JournalHeader(config.base_url, config.organization_id, user_id),
             starts=self._starts,
             poller=self._poller,
-            cancel=self._calls.cancel,
+            calls=self._calls,
             artifacts=self.artifacts,
             directory=self._directory,
             evaluations=self.evaluations,
@@ -469,6 +481,34 @@ class AmigoClient:
         sets = await select_sets(self.unit_test_sets, selectors, tags)
         self._directory.learn_sets(sets)
         return sets
+
+    async def history(self, unit_test_set_id: str, *, limit: int = 50) -> list[Run]:
+        """List the last completed runs of a set with their results, newest first.
+
+        Up to 50 runs take one request. Runs that were cut short are among them
+        (`Run.was_cut_short`); a run that cannot be decoded is left out, and one whose results
+        cannot be decoded has none.
+
+        Example::
+
+            newest, *before = await client.history(set_id, limit=6)
+            print(compare(before, newest).verdict)
+
+        Args:
+            unit_test_set_id: Id of the set.
+            limit: Number of runs, at least 1.
+
+        Returns:
+            The runs; fewer than `limit` if the set has fewer that are visible to the user.
+
+        Raises:
+            ArgumentError: If an argument is invalid; no request was sent.
+            APIError: If the service answers with an error.
+            TransportError: If the service cannot be reached.
+            DecodeError: If the response is not a page of runs.
+        """
+        check_id("unit_test_set_id", unit_test_set_id)
+        return await self._calls.history(unit_test_set_id, check_count("limit", limit))
 
     async def describe(
         self,

@@ -216,6 +216,37 @@ class DetailsMissing(Event, frozen=True):
     reason: str
 
 
+class RunCompared(Event, frozen=True):
+    """A run of a batch was compared with its baseline.
+
+    Attributes:
+        unit_test_set_id: Id of the set.
+        run_id: Id of the run.
+        verdict: ``regressed``, ``improved``, ``no_change_seen``, ``too_few`` or
+            ``not_comparable``, for this set alone.
+        baseline_run_ids: Ids of the runs that it was compared with.
+        regressed: Ids of the unit tests that got worse, as far as single ones can be named.
+    """
+
+    unit_test_set_id: str
+    run_id: str
+    verdict: str
+    baseline_run_ids: tuple[str, ...]
+    regressed: tuple[str, ...]
+
+
+class BaselineMissing(Event, frozen=True):
+    """Completed runs of a batch could not be compared; their outcomes are not affected.
+
+    Attributes:
+        unit_test_set_ids: Ids of the sets.
+        reason: Why, in one line; emitted once for all sets with the same reason.
+    """
+
+    unit_test_set_ids: tuple[str, ...]
+    reason: str
+
+
 class SharingLost(Event, frozen=True):
     """The connection for sharing rate limits with other processes was lost.
 
@@ -282,6 +313,11 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     ArtifactSaved: (logging.INFO, "artifact of run %(run_id)s: %(size)d bytes at %(path)s"),
     NamesRead: (logging.DEBUG, "names were read"),
     DetailsMissing: (logging.WARNING, "names or reasons are missing: %(reason)s"),
+    RunCompared: (
+        logging.INFO,
+        "run %(run_id)s of set %(unit_test_set_id)s against its baseline: %(verdict)s",
+    ),
+    BaselineMissing: (logging.WARNING, "runs were not compared: %(reason)s"),
     SharingLost: (
         logging.WARNING,
         "sharing with other processes lost, next attempt in %(delay).3g s: %(reason)s",

@@ -31,8 +31,10 @@ from amigo_async.batch import (
     OnExit,
     OnFailure,
     RunOutcome,
+    check_baselines,
     check_sets,
 )
+from amigo_async.batch.options import Baseline
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError, JournalError
 from amigo_async.events import ArtifactProgress, Event
@@ -114,6 +116,8 @@ class FleetJob(Struct, frozen=True, kw_only=True):
         describe: Whether to read the names of the sets, unit tests and metrics.
         explain: Whether to read why runs failed.
         explain_timeout: Seconds that reading may take after the last outcome; None for no limit.
+        baseline: Past runs to compare with: ``"last"``, a number of the last, or run ids by set id;
+            None compares nothing.
     """
 
     organization_id: str
@@ -128,6 +132,7 @@ class FleetJob(Struct, frozen=True, kw_only=True):
     describe: bool = False
     explain: bool = False
     explain_timeout: float | None = EXPLAIN_TIMEOUT
+    baseline: Baseline | None = None
 
 
 class JobResult(Struct, frozen=True, kw_only=True):
@@ -186,8 +191,8 @@ def check_jobs(jobs: Iterable[FleetJob]) -> tuple[FleetJob, ...]:
         if not isinstance(job, FleetJob):
             raise ArgumentError(f"jobs must be FleetJobs, not {type(job).__name__}")
         organization_segment(job.organization_id)
-        check_sets(job.unit_test_set_ids)
-        BatchSettings.from_options(_options(job))
+        set_ids = check_sets(job.unit_test_set_ids)
+        check_baselines(BatchSettings.from_options(_options(job)), set_ids)
         if not callable(job.connect):
             raise ArgumentError(
                 f"connect of organization {job.organization_id} must be a function that creates "
@@ -317,6 +322,7 @@ def _options(job: FleetJob) -> BatchOptions:
         describe=job.describe,
         explain=job.explain,
         explain_timeout=job.explain_timeout,
+        baseline=job.baseline,
     )
 
 

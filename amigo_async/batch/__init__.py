@@ -8,6 +8,7 @@ from amigo_async.batch.options import (
     OnEvent,
     OnExit,
     OnFailure,
+    check_baselines,
     check_sets,
 )
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
@@ -23,5 +24,6 @@ __all__ = [
     "OnExit",
     "OnFailure",
     "RunOutcome",
+    "check_baselines",
     "check_sets",
 ]

@@ -17,6 +17,7 @@ import backoff
 from msgspec.structs import replace
 
 from amigo_async.artifacts import Artifacts, SavedFile, save
+from amigo_async.batch.baselines import Baselines
 from amigo_async.batch.details import Details
 from amigo_async.batch.journal import (
     Finished,
@@ -50,6 +51,7 @@ from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, w
 from amigo_async.polling.cancelling import cancel_all, cancel_bound
 from amigo_async.protocol.urls import safe_segment
 from amigo_async.resources.evaluations import Evaluations
+from amigo_async.resources.runs import RunCalls
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.threads import in_thread
@@ -82,7 +84,7 @@ class Batch:
         header: The first line of a new journal; an existing one has to match it.
         starts: Starts runs.
         poller: Waits for runs.
-        cancel: Cancels a run.
+        calls: Cancels and lists runs.
         artifacts: Opens artifacts.
         directory: Looks up names.
         evaluations: Lists the evaluations that explain failures.
@@ -98,7 +100,7 @@ class Batch:
         header: JournalHeader,
         starts: Starts,
         poller: Poller,
-        cancel: Callable[[str], Awaitable[None]],
+        calls: RunCalls,
         artifacts: Artifacts,
         directory: Directory,
         evaluations: Evaluations,
@@ -110,7 +112,7 @@ class Batch:
         self._header = header
         self._starts = starts
         self._poller = poller
-        self._cancel = cancel
+        self._cancel = calls.cancel
         self._clock = clock
         self._events = events
         self._items: dict[str, BatchItem] = {}
@@ -131,6 +133,7 @@ class Batch:
             emit=events.emit,
             write=self._write,
         )
+        self._baselines = Baselines(settings, calls=calls, emit=events.emit)
         self._fences = starts.fences(self._pending)
 
     @asynccontextmanager
@@ -155,6 +158,7 @@ class Batch:
                 for item in self._items.values():
                     group.start_soon(self._process, item)
                 group.start_soon(self._read_details)
+                group.start_soon(self._read_baselines)
                 try:
                     yield self
                 except Exception as error:  # noqa: BLE001  # the user's: raised outside the group
@@ -170,15 +174,16 @@ class Batch:
     async def __anext__(self) -> RunOutcome:
         """Wait for the next outcome; a set that was named twice comes twice.
 
-        After the last outcome the iteration ends once names and reasons were read, if they were
-        asked for.
+        After the last outcome the iteration ends once names, reasons and baselines were read, if
+        they were asked for.
         """
         if self._given == len(self._set_ids):
             await self._details.read.wait()
+            await self._baselines.read.wait()
             raise StopAsyncIteration
         outcome = await self._ready.get()
         self._given += 1
-        return self._named(outcome)
+        return self._completed(outcome)
 
     def result(self) -> BatchResult:
         """Return the outcomes of all sets as of now, in the order asked for.
@@ -186,7 +191,7 @@ class Batch:
         Sets that are not finished yet have the outcome they would have if the batch ended now.
         """
         outcomes = tuple(
-            self._named(self._outcomes.get(set_id) or self._items[set_id].outcome(out_of_time=True))
+            self._completed(self._outcomes.get(set_id) or self._items[set_id].outcome(out_of_time=True))
             for set_id in self._set_ids
         )
         age = timedelta(seconds=anyio.current_time() - self._began)
@@ -197,9 +202,15 @@ class Batch:
             explanations=self._details.explanations,
         )
 
-    def _named(self, outcome: RunOutcome) -> RunOutcome:
-        name = self._details.names.unit_test_sets.get(outcome.unit_test_set_id)
-        return outcome if name is None else replace(outcome, name=name)
+    def _completed(self, outcome: RunOutcome) -> RunOutcome:
+        """Return an outcome with what was read beside the work on its set."""
+        set_id = outcome.unit_test_set_id
+        return replace(
+            outcome,
+            name=self._details.names.unit_test_sets.get(set_id),
+            comparison=self._baselines.comparisons.get(set_id),
+            uncompared=self._baselines.reasons.get(set_id),
+        )
 
     def _pending(self) -> list[str]:
         """The sets whose runs are still to be started."""
@@ -222,6 +233,9 @@ class Batch:
         items = self._items.values()
         await self._details.read_all(items, before, self._concluded)
 
+    async def _read_baselines(self) -> None:
+        await self._baselines.read_all(self._items.values(), self._concluded)
+
     async def _process(self, item: BatchItem) -> None:
         """Process one set to its outcome; an error of one set does not affect the others."""
         with anyio.CancelScope(deadline=self._deadline) as scope:
@@ -232,6 +246,7 @@ class Batch:
         late = scope.cancelled_caught or isinstance(item.error, DeadlineError | WaitTimeoutError)
         if scope.cancelled_caught:
             item.error = item.error or self._out_of_time(item)
+        await self._baselines.compare(item)
         self._conclude(item, item.outcome(out_of_time=late))
 
     def _out_of_time(self, item: BatchItem) -> AmigoError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
@@ -15,12 +15,14 @@ from amigo_async.events import Event
 from amigo_async.files import check_path
 from amigo_async.names import EXPLAIN_TIMEOUT
 from amigo_async.polling import check_seconds
-from amigo_async.protocol.requests import check_id
+from amigo_async.protocol.requests import check_count, check_id, check_run_id
 from amigo_async.starting import OnConflict, check_choice
 from amigo_async.verdicts.gate import Gate
 
 OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
 OnExit: TypeAlias = Literal["leave", "cancel"]
+# Past runs to compare with: the last one, so many of the last, or run ids by set id.
+Baseline: TypeAlias = Literal["last"] | int | Mapping[str, Sequence[str]]
 OnEvent: TypeAlias = Callable[[Event], Awaitable[None] | None]
 
 
@@ -59,6 +61,8 @@ class BatchOptions(TypedDict, total=False):
     """Whether to read why runs failed."""
     explain_timeout: float | None
     """Seconds that reading may take after the last outcome; None for no limit."""
+    baseline: Baseline | None
+    """Past runs to compare with: "last", a number, or run ids by set id; None compares nothing."""
 
 
 class BatchSettings(Struct, frozen=True, kw_only=True):
@@ -76,6 +80,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     describe: bool = False
     explain: bool = False
     explain_timeout: float | None = EXPLAIN_TIMEOUT
+    baseline: Baseline | None = None
 
     @classmethod
     def from_options(cls, options: BatchOptions) -> BatchSettings:
@@ -101,6 +106,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
         for name in ("describe", "explain"):
             if not isinstance(given := getattr(settings, name), bool):
                 raise ArgumentError(f"{name} must be True or False, not {given!r:.80}")
+        _check_baseline(settings.baseline)
         return settings
 
 
@@ -115,6 +121,39 @@ def _check_names(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
                 f"unexpected keyword argument {name!r}: did you mean {nearest[0]!r}? "
                 f"A batch takes {', '.join(known)}"
             )
+
+
+def _check_baseline(baseline: Baseline | None) -> None:
+    if baseline is None or baseline == "last":
+        return
+    if isinstance(baseline, Mapping):
+        for set_id, run_ids in baseline.items():
+            check_id("a set id in baseline", set_id)
+            if isinstance(run_ids, str) or not isinstance(run_ids, Sequence) or not run_ids:
+                raise ArgumentError(
+                    f"baseline of set {set_id} must be a list of run ids, not {run_ids!r:.80}"
+                )
+            for run_id in run_ids:
+                check_run_id(f"baseline of set {set_id}", run_id)
+        return
+    if not isinstance(baseline, int):
+        raise ArgumentError(
+            'baseline must be "last", a number of runs, run ids by set id, or None, '
+            f"not {baseline!r:.80}"
+        )
+    check_count("baseline", baseline)
+
+
+def check_baselines(settings: BatchSettings, set_ids: Collection[str]) -> None:
+    """Check that baselines are given for sets of the batch only.
+
+    Raises:
+        ArgumentError: If a set has a baseline and is not run.
+    """
+    if isinstance(settings.baseline, Mapping):
+        unknown = [set_id for set_id in settings.baseline if set_id not in set_ids]
+        if unknown:
+            raise ArgumentError(f"baseline names set {unknown[0]}, which is not in the batch")
 
 
 def make_artifacts_dir(settings: BatchSettings) -> None:

@@ -15,6 +15,7 @@ from amigo_async.batch.journal import JournaledSteps
 from amigo_async.errors import AmigoError
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
+from amigo_async.verdicts.comparison import BatchComparison, Comparison, compare_sets
 from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
 
 
@@ -39,6 +40,10 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         reason: Why the verdict is what it is, if the run itself does not show it: it was cut
             short, or only its flags are visible; None otherwise.
         name: Name of the set; None if it was not read.
+        comparison: How the run compares with its baseline; None if that was not asked for, or not
+            possible.
+        uncompared: Why there is no comparison although one was asked for and the run is completed;
+            None otherwise.
     """
 
     unit_test_set_id: str
@@ -53,6 +58,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     saved_at: datetime | None = None
     reason: str | None = None
     name: str | None = None
+    comparison: Comparison | None = None
+    uncompared: str | None = None
 
 
 class BatchResult(Struct, frozen=True):
@@ -80,6 +87,17 @@ class BatchResult(Struct, frozen=True):
     def counts(self) -> dict[Verdict, int]:
         """Number of sets by verdict, for the verdicts that occur."""
         return dict(Counter(outcome.verdict for outcome in self.outcomes))
+
+
+    @property
+    def comparison(self) -> BatchComparison | None:
+        """The verdict over all sets that were compared; None if none was.
+
+        Of many sets of an unchanged agent some look worse by chance, so their p-values are
+        adjusted: the batch is wrongly ``"regressed"`` in at most `alpha` of all cases.
+        """
+        compared = {o.unit_test_set_id: o.comparison for o in self.outcomes if o.comparison}
+        return compare_sets(tuple(compared.values())) if compared else None
 
 
 class BatchItem:

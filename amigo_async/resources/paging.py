@@ -74,7 +74,9 @@ class Resource(Generic[P, R]):
         request = list_request(self._endpoint, self._session.organization, filters)
         return await self._session.call(request, self._decode)
 
-    async def iterate(self, filters: dict[str, Any]) -> AsyncIterator[R]:
+    async def iterate(
+        self, filters: dict[str, Any], *, skip_unreadable: bool = False
+    ) -> AsyncIterator[R]:
         """Iterate over the records of all pages that match `filters`, each record once.
 
         The service counts pages by offset, so records that appear or vanish meanwhile shift them.
@@ -84,6 +86,7 @@ class Resource(Generic[P, R]):
         Args:
             filters: The filters; `limit` is the number of records a page, and
                 `continuation_token` where to begin.
+            skip_unreadable: Whether to leave out records that cannot be decoded without an error.
 
         Raises:
             ArgumentError: If an argument is invalid; no request was sent.
@@ -122,7 +125,7 @@ class Resource(Generic[P, R]):
             overlaps = after - 1 > offset
             offset = after - 1 if overlaps else after
         unreadable = {i: flaw for i, flaw in unreadable.items() if i not in seen}
-        if unreadable:
+        if unreadable and not skip_unreadable:
             record_id, flaw = next(iter(unreadable.items()))
             more = f"; and {len(unreadable) - 1} more records" if len(unreadable) > 1 else ""
             raise self._decode_error(record_id, flaw + more)

@@ -60,6 +60,26 @@ class RunCalls:
         """List a page of runs."""
         return self.resource.page(filters)
 
+    async def history(self, unit_test_set_id: str, limit: int) -> list[Run]:
+        """List the last completed runs of a set, newest first, without those that are unreadable.
+
+        Args:
+            unit_test_set_id: The set.
+            limit: Number of runs; up to 50 take one request.
+        """
+        filters: RunFilters = {
+            "simulation_unit_test_set_id": unit_test_set_id,
+            "is_completed": True,
+            "sort_by": "-created_at",
+            "limit": min(limit, LIST.page_size or limit),
+        }
+        found: list[Run] = []
+        async for run in self.resource.iterate({**filters}, skip_unreadable=True):
+            found.append(run)
+            if len(found) == limit:
+                break
+        return found
+
     async def poll(self, **filters: Unpack[RunFilters]) -> RecordPage:
         """List a page of runs, decoded as far as a wait needs; not retried, as waits poll again."""
         request = requests.list_runs(self._session.organization, **filters)
