@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -18,12 +19,14 @@ from amigo_async.models import Run
 from amigo_async.protocol.endpoints import LIST
 from amigo_async.resources.runs import RunCalls
 from amigo_async.threads import in_thread
-from amigo_async.verdicts.comparison import Comparison, compare
+from amigo_async.verdicts.comparison import Comparison, are_comparable, compare
 
 _PAGE: Final = LIST.page_size or 50
 
 # Runs that are read of each set beyond those asked for, as some may not be usable.
 _SPARE: Final = 5
+
+_NO_BASELINE: Final = "no baseline: the set has no completed run from before this one"
 
 # The verdicts of completed runs that were not cut short.
 _COMPARED: Final = frozenset({"passed", "failed", "errored"})
@@ -99,10 +102,14 @@ class Baselines:
             self.reasons[set_id] = log_line(f"the runs could not be compared: {error!r:.200}")
 
     async def _compare(self, set_id: str, run: Run, past: Sequence[Run]) -> None:
-        earlier = [one for one in past if _is_before(one, run)]
+        # By the service's own times alone: a run of someone else may have ended meanwhile.
+        named = self._most is None
+        earlier = [
+            one for one in past if one.id != run.id and (named or one.created_at <= run.created_at)
+        ]
         found = await in_thread(_compared, earlier, run, self._most)
         if found is None:
-            self.reasons[set_id] = self._failures.get(set_id) or _why_none(past)
+            self.reasons[set_id] = self._failures.get(set_id, _NO_BASELINE)
             return
         self.comparisons[set_id] = found
         self._emit(
@@ -125,7 +132,7 @@ class Baselines:
     async def _read(self, items: Collection[BatchItem], done: asyncio.Event) -> None:
         try:
             if isinstance(self._baseline, Mapping):
-                await self._read_named(self._baseline)
+                await self._read_named([item.set_id for item in items], self._baseline)
             else:
                 await self._read_last({item.set_id: item for item in items})
         except Exception as error:  # noqa: BLE001  # the batch is as without baselines
@@ -156,8 +163,10 @@ class Baselines:
                 sort_by="-created_at",
                 limit=min(size * len(items), _PAGE),
             )
-        except DecodeError:  # perhaps it is too large
-            return list(items)
+        except DecodeError as error:
+            if not error.lasting:
+                raise
+            return list(items)  # so much does not fit into one response
         runs = page.simulation_unit_test_set_runs
         for set_id, item in items.items():
             of_set = [run for run in runs if run.simulation_unit_test_set_id == set_id]
@@ -166,8 +175,13 @@ class Baselines:
         short = [i for i in items if len(self._past[i]) < (self._most or 1)]
         return short if page.has_more else []
 
-    async def _read_named(self, baseline: Mapping[str, Sequence[str]]) -> None:
+    async def _read_named(
+        self, set_ids: Iterable[str], baseline: Mapping[str, Sequence[str]]
+    ) -> None:
         """Read runs by their ids."""
+        unnamed = [set_id for set_id in set_ids if set_id not in baseline]
+        self._past.update(dict.fromkeys(unnamed, ()))
+        self._failures.update(dict.fromkeys(unnamed, "no baseline was named for this set"))
         ids = list(dict.fromkeys(i for run_ids in baseline.values() for i in run_ids))
         found: dict[str, Run] = {}
         with self._failing(list(baseline)):
@@ -221,4 +235,10 @@ def _chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:
 
 
 def _compared(past: Sequence[Run], run: Run, most: int | None) -> Comparison | None:
-    ...
+    """Compare a run with the last `most` that are comparable; None if there is none at all."""
+    chosen = list(past)
+    if most is not None:
+        comparable = (one for one in past if are_comparable(one, run))
+        # If none is comparable, the comparison with the last one says why.
+        chosen = list(islice(comparable, most)) or chosen[:1]
+    return compare(chosen, run) if chosen else None

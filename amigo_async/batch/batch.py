@@ -191,12 +191,14 @@ class Batch:
         Sets that are not finished yet have the outcome they would have if the batch ended now.
         """
         outcomes = tuple(
-            self._completed(self._outcomes.get(set_id) or self._items[set_id].outcome(out_of_time=True))
+            self._completed(
+                self._outcomes.get(set_id) or self._items[set_id].outcome(out_of_time=True)
+            )
             for set_id in self._set_ids
         )
         age = timedelta(seconds=anyio.current_time() - self._began)
         return BatchResult(
-            outcomes,
+            tuple(map(self._completed, outcomes)),
             began_at=self._clock.utcnow() - age,
             names=self._details.names,
             explanations=self._details.explanations,

@@ -88,7 +88,6 @@ class BatchResult(Struct, frozen=True):
         """Number of sets by verdict, for the verdicts that occur."""
         return dict(Counter(outcome.verdict for outcome in self.outcomes))
 
-
     @property
     def comparison(self) -> BatchComparison | None:
         """The verdict over all sets that were compared; None if none was.

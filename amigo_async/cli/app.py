@@ -13,6 +13,7 @@ from amigo_async.cli.actions import cancel, download, list_runs
 from amigo_async.cli.command import print_error
 from amigo_async.cli.demo import demo, sandbox
 from amigo_async.cli.exit_codes import ExitCode
+from amigo_async.cli.history import history
 from amigo_async.cli.run import run, wait
 from amigo_async.cli.saved_result import report
 from amigo_async.cli.signals import ignore_signals
@@ -56,7 +57,18 @@ def app() -> None:
     """Run one of the subcommands."""
 
 
-for _command in (run, wait, report, list_runs, cancel, download, sandbox, demo, completion):
+for _command in (
+    run,
+    wait,
+    report,
+    list_runs,
+    cancel,
+    download,
+    history,
+    sandbox,
+    demo,
+    completion,
+):
     app.add_command(_command)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -60,21 +61,8 @@ class Reports(NamedTuple):
             ConfigurationError: If a package is missing.
         """
         Links(self.link)
-        if [path for _, path in self._wanted()].count("-") > 1:
-            raise click.UsageError("Only one report can go to stdout.")
-        taken = set() if journal is None else {os.path.realpath(journal)}
+        check_outputs(self._wanted(), journal)
         for kind, path in self._wanted():
-            if path == "-":
-                if stdout_is_closed():
-                    raise click.UsageError(f"stdout is closed; name a file for --{kind}.")
-            else:
-                _check_file(path)
-                target = os.path.realpath(path)
-                if target in taken and not Path(path).is_char_device():
-                    raise click.UsageError(
-                        f"{path} is named twice; give each output a file of its own."
-                    )
-                taken.add(target)
             # Rendered once now, so that a missing package is reported before the batch is run.
             self._render(kind, BatchResult([]), None, Path(path).parent)
 
@@ -87,14 +75,8 @@ class Reports(NamedTuple):
             outputs: Keeps the errors.
         """
         for kind, path in self._wanted():
-            with outputs.to(f"the report on stdout (--{kind})" if path == "-" else path):
-                text = self._render(kind, result, gate, Path(path).parent).rstrip("\n")
-                # Always UTF-8: XML and HTML declare it, and JSON allows nothing else.
-                content = text.encode(errors="replace")
-                if path == "-":
-                    write(content)
-                else:
-                    Path(path).write_bytes(content + b"\n")
+            render = partial(self._render, kind, result, gate, Path(path).parent)
+            write_output(kind, path, render, outputs)
 
     def _wanted(self) -> list[tuple[str, str]]:
         paths = {kind: getattr(self, kind) for kind, _ in _KINDS}
@@ -108,6 +90,49 @@ class Reports(NamedTuple):
         if kind == "markdown":
             return report.markdown(result, gate=gate, link=self.link)
         return report.html(result, gate=gate, link=self.link, folder=folder)
+
+
+def check_outputs(wanted: Sequence[tuple[str, str]], journal: str | None = None) -> None:
+    """Check that outputs can be written.
+
+    Args:
+        wanted: The kind and the path of each, ``-`` for stdout.
+        journal: Path of the journal, which must be another file; None for none.
+
+    Raises:
+        click.ClickException: If a file cannot be written, or is named twice.
+    """
+    if [path for _, path in wanted].count("-") > 1:
+        raise click.UsageError("Only one report can go to stdout.")
+    taken = set() if journal is None else {os.path.realpath(journal)}
+    for kind, path in wanted:
+        if path == "-":
+            if stdout_is_closed():
+                raise click.UsageError(f"stdout is closed; name a file for --{kind}.")
+            continue
+        _check_file(path)
+        target = os.path.realpath(path)
+        if target in taken and not Path(path).is_char_device():
+            raise click.UsageError(f"{path} is named twice; give each output a file of its own.")
+        taken.add(target)
+
+
+def write_output(kind: str, path: str, render: Callable[[], str], outputs: Outputs) -> None:
+    """Write an output to its file, or to stdout.
+
+    Args:
+        kind: Its kind, which is the name of its option.
+        path: Its path, ``-`` for stdout.
+        render: Returns its text.
+        outputs: Keeps an error.
+    """
+    with outputs.to(f"the report on stdout (--{kind})" if path == "-" else path):
+        # Always UTF-8: XML and HTML declare it, and JSON allows nothing else.
+        content = render().rstrip("\n").encode(errors="replace")
+        if path == "-":
+            write(content)
+        else:
+            Path(path).write_bytes(content + b"\n")
 
 
 def _check_file(path: str) -> None:

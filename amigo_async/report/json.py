@@ -60,7 +60,8 @@ def to_json(result: BatchResult) -> str:
     Args:
         result: The result of the batch.
     """
-    document = {"passed": result.passed, "counts": result.counts}
+    summary = {"counts": result.counts, "comparison": result.comparison}
+    document = {"passed": result.passed, **summary}
     return encode_json(document | msgspec.structs.asdict(result), indent=2, enc_hook=_encode)
 
 

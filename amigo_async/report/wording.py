@@ -129,6 +129,16 @@ def repeats_in_words(passed: int, total: int, failed: int, errored: int, without
     return ", ".join([f"{passed:,} of {plural(total, 'repeat')} passed", *rest])
 
 
+def rate_in_words(counts: RateCounts) -> str:
+    """Describe a pass rate with its 95% interval: ``8 of 10 passed, 80% (49% to 94%)``."""
+    if counts.rate is None or counts.interval is None:
+        return "no result"
+    low, high = counts.interval
+    words = f"{counts.passed:,} of {counts.evaluated:,} passed, {counts.rate:.0%}"
+    missing = f"; {counts.missing:,} without a result" if counts.missing else ""
+    return f"{words} ({low:.0%} to {high:.0%}){missing}"
+
+
 def counts_in_words(counts: Iterable[tuple[int, str]]) -> list[str]:
     """Describe the counts that are not 0."""
     return [f"{count:,} {words}" for count, words in counts if count]
