@@ -491,8 +491,8 @@ class AmigoClient:
 
         Example::
 
-            newest, *before = await client.history(set_id, limit=6)
-            print(compare(before, newest).verdict)
+            for run in await client.history(set_id, limit=5):
+                print(run.created_at, run.passed)
 
         Args:
             unit_test_set_id: Id of the set.

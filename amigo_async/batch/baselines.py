@@ -214,7 +214,7 @@ class Baselines:
 
 def _usable(runs: Iterable[Run], item: BatchItem) -> list[Run]:
     """Return the runs that ran every repeat and are not of this batch."""
-    own = {item.run_id, *item.before.run_ids}
+    own = {item.run_id, *item.before.earlier}
     return [run for run in runs if run.id not in own and not run.was_cut_short]
 
 

@@ -117,7 +117,7 @@ JournalEntry = JournalHeader | Described | _Step
 class JournaledSteps(Struct):
     """The latest steps of one set, as the journal has them; None for a step not taken yet.
 
-    The evaluations that were read of its run are `explained`, by id; `run_ids` are those of all
+    The evaluations that were read of its run are `explained`, by id; `earlier` are the ids of other
     runs that the batch has had of the set.
     """
 
@@ -126,7 +126,7 @@ class JournaledSteps(Struct):
     finished: Finished | None = None
     saved: Saved | None = None
     explained: dict[str, EvaluationResult] = {}
-    run_ids: set[str] = set()
+    earlier: set[str] = set()
 
 
 @cache
@@ -309,8 +309,9 @@ def _note(progress: JournaledSteps, line: _Step) -> None:
         progress.intent = None
     elif isinstance(line, Started):
         progress.intent = None
-        progress.run_ids.add(line.run_id)
         if progress.started is None or progress.started.run_id != line.run_id:
+            if progress.started is not None:
+                progress.earlier.add(progress.started.run_id)
             progress.finished = progress.saved = None
             progress.explained = {}
         progress.started = line

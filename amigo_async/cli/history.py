@@ -25,7 +25,7 @@ from amigo_async.report.history import (
     history_json,
     set_history,
 )
-from amigo_async.report.wording import change_in_words, instant, plural, rate_in_words
+from amigo_async.report.wording import instant, plural, rate_in_words
 from amigo_async.verdicts.comparison import RateCounts
 
 # Completed runs that are shown unless another number is asked for.
@@ -110,6 +110,6 @@ def _changes(run: PastRun) -> list[str]:
     if not run.changes and not run.cut_short:
         return []
     head = f"{instant(run.created_at)}  run {log_line(run.run_id)}"
-    lines = [log_line(change_in_words(change)) for change in run.changes]
+    lines = [log_line(line) for line in run.changes]
     lines += ["some repeats never ran"] if run.cut_short else []
     return [head, *(f"  {line}" for line in lines)]

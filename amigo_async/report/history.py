@@ -13,8 +13,15 @@ from amigo_async.escaping import encode_json
 from amigo_async.models import Run
 from amigo_async.names import Names
 from amigo_async.report.templates import page_template
-from amigo_async.report.wording import MOST_OF_A_NAME, instant, plural, rate_in_words, short_text
-from amigo_async.verdicts.comparison import Change, RateCounts, changes_between
+from amigo_async.report.wording import (
+    MOST_OF_A_NAME,
+    changes_in_words,
+    instant,
+    plural,
+    rate_in_words,
+    short_text,
+)
+from amigo_async.verdicts.comparison import RateCounts, changes_between
 from amigo_async.verdicts.tally import tally
 from amigo_async.version import __version__
 
@@ -30,14 +37,14 @@ class PastRun(Struct, frozen=True):
         created_at: When it was created.
         cut_short: Whether some repeats never ran.
         counts: Its repeats, of all unit tests.
-        changes: What is different from the run before; empty for the first one.
+        changes: What is different from the run before, in words; empty for the first one.
     """
 
     run_id: str
     created_at: datetime
     cut_short: bool
     counts: RateCounts
-    changes: tuple[Change, ...]
+    changes: tuple[str, ...]
 
 
 class RateHistory(Struct, frozen=True):
@@ -117,7 +124,7 @@ def set_history(unit_test_set_id: str, runs: Iterable[Run], names: Names) -> Set
             run.created_at,
             run.was_cut_short,
             _sum(table.values()),
-            changes_between(every[at - 1], run) if at else (),
+            tuple(changes_in_words(changes_between(every[at - 1], run), names)) if at else (),
         )
         for at, (run, table) in enumerate(zip(every, tables, strict=True))
     )

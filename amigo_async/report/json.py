@@ -57,12 +57,14 @@ class _ErrorFields(msgspec.Struct):
 def to_json(result: BatchResult) -> str:
     """Encode `result` as a JSON object, which begins with ``passed`` and ``counts``.
 
+    The verdict over all comparisons with baselines is at its end, as ``comparison``.
+
     Args:
         result: The result of the batch.
     """
-    summary = {"counts": result.counts, "comparison": result.comparison}
-    document = {"passed": result.passed, **summary}
-    return encode_json(document | msgspec.structs.asdict(result), indent=2, enc_hook=_encode)
+    document: dict[str, Any] = {"passed": result.passed, "counts": result.counts}
+    document |= {**msgspec.structs.asdict(result), "comparison": result.comparison}
+    return encode_json(document, indent=2, enc_hook=_encode)
 
 
 def from_json(text: str | bytes) -> BatchResult:

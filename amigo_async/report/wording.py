@@ -218,7 +218,7 @@ def comparison_in_words(comparison: Comparison, names: Names) -> list[str]:
     return [
         head,
         *(f"  {_unit_test(one, names, comparison.alpha)}" for one in tests),
-        *_changes_in_words(comparison.changes, names),
+        *(f"  {line}" for line in changes_in_words(comparison.changes, names)),
         *_power_in_words(comparison),
         *_caveats(comparison, names),
     ]
@@ -248,8 +248,13 @@ def _unit_test(one: UnitTestComparison, names: Names, alpha: float) -> str:
     return f"{name}   {_share(one.baseline)} -> {_share(one.candidate)}   {shown}".rstrip()
 
 
-def _changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
-    """Describe what changed: in all unit tests on one line, in some of them a line for each."""
+def changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
+    """Describe what changed: in all unit tests on one line, in some of them a line for each.
+
+    Args:
+        changes: The changes.
+        names: Names of the unit tests; without a name the id stands.
+    """
     every, some = [], dict[str, list[str]]()
     for one in changes:
         words = f"{one.what} {_name(one.before)} -> {_name(one.after)}"
@@ -258,8 +263,7 @@ def _changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
         else:
             some.setdefault(words, []).append(_name(names.unit_test(one.unit_test_id)))
     lines = [", ".join(every)] * bool(every)
-    lines += [f"{words} in {_few(tests)}" for words, tests in some.items()]
-    return [f"  {line}" for line in lines]
+    return lines + [f"{words} in {_few(tests)}" for words, tests in some.items()]
 
 
 def _few(texts: list[str]) -> str:

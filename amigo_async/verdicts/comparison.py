@@ -397,6 +397,21 @@ def _hidden(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[str]:
             yield f"the results of run {run.id} are hidden by a missing permission"
 
 
+def are_comparable(baseline: Run, candidate: Run) -> bool:
+    """Return whether any unit test of two completed runs can be compared."""
+    return any(pair.is_comparable for pair in _pairs(baseline, candidate))
+
+
+def changes_between(before: Run, after: Run) -> tuple[Change, ...]:
+    """Return what changed between two runs of a set, even if they cannot be compared."""
+    return tuple(_changes(_pairs(before, after)))
+
+
+def _pairs(baseline: Run, candidate: Run) -> list[_Pair]:
+    old, new = _by_unit_test([baseline]), _by_unit_test([candidate])
+    return [_Pair(key, old[key], new[key]) for key in new if key in old]
+
+
 class _UnitTest(NamedTuple):
     """A unit test of one run."""
 

@@ -31,7 +31,7 @@ REQUESTS: Final = {
     "asked again": 2,
 }
 # The calls that this holds for; the others may go on for longer, or make several requests.
-PLAIN: Final = frozenset({"create", "list", "iterate", "get", "cancel", "artifacts"})
+PLAIN: Final = frozenset({"create", "list", "iterate", "history", "get", "cancel", "artifacts"})
 
 ARTIFACT: Final = ArtifactPlan(size=1000, name="a.zip")
 DONE: Final = SetPlan(seconds=0.0, artifacts_after=0.0, artifact=ARTIFACT)
@@ -118,6 +118,13 @@ async def iterate(scene: Scene) -> str:
     return matched(sorted(runs), sorted(scene.done))
 
 
+async def history(scene: Scene) -> str:
+    set_id = scene.add(DONE)
+    run_id = scene.sandbox.start_run(set_id)
+    await asyncio.sleep(10.0)
+    return matched([run.id for run in await scene.client.history(set_id, limit=5)], [run_id])
+
+
 async def get(scene: Scene) -> str:
     return matched((await scene.client.runs.get(scene.done[0])).id, scene.done[0])
 
@@ -201,6 +208,7 @@ CALLS: Final[dict[str, Callable[[Scene], Awaitable[str]]]] = {
     "create(restart)": restart,
     "list": listed,
     "iterate": iterate,
+    "history": history,
     "get": get,
     "wait_for_completion": wait_for_completion,
     "as_completed": as_completed,

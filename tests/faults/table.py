@@ -24,6 +24,7 @@ ASKED: Final[dict[str, tuple[Route, ...]]] = {
     "create(restart)": ("sign_in", "create", "list", "cancel"),
     "list": ("sign_in", "list"),
     "iterate": ("sign_in", "list"),
+    "history": ("sign_in", "list"),
     "get": ("sign_in", "list"),
     "wait_for_completion": ("sign_in", "list"),
     "as_completed": ("sign_in", "list"),

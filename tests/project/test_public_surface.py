@@ -126,6 +126,7 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
     ),
     "compare": (amigo_async.compare, "baseline, candidate, *, alpha=0.05"),
     "compare_sets": (amigo_async.compare_sets, "comparisons"),
+    "history": (AmigoClient.history, "unit_test_set_id, *, limit=50"),
     "budgets": (AmigoClient.budgets, ""),
     "aclose": (AmigoClient.aclose, ""),
     "runs.create": (Runs.create, "unit_test_set_id, *, on_conflict='raise'"),
@@ -222,7 +223,7 @@ def test_iterate_has_the_filters_of_list(cls: Any) -> None:
 
 OPTIONS = [
     *("artifacts_dir", "timeout", "poll_interval", "on_conflict", "on_failure", "on_exit"),
-    *("journal", "on_event", "gate", "describe", "explain", "explain_timeout"),
+    *("journal", "on_event", "gate", "describe", "explain", "explain_timeout", "baseline"),
 ]
 
 

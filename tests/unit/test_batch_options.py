@@ -24,6 +24,7 @@ def test_defaults() -> None:
         "describe": False,
         "explain": False,
         "explain_timeout": 30.0,
+        "baseline": None,
     }
 
 

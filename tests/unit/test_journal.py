@@ -113,7 +113,7 @@ async def test_a_new_run_voids_the_old(tmp_path: Path) -> None:
     again = Started(SET, run_id(2), AT)
     path = tmp_path / "batch.jsonl"
     await write(path, STARTED, FINISHED, SAVED, again)
-    assert await records(path) == {SET: JournaledSteps(started=again)}
+    assert await records(path) == {SET: JournaledSteps(started=again, earlier={STARTED.run_id})}
 
 
 def evaluation(id: str) -> EvaluationResult:
