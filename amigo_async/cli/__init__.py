@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["main"]
 
 # The packages of the extra. Only the standard library is imported before `main` runs.
-_EXTRA: Final = frozenset({"click", "rich"})
+_EXTRA: Final = frozenset({"click", "dotenv", "platformdirs", "rich"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from amigo_async.cli.command import (
     Outputs,
-    async_command,
     ids_argument,
     instant,
     names_option,
@@ -25,6 +24,7 @@ from amigo_async.cli.command import (
     print_notes,
     quiet_option,
     read_run_ids,
+    service_command,
     timeout_option,
 )
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
@@ -93,7 +93,7 @@ _WIDE = 90
 @click.option("--all", "everything", is_flag=True, help="List all of them, ignoring --limit.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON line for each run.")
 @names_option
-@async_command
+@service_command
 async def list_runs(
     *,
     sets: tuple[str, ...],
@@ -232,7 +232,7 @@ def _state(run: Run) -> str:
 @click.option("--wait", is_flag=True, help="Wait for the runs to end; cancelling takes a while.")
 @timeout_option("runs that have not ended by then are reported as running")
 @quiet_option
-@async_command
+@service_command
 async def cancel(
     *, ids: tuple[str, ...], file: IO[str] | None, wait: bool, timeout: float | None, quiet: bool
 ) -> int:
@@ -291,7 +291,7 @@ async def _cancel_and_wait(client: AmigoClient, action: RunAction) -> None:
 )
 @timeout_option("what was received by then is kept, and the same command resumes from it")
 @quiet_option
-@async_command
+@service_command
 async def download(
     *,
     ids: tuple[str, ...],

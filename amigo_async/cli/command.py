@@ -6,21 +6,23 @@ import codecs
 import functools
 import io
 import math
-import os
 import re
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
 import click
 
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
+from amigo_async.cli.notices import logging_to_stderr, print_delay
 from amigo_async.cli.reasons import explain
+from amigo_async.cli.settings import read_settings
 from amigo_async.cli.signals import Interrupts
 from amigo_async.cli.streams import note
+from amigo_async.cli.token_cache import TokenCache
 from amigo_async.client import AmigoClient
 from amigo_async.errors import AmigoError, ArgumentError
 from amigo_async.escaping import log_line
@@ -30,13 +32,6 @@ from amigo_async.transport import environment_session
 from amigo_async.verdicts.gate import Gate
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_NEEDED: Final = (
-    "AMIGO_ORGANIZATION_ID",
-    "AMIGO_API_KEY",
-    "AMIGO_API_KEY_ID",
-    "AMIGO_USER_ID",
-)
 
 # In a name, a "#" begins a comment only at the beginning of a word.
 _COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
@@ -57,10 +52,21 @@ def async_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
 
     @functools.wraps(command)
     @click.pass_context
-    def run_command(ctx: click.Context, /, *args: Any, debug: bool, **options: Any) -> int:
-        ctx.obj = state = _CommandState(Interrupts(), debug=debug)
+    def run_command(
+        ctx: click.Context,
+        /,
+        *args: Any,
+        debug: bool,
+        env_file: IO[Any] | None = None,
+        no_token_cache: bool = False,
+        verbose: bool = False,
+        **options: Any,
+    ) -> int:
+        settings = None if env_file is None else read_text(env_file)
+        ctx.obj = state = _CommandState(Interrupts(), debug, settings, no_token_cache, verbose)
         try:
-            return state.interrupts.run(command(*args, **options))
+            with logging_to_stderr() if verbose else nullcontext():
+                return state.interrupts.run(command(*args, **options))
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
@@ -76,16 +82,47 @@ def async_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
     return option(run_command)
 
 
+def service_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., int]:
+    """Turn a coroutine function that calls the service into a callback for click.
+
+    As `async_command`, with the options that `open_client` obeys.
+    """
+    options = (
+        click.option(
+            "--env-file",
+            type=click.File("rb"),
+            help="Read AMIGO_* settings that are not in the environment from this file.",
+        ),
+        click.option(
+            "--no-token-cache",
+            is_flag=True,
+            envvar="AMIGO_NO_TOKEN_CACHE",
+            help="Sign in anew, and keep no token for the next command.",
+        ),
+        click.option("--verbose", is_flag=True, help="Write the log to stderr too."),
+    )
+    function = async_command(command)
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 class _CommandState(NamedTuple):
     """State of one call of the command, kept in click's context.
 
     Attributes:
         interrupts: Handles the signals.
         debug: Whether to print tracebacks of errors.
+        env_file: Settings in the format of python-dotenv; None for none.
+        no_token_cache: Whether to keep the token out of the user's cache folder.
+        verbose: Whether the log goes to stderr.
     """
 
     interrupts: Interrupts
     debug: bool
+    env_file: str | None
+    no_token_cache: bool
+    verbose: bool
 
 
 def interrupts() -> Interrupts:
@@ -94,27 +131,35 @@ def interrupts() -> Interrupts:
     return state.interrupts
 
 
+def is_verbose() -> bool:
+    """Return whether the log of the command that is running goes to stderr."""
+    state: _CommandState = click.get_current_context().obj
+    return state.verbose
+
+
 @asynccontextmanager
-async def open_client(on_event: Listener | None = None) -> AsyncIterator[AmigoClient]:
-    """Open a client configured by the environment, proxies included.
+async def open_client(
+    on_event: Listener = print_delay, *, fresh_token: bool = False
+) -> AsyncIterator[AmigoClient]:
+    """Open a client configured by the environment and --env-file, proxies included.
 
     Args:
-        on_event: Called with each event; None for no one.
+        on_event: Called with each event. By default, what is held or retried is printed.
+        fresh_token: Whether to sign in even if a valid token is cached.
 
     Raises:
-        click.ClickException: If variables are missing; the message names all of them.
-        ConfigurationError: If a variable is invalid.
+        click.ClickException: If settings are missing; the message names all of them.
+        ConfigurationError: If a setting is invalid.
     """
-    missing = [name for name in _NEEDED if not os.environ.get(name, "").strip()]
-    if missing:
-        raise click.ClickException(
-            f"set {', '.join(missing)}; `amigo-async sandbox` prints values to try it with"
-        )
+    state: _CommandState = click.get_current_context().obj
+    settings = read_settings(state.env_file)
+    tokens = None if state.no_token_cache else TokenCache(fresh=fresh_token)
     async with AsyncExitStack() as stack:
         http = environment_session()
         if http is not None:
             await stack.enter_async_context(http)
-        yield await stack.enter_async_context(AmigoClient(on_event=on_event, http=http))
+        client = AmigoClient(**settings, on_event=on_event, http=http, shared=tokens)
+        yield await stack.enter_async_context(client)
 
 
 # --- errors and output ---

@@ -16,7 +16,8 @@ import anyio
 from msgspec.structs import replace
 
 from amigo_async.batch import BatchOptions, BatchResult, RunOutcome
-from amigo_async.cli.command import interrupts, open_client
+from amigo_async.cli.command import interrupts, is_verbose, open_client
+from amigo_async.cli.notices import print_delay
 from amigo_async.cli.progress import BatchProgress, Budgets, Display, View
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
@@ -192,7 +193,7 @@ async def run_actions(
         names: Whether to read names.
         reasons: Whether to read why runs failed.
     """
-    relay, explanations = _Relay(), Explanations()
+    relay, explanations = EventRelay(), Explanations()
     async with open_client(relay.on_event) as client:
         progress = BatchProgress(run_ids, are_runs=True, fetches=fetches)
         deadline = math.inf if timeout is None else anyio.current_time() + timeout
@@ -256,15 +257,19 @@ async def _run_action(
     display.finish(action.run_id, action.outcome(), action.result)
 
 
-class _Relay:
-    """Passes the events of a client on to a listener that is set later."""
+class EventRelay:
+    """Prints what is held or retried until a display shows it.
+
+    Attributes:
+        listener: Called with each event; may be replaced.
+    """
 
     def __init__(self) -> None:
-        self.listener: Listener | None = None
+        self.listener: Listener = print_delay
 
     def on_event(self, event: Event) -> None:
-        if self.listener is not None:
-            self.listener(event)
+        """Pass an event on."""
+        self.listener(event)
 
 
 async def collect(
@@ -310,7 +315,7 @@ async def _refresh(display: Display) -> None:
 
 def _view(progress: BatchProgress, budgets: Budgets) -> View:
     """Return a live view on a terminal, and lines of text elsewhere."""
-    if is_terminal():
+    if is_terminal() and not is_verbose():  # a log would tear the lines apart
         from amigo_async.cli.live import LiveView  # noqa: PLC0415  # rich, only if it is used
 
         return LiveView(progress, budgets)

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnExit, OnFailure
 from amigo_async.cli.command import (
     Outputs,
-    async_command,
     details_options,
     gate_option,
     ids_argument,
@@ -21,10 +20,19 @@ from amigo_async.cli.command import (
     quiet_option,
     read_run_ids,
     read_selectors,
+    service_command,
     timeout_option,
 )
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
-from amigo_async.cli.jobs import FinishedJob, Job, RunAction, collect, run_actions, run_job
+from amigo_async.cli.jobs import (
+    EventRelay,
+    FinishedJob,
+    Job,
+    RunAction,
+    collect,
+    run_actions,
+    run_job,
+)
 from amigo_async.cli.reports import Reports, annotate, report_options, summarize
 from amigo_async.cli.sets import select, show_plan
 from amigo_async.cli.streams import note, writing_to_stdout
@@ -88,7 +96,7 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 )
 @gate_option
 @quiet_option
-@async_command
+@service_command
 async def run(
     *,
     ids: tuple[str, ...],
@@ -107,7 +115,8 @@ async def run(
         raise click.UsageError("Give at least one SET, or --from FILE with some, or --tag.")
     if not dry_run:
         reports.check(options["journal"])
-    async with open_client() as client:
+    relay = EventRelay()
+    async with open_client(relay.on_event) as client:
         selected = await select(client, selectors, tags, read=dry_run)
         if dry_run:
             with writing_to_stdout():
@@ -115,6 +124,7 @@ async def run(
             return ExitCode.PASSED
         batch_options = cast("BatchOptions", options | {"describe": names, "explain": reasons})
         job = Job(selected.ids, batch_options, quiet)
+        relay.listener = lambda _: None  # the display shows it
         job_result = await run_job(client, job)
     return report_result(job_result, reports, job)
 
@@ -170,7 +180,7 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
 @timeout_option("the runs continue after it")
 @gate_option
 @quiet_option
-@async_command
+@service_command
 async def wait(
     *,
     ids: tuple[str, ...],

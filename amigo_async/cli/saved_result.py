@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.command import (
     Outputs,
-    async_command,
     gate_option,
     open_client,
     print_notes,
     read_text,
+    service_command,
 )
 from amigo_async.cli.exit_codes import exit_code_of_batch
 from amigo_async.cli.jobs import FinishedJob, Job
@@ -46,7 +46,7 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @click.option("--names", is_flag=True, help="Read names that FILE does not have.")
 @click.option("--reasons", is_flag=True, help="Read why runs failed, as far as FILE lacks it.")
 @gate_option
-@async_command
+@service_command
 async def report(
     *, file: IO[Any], names: bool, reasons: bool, gate: Gate | None, **kinds: Any
 ) -> int:

@@ -60,11 +60,11 @@ class RecordStore(Protocol):
         """
 
 
-class SharingConnection(RecordStore, Protocol):
+class SharingConnection(Protocol):
     """The connection of one client to the store."""
 
-    def limiters(self, limiters: Limiters, name: str, lease: float) -> SharedLimiters:
-        """Limiters whose budgets are kept in this store.
+    def limiters(self, limiters: Limiters, name: str, lease: float, /) -> Limiters | SharedLimiters:
+        """Limiters whose budgets are kept in this store; `limiters` if budgets are not shared.
 
         Args:
             limiters: The limiters of the process, which are passed first.
@@ -72,7 +72,7 @@ class SharingConnection(RecordStore, Protocol):
             lease: Seconds after which a request counts as lost if its outcome was not reported.
         """
 
-    def tokens(self, name: str) -> TokenStore | None:
+    def tokens(self, name: str, /) -> TokenStore | None:
         """Storage for the token of `name`; None if tokens are not shared."""
 
     async def aclose(self) -> None:
@@ -82,7 +82,7 @@ class SharingConnection(RecordStore, Protocol):
 class SharingBackend(Protocol):
     """What ``AmigoClient(shared=...)`` takes; `amigo_async.redis.RedisSharing` is one."""
 
-    def connect(self, emit: Emit) -> SharingConnection:
+    def connect(self, emit: Emit, /) -> SharingConnection:
         """A connection for one client; nothing is opened before it is used.
 
         Args:
