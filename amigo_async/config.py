@@ -21,6 +21,14 @@ T = TypeVar("T")
 
 DEFAULT_BASE_URL: Final = "https://api.amigo.ai"
 
+# The base URLs of Amigo's regions; in all but one of them, an organization is not found (404).
+REGIONS: Final = (
+    DEFAULT_BASE_URL,
+    "https://api-ca-central-1.amigo.ai",
+    "https://api-eu-central-1.amigo.ai",
+    "https://api-ap-southeast-2.amigo.ai",
+)
+
 _VARIABLES: Final = {
     "api_key": "AMIGO_API_KEY",
     "api_key_id": "AMIGO_API_KEY_ID",

@@ -256,11 +256,10 @@ class Directory:
         pairs = list(zip(self._lookups, wanted, strict=True))
         for lookup, ids in pairs:
             if hidden := sum(i in lookup.absent for i in ids):
-                why = (
-                    f"they no longer exist, or the permission {lookup.endpoint.permission} is "
-                    "missing"
+                notes.append(
+                    f"no name was found for {hidden} of the {lookup.noun}: gone, or the permission "
+                    f"{lookup.endpoint.permission} is missing"
                 )
-                notes.append(f"{hidden} of the {lookup.noun} have no name here: {why}")
         if timed_out is not None and any(lookup.unread(ids) for lookup, ids in pairs):
             notes.append(f"names were not all read {_within(timed_out)}")
         sets, tests, metrics = (

@@ -9,6 +9,7 @@ from contextlib import suppress
 import click
 from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
+from amigo_async.cli.account import auth
 from amigo_async.cli.actions import cancel, download, list_runs
 from amigo_async.cli.command import print_error
 from amigo_async.cli.demo import demo, sandbox
@@ -65,6 +66,7 @@ for _command in (
     cancel,
     download,
     history,
+    auth,
     sandbox,
     demo,
     completion,

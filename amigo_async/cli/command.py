@@ -62,8 +62,8 @@ def async_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
         verbose: bool = False,
         **options: Any,
     ) -> int:
-        settings = None if env_file is None else read_text(env_file)
-        ctx.obj = state = _CommandState(Interrupts(), debug, settings, no_token_cache, verbose)
+        given = None if env_file is None else read_text(env_file)
+        ctx.obj = state = _CommandState(Interrupts(), debug, given, no_token_cache, verbose)
         try:
             with logging_to_stderr() if verbose else nullcontext():
                 return state.interrupts.run(command(*args, **options))
@@ -137,28 +137,39 @@ def is_verbose() -> bool:
     return state.verbose
 
 
+def settings() -> dict[str, Any]:
+    """Return the settings of the command that is running, as arguments of `AmigoClient`.
+
+    Raises:
+        click.ClickException: If settings are missing; the message names all of them.
+    """
+    state: _CommandState = click.get_current_context().obj
+    return read_settings(state.env_file)
+
+
 @asynccontextmanager
 async def open_client(
-    on_event: Listener = print_delay, *, fresh_token: bool = False
+    on_event: Listener = print_delay, *, fresh_token: bool = False, base_url: str | None = None
 ) -> AsyncIterator[AmigoClient]:
     """Open a client configured by the environment and --env-file, proxies included.
 
     Args:
         on_event: Called with each event. By default, what is held or retried is printed.
         fresh_token: Whether to sign in even if a valid token is cached.
+        base_url: Where to connect instead of where the settings say; None for there.
 
     Raises:
         click.ClickException: If settings are missing; the message names all of them.
         ConfigurationError: If a setting is invalid.
     """
     state: _CommandState = click.get_current_context().obj
-    settings = read_settings(state.env_file)
+    given = settings() | ({} if base_url is None else {"base_url": base_url})
     tokens = None if state.no_token_cache else TokenCache(fresh=fresh_token)
     async with AsyncExitStack() as stack:
         http = environment_session()
         if http is not None:
             await stack.enter_async_context(http)
-        client = AmigoClient(**settings, on_event=on_event, http=http, shared=tokens)
+        client = AmigoClient(**given, on_event=on_event, http=http, shared=tokens)
         yield await stack.enter_async_context(client)
 
 

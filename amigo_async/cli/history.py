@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from amigo_async.cli.command import Outputs, async_command, names_option, open_client, print_notes
+from amigo_async.cli.command import Outputs, names_option, open_client, print_notes, service_command
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reasons import named
 from amigo_async.cli.reports import check_outputs, write_output
@@ -51,7 +51,7 @@ _RUNS = 20
 @click.option("--json", metavar="FILE|-", help="Write the history as JSON, - for stdout.")
 @click.option("--html", metavar="FILE|-", help="Write the history as an HTML page, - for stdout.")
 @names_option
-@async_command
+@service_command
 async def history(
     *, set_name: str, last: int, names: bool, json: str | None, html: str | None
 ) -> int:

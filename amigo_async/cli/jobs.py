@@ -19,6 +19,7 @@ from amigo_async.batch import BatchOptions, BatchResult, RunOutcome
 from amigo_async.cli.command import interrupts, is_verbose, open_client
 from amigo_async.cli.notices import print_delay
 from amigo_async.cli.progress import BatchProgress, Budgets, Display, View
+from amigo_async.cli.reasons import UNKNOWN_SET
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
@@ -138,7 +139,7 @@ class RunAction:
         """Return the outcome of the run, as far as it is known."""
         run = self.run
         return RunOutcome(
-            unit_test_set_id="-" if run is None else run.simulation_unit_test_set_id,
+            unit_test_set_id=UNKNOWN_SET if run is None else run.simulation_unit_test_set_id,
             run_id=self.run_id,
             verdict=self.verdict or ("timed_out" if self.late else "errored"),
             run=run,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.errors import (
     AmigoError,
+    APIError,
+    ArgumentError,
     ArtifactsNotReadyError,
+    ConfigurationError,
     ConflictError,
     NotFoundError,
     TransportError,
@@ -17,7 +23,6 @@ from amigo_async.errors import (
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
-from amigo_async.report.json import type_of
 from amigo_async.report.model import Group, SetReport, set_reports
 from amigo_async.report.wording import UNEXPLAINED, VERDICT_WORDS, plural, short_text
 from amigo_async.verdicts.gate import Gate
@@ -27,15 +32,92 @@ _MOST: Final = 3
 _LONGEST_NAME: Final = 100
 _LONGEST_ERROR: Final = 300
 
+# Stands for the id of a set while nothing but the id of its run is known.
+UNKNOWN_SET: Final = "-"
+
 _NO_NAMES: Final = Names()
 _UNEXPLAINED: Final = Explanations()
 
-_REMEDIES: Final[tuple[tuple[type[AmigoError], str], ...]] = (
-    (ConflictError, "use --on-conflict attach, wait or restart to deal with the unfinished run"),
-    (ArtifactsNotReadyError, "amigo-async wait RUN_ID --artifacts DIR waits for them"),
-    (NotFoundError, "check the id, and the region in AMIGO_BASE_URL"),
-    (TransportError, "check the network and AMIGO_BASE_URL"),
+# How the command calls what the messages of the library call by the names of arguments.
+_TERMS: Final = {
+    "api_key": "AMIGO_API_KEY",
+    "api_key_id": "AMIGO_API_KEY_ID",
+    "user_id": "AMIGO_USER_ID",
+    "organization_id": "AMIGO_ORGANIZATION_ID",
+    "base_url": "AMIGO_BASE_URL",
+    "simulation_unit_test_set_id": "--set",
+    "unit_test_set_ids": "SET",
+    "creator": "--creator",
+    "created_after": "--created-after",
+    "created_before": "--created-before",
+    "continuation_token": "--continuation-token",
+    "artifacts_dir": "--artifacts",
+    "journal": "--journal",
+    "tags": "--tag",
+    "link": "--link",
+    "timeout": "--timeout",
+    "see on_conflict": "see --on-conflict",
+    "wait for the run with require_artifacts=True": "the run has not ended, or has none yet",
+}
+# The beginning of a message about an argument, and names that occur within sentences.
+_SUBJECT: Final = re.compile(rf"^(?:{'|'.join(map(re.escape, _TERMS))})(?= )")
+_WITHIN: Final = re.compile(
+    r"\b(?:api_key|api_key_id|user_id|organization_id|base_url|see on_conflict|"
+    r"wait for the run with require_artifacts=True)(?![\w=])"
 )
+_REPEATED: Final = " (AMIGO_API_KEY, AMIGO_API_KEY_ID, AMIGO_USER_ID)"
+
+
+def _in_terms_of_the_command(error: AmigoError) -> str:
+    """Return the message of an error with options and variables for the names of arguments."""
+    message = log_line(str(error))
+    if isinstance(error, APIError):
+        # What the service says is left as it is.
+        detail = log_line(error.detail or "").rstrip(".")
+        end = message.find(detail) + len(detail)
+        said, rest = message[:end], message[end:].replace(_REPEATED, "")
+        return said + _WITHIN.sub(_term, rest)
+    if isinstance(error, ConfigurationError):
+        return _WITHIN.sub(_term, message)
+    return _SUBJECT.sub(_term, message) if isinstance(error, ArgumentError) else message
+
+
+def _term(found: re.Match[str]) -> str:
+    return _TERMS[found[0]]
+
+
+def _remedy(error: AmigoError) -> str | None:
+    """Return what the user can do about an error, if its message does not say it."""
+    match error:
+        case ConflictError():
+            return "use --on-conflict attach, wait or restart to deal with the unfinished run"
+        case ArtifactsNotReadyError():
+            return "amigo-async wait RUN_ID --artifacts DIR waits for them"
+        case NotFoundError():
+            return _not_found(error)
+        case TransportError():
+            return f"check the network{_proxies()} and AMIGO_BASE_URL"
+    return None
+
+
+def _not_found(error: NotFoundError) -> str:
+    if error.path.endswith("signin_with_api_key"):
+        return "amigo-async auth check looks for it in the other regions"
+    if error.method == "POST":
+        return "or is this the id of a run? SET is the id or the name of a set"
+    is_set = "is this the id of a set? amigo-async list --set ID shows the runs of a set"
+    # Where no request was refused, the message does not mention the region.
+    return f"check AMIGO_BASE_URL, or {is_set}" if error.path.startswith("run ") else f"or {is_set}"
+
+
+def _proxies() -> str:
+    """Name the proxies that requests may go through, without their passwords."""
+    named = {
+        f"{scheme.upper()}_PROXY": urlsplit(url).netloc.rpartition("@")[2]
+        for scheme, url in getproxies().items()
+        if scheme in ("http", "https")
+    }
+    return "".join(f", the proxy {log_line(host)} ({name})" for name, host in named.items())
 
 
 def named(name: str) -> str:
@@ -46,18 +128,19 @@ def named(name: str) -> str:
 def set_name(outcome: RunOutcome) -> str:
     """Return the name of the set of an outcome for a line; its id if the name is not known."""
     name = "" if outcome.name is None else named(outcome.name)
-    return name or log_line(outcome.unit_test_set_id)
+    known = outcome.unit_test_set_id != UNKNOWN_SET
+    return name or log_line(outcome.unit_test_set_id if known else f"run {outcome.run_id}")
 
 
 def explain(error: BaseException) -> str:
     """Describe an error in one line, with its remedy if there is one."""
-    message = log_line(str(error)) or type(error).__name__
+    if not isinstance(error, AmigoError):
+        return log_line(str(error)) or type(error).__name__
+    message = _in_terms_of_the_command(error) or type(error).__name__
     if isinstance(error, ConflictError) and error.existing_run_id is not None:
         message += f" (run {log_line(error.existing_run_id)})"
-    for kind, remedy in _REMEDIES:
-        if issubclass(type_of(error), kind):
-            return f"{message}; {remedy}"
-    return message
+    remedy = _remedy(error)
+    return message if remedy is None else f"{message}; {remedy}"
 
 
 def reasons(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -384,8 +386,8 @@ def test_missing_variables_are_named(
     said = Said(capsys, "list")
     assert said.status == 2
     assert said.err == (
-        "Error: set AMIGO_ORGANIZATION_ID, AMIGO_API_KEY_ID, AMIGO_USER_ID; `amigo-async sandbox` "
-        "prints values to try it with\n"
+        "Error: set AMIGO_ORGANIZATION_ID, AMIGO_API_KEY_ID, AMIGO_USER_ID, or name a file that "
+        "has them with --env-file; `amigo-async sandbox` prints values to try it with\n"
     )
 
 
@@ -395,7 +397,7 @@ def test_a_wrong_variable_is_named(
     monkeypatch.setenv("AMIGO_BASE_URL", "not a url")
     said = Said(capsys, "list")
     assert said.status == 2
-    assert said.err.startswith("Error: base_url ")
+    assert said.err.startswith("Error: AMIGO_BASE_URL ")
 
 
 def test_wrong_key_is_one_line(
@@ -490,6 +492,16 @@ def test_github_annotations_and_summary(
     assert set_id in (tmp_path / "summary.md").read_text()
 
 
+def test_verbose_writes_the_log(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(capsys, "run", "--verbose", sandbox.add_set(AT_ONCE))
+    assert said.status == 0
+    assert re.search(r"^\d\d:\d\d:\d\d INFO run \w+ of set ", said.err, re.MULTILINE), said.err
+    assert "passed" in said.out
+    logger = logging.getLogger("amigo_async")
+    assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
+    assert "INFO" not in Said(capsys, "list").err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     said = Said(capsys, "completion", shell)
@@ -516,7 +528,11 @@ def test_arguments_are_completed(
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "wait", "list", "cancel", "download", "sandbox", "demo", "completion"]
+    "command",
+    [
+        *("", "run", "wait", "report", "list", "cancel", "download"),
+        *("auth", "auth check", "auth logout", "sandbox", "demo", "completion"),
+    ],
 )
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     said = Said(capsys, *command.split(), "--help")

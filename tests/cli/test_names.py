@@ -216,7 +216,7 @@ def test_what_cannot_be_read_is_said_once(
     assert said.status == 1
     assert "3 failed" in said.out
     metrics, evaluations = said.err.splitlines()
-    assert metrics.startswith("Note: 1 of the metrics have no name here: ")
+    assert metrics.startswith("Note: no name was found for 1 of the metrics: ")
     assert "Metric:GetMetric " in metrics
     assert evaluations.startswith("Note: 3 of 3 reasons cannot be seen: ")
     assert "Metric:GetMetricEvaluationResult " in evaluations

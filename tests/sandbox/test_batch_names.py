@@ -254,7 +254,7 @@ async def test_sets_that_were_not_started_have_names_too(
     assert result.counts == {"not_started": 2}
     assert [outcome.name for outcome in result.outcomes] == ["Busy", None]
     [note] = result.names.notes
-    assert note.startswith("1 of the sets have no name here")
+    assert note.startswith("no name was found for 1 of the sets: ")
 
 
 async def test_unforeseen_error_costs_no_outcome(

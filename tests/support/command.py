@@ -13,7 +13,8 @@ from amigo_async.testing import Sandbox, SetPlan
 
 VARIABLES = (
     *("AMIGO_BASE_URL", "AMIGO_ORGANIZATION_ID", "AMIGO_API_KEY", "AMIGO_API_KEY_ID"),
-    *("AMIGO_USER_ID", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR"),
+    *("AMIGO_USER_ID", "AMIGO_NO_TOKEN_CACHE"),
+    *("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NO_COLOR", "FORCE_COLOR"),
 )
 
 # Over at the first look, so that nothing waits.

@@ -14,6 +14,7 @@ from amigo_async.errors import (
     ArgumentError,
     ArtifactError,
     ArtifactsNotReadyError,
+    AuthenticationError,
     ConfigurationError,
     ConflictError,
     DeadlineError,
@@ -168,7 +169,28 @@ _REQUEST: dict[str, Any] = {"method": "GET", "path": "/p"}
         (ConflictError(status=409, existing_run_id="abc", **_REQUEST), "--on-conflict attach"),
         (ConflictError(status=409, existing_run_id="abc", **_REQUEST), "(run abc)"),
         (ArtifactsNotReadyError(status=400, **_REQUEST), "amigo-async wait RUN_ID --artifacts"),
-        (NotFoundError(status=404, **_REQUEST), "AMIGO_BASE_URL"),
+        (NotFoundError(status=404, **_REQUEST), "; or is this the id of a set?"),
+        (NotFoundError.of_run("r"), "; check AMIGO_BASE_URL, or is this the id of a set?"),
+        (NotFoundError(status=404, method="POST", path="/run/"), "is this the id of a run?"),
+        (
+            NotFoundError(status=404, method="POST", path="/user/signin_with_api_key"),
+            "; amigo-async auth check looks for it in the other regions",
+        ),
+        (ConfigurationError("base_url has no host"), "AMIGO_BASE_URL has no host"),
+        (ConfigurationError("the key is for user_id"), "the key is for AMIGO_USER_ID"),
+        (ArgumentError("creator must be ..."), "--creator must be ..."),
+        (ArgumentError("no set is called 'user_id'"), "no set is called 'user_id'"),
+        (
+            AuthenticationError(
+                status=401,
+                detail="user_id is unknown",
+                remedy="check api_key, api_key_id and user_id (AMIGO_API_KEY, AMIGO_API_KEY_ID, "
+                "AMIGO_USER_ID)",
+                request_id="7",
+                **_REQUEST,
+            ),
+            "user_id is unknown; check AMIGO_API_KEY, AMIGO_API_KEY_ID and AMIGO_USER_ID [request",
+        ),
         (TransportError("refused", **_REQUEST), "check the network and AMIGO_BASE_URL"),
         (RuntimeError(), "RuntimeError"),
     ],
@@ -177,6 +199,15 @@ def test_error_line_with_remedy(error: Exception, remedy: str) -> None:
     said = explain(error)
     assert remedy in said
     assert "\n" not in said
+
+
+def test_an_unreachable_service_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:hush-hush@proxy.test:3128")
+    said = explain(TransportError("refused", **_REQUEST))
+    assert "; check the network, the proxy proxy.test:3128 (HTTPS_PROXY) and AMIGO_BASE_" in said
+    assert "hush-hush" not in said
 
 
 @pytest.mark.parametrize(
