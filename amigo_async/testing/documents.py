@@ -96,7 +96,7 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
             "unit_test_id": test_id,
             "run_count": plan.repeats,
             "service_hierarchical_state_machine_version_info": [machine, 3],
-            "agent_version_info": [agent, 12],
+            "agent_version_info": [agent, plan.agent_version],
             "scenario_version_info": [scenarios[number], 1 + number] if full else None,
             "persona_version_info": [persona, 2] if full else None,
             "llm_model_preferences": {

@@ -57,6 +57,10 @@ class SetPlan:
     Attributes:
         seconds: Duration of a run in seconds; two numbers for a random duration between them.
         outcome: How a run ends.
+        pass_rate: Probability that a repeat passes, as of an agent that answers differently each
+            time; several for the unit tests in their order. A repeat that does not pass fails one
+            metric. None for what `outcome` says. Chance follows from the `seed` of the sandbox.
+        agent_version: Version of the agent that the runs report.
         unit_tests: Number of unit tests in the set.
         repeats: Number of repeats of each unit test.
         metrics: Number of metrics of each unit test.
@@ -78,6 +82,8 @@ class SetPlan:
 
     seconds: float | tuple[float, float] = 2.0
     outcome: Outcome = "passed"
+    pass_rate: float | Iterable[float] | None = None
+    agent_version: int = 12
     unit_tests: int = 3
     repeats: int = 3
     metrics: int = 3
@@ -92,6 +98,8 @@ class SetPlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unlisted", tuple(self.unlisted))  # hashable, reusable
+        if isinstance(self.pass_rate, Iterable):
+            object.__setattr__(self, "pass_rate", tuple(self.pass_rate))
         low, high = self.bounds
         if not 0 <= low <= high or math.isinf(high):
             raise ValueError("seconds must be finite and not negative, the smaller one first")
@@ -99,12 +107,28 @@ class SetPlan:
             raise ValueError("a run needs at least one unit test and one repeat")
         if self.pool is not None and self.pool < self.unit_tests:
             raise ValueError("a set cannot have more unit tests than the pool")
-        if self.metrics == 0 and self.outcome == "failed":
+        if self.metrics == 0 and (self.outcome == "failed" or self.pass_rate is not None):
             raise ValueError("a run without metrics cannot fail them")
         if self.cancelled_at is not None and self.cancelled_at < 0:
             raise ValueError("cancelled_at must not be negative")
         if any(start > stop for start, stop in self.unlisted):
             raise ValueError("unlisted: a span must not end before it begins")
+        self._check_rates()
+
+    def _check_rates(self) -> None:
+        if self.rates is None:
+            return
+        if len(self.rates) != self.unit_tests or not all(0 <= rate <= 1 for rate in self.rates):
+            raise ValueError("pass_rate must be a probability, or one for each unit test")
+        if self.outcome != "passed":
+            raise ValueError("pass_rate and outcome exclude each other")
+
+    @property
+    def rates(self) -> tuple[float, ...] | None:
+        """The probability that a repeat passes, for each unit test; None where `outcome` says."""
+        if isinstance(self.pass_rate, int | float):
+            return (self.pass_rate,) * self.unit_tests
+        return None if self.pass_rate is None else tuple(self.pass_rate)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -145,6 +169,12 @@ def draw_script(plan: SetPlan, run_id: str) -> RunScript:
     failed: dict[int, frozenset[int]] = {}
     if plan.outcome == "errored":
         errors = {step: dice.choice(_ERRORS) for step in troubled}
+    elif (rates := plan.rates) is not None:
+        failed = {
+            step: frozenset({dice.randrange(plan.metrics)})
+            for step in range(plan.steps)
+            if dice.random() >= rates[step % plan.unit_tests]
+        }
     elif plan.outcome == "failed":
         failed = {step: frozenset({dice.randrange(plan.metrics)}) for step in troubled}
     return RunScript(seconds, errors, failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,6 +131,30 @@ async def test_run_as_planned(outcome: Any, failed: bool, errored: bool) -> None
         assert (await progress(caller, run_id))[4] is True
 
 
+async def test_chance_as_planned() -> None:
+    plan = SetPlan(
+        seconds=0, unit_tests=3, repeats=400, metrics=2, pass_rate=(n for n in (1.0, 0.75, 0.0))
+    )
+    async with serving(plan=replace(plan, agent_version=7)) as caller:
+        run = await caller.get(await caller.start(caller.sandbox.add_set()))
+        failed = [
+            sum(
+                not all(passed for _, passed in metrics)
+                for metrics in zip(
+                    *(m["results"] for m in result["metric_evaluation_results"]), strict=True
+                )
+            )
+            for result in run["unit_test_run_results"]
+        ]
+        assert (failed[0], failed[2]) == (0, 400)
+        assert 60 < failed[1] < 140
+        assert run["failed_metrics"]
+        versions = {spec["agent_version_info"][1] for spec in run["unit_test_run_specs"]}
+        assert versions == {7}
+        for metric in run["unit_test_run_results"][2]["metric_evaluation_results"]:
+            assert 140 < sum(not passed for _, passed in metric["results"]) < 260
+
+
 async def test_results_do_not_change() -> None:
     plan = SetPlan(seconds=6, unit_tests=2, repeats=3, outcome="failed", trouble_at=0.0)
     async with serving(plan=plan) as caller:
@@ -196,12 +221,19 @@ async def test_criteria_of_all_kinds() -> None:
         {"repeats": 0},
         {"metrics": -1},
         {"metrics": 0, "outcome": "failed"},
+        {"metrics": 0, "pass_rate": 0.5},
+        {"pass_rate": 1.1},
+        {"pass_rate": [0.5, -0.1, 0.5]},
+        {"pass_rate": [0.5, 0.5]},
+        {"pass_rate": 0.5, "outcome": "failed"},
         {"cancelled_at": -1.0},
         {"unlisted": [(3, 2)]},
     ],
 )
 def test_impossible_plan(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"seconds|unit test|metrics|cancelled_at|unlisted"):
+    with pytest.raises(
+        ValueError, match=r"seconds|unit test|metrics|cancelled_at|unlisted|pass_rate"
+    ):
         SetPlan(**wrong)
 
 
