@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import anyio
 from msgspec import Struct
@@ -13,10 +14,32 @@ from msgspec.structs import replace
 
 from amigo_async.batch.journal import JournaledSteps
 from amigo_async.errors import AmigoError
+from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, compare_sets
 from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
+
+VERDICT_WORDS: Final = {
+    "passed": "passed",
+    "failed": "failed",
+    "errored": "errored",
+    "timed_out": "timed out",
+    "cancelled": "cancelled",
+    "not_started": "not started",
+}
+
+# Why a set did not pass, if neither an error nor its results say so.
+UNEXPLAINED: Final = {
+    "failed": "a metric failed, but the visible results do not show which",
+    "errored": "the run had an error, but the visible results do not show which",
+    "timed_out": "the deadline passed before the run ended; the run continues",
+    "cancelled": "the run was cancelled",
+    "not_started": "no run was started: another set failed, or the time was up",
+}
+
+# Metrics and errors of repeats that a summary names for each set.
+_MOST_FINDINGS: Final = 3
 
 
 class RunOutcome(Struct, frozen=True, kw_only=True):
@@ -61,6 +84,12 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     uncompared: str | None = None
 
+    def __repr__(self) -> str:
+        """Name the set, its run and its verdict."""
+        run = "" if self.run_id is None else f", run {log_line(self.run_id)}"
+        error = "" if self.error is None else f", {type(self.error).__name__}"
+        return f"<RunOutcome of set {log_line(self.unit_test_set_id)}{run}: {self.verdict}{error}>"
+
 
 class BatchResult(Struct, frozen=True):
     """The outcomes of all sets of a batch.
@@ -97,6 +126,65 @@ class BatchResult(Struct, frozen=True):
         """
         compared = {o.unit_test_set_id: o.comparison for o in self.outcomes if o.comparison}
         return compare_sets(tuple(compared.values())) if compared else None
+
+    def summary(self) -> str:
+        """Return the counts in one line, and a line for each set that did not pass, with reasons.
+
+        Meant for messages, such as that of an assertion. `amigo_async.report` has whole reports.
+
+        Example::
+
+            result = await client.run_many(set_ids)
+            assert result.passed, result.summary()
+        """
+        lacking = {
+            outcome.unit_test_set_id: outcome
+            for outcome in self.outcomes
+            if outcome.verdict != "passed" or outcome.error is not None
+        }
+        lines = [f"{len(self.outcomes)} set{'s' * (len(self.outcomes) != 1)}: {self._counted()}"]
+        return "\n".join([*lines, *(self._line(outcome) for outcome in lacking.values())])
+
+    def __repr__(self) -> str:
+        """Count the sets by verdict."""
+        return f"<BatchResult {self._counted()}>"
+
+    def _counted(self) -> str:
+        counts = self.counts
+        parts = [f"{counts[v]} {words}" for v, words in VERDICT_WORDS.items() if v in counts]
+        incomplete = sum(o.verdict == "passed" and o.error is not None for o in self.outcomes)
+        if incomplete:
+            parts.insert(1, f"{incomplete} of them incomplete")
+        return ", ".join(parts) or "no sets"
+
+    def _line(self, outcome: RunOutcome) -> str:
+        name = self.names.unit_test_set(outcome.unit_test_set_id)
+        named = outcome.name or (name if name != outcome.unit_test_set_id else None)
+        set_id = outcome.unit_test_set_id
+        label = f"{named} ({set_id})" if named else f"set {set_id}"
+        run = f", run {outcome.run_id}" if outcome.run_id else ""
+        why = "; ".join(self._reasons(outcome))
+        return log_line(f"{label}{run}: {VERDICT_WORDS[outcome.verdict]}: {why}")
+
+    def _reasons(self, outcome: RunOutcome) -> list[str]:
+        """Why a set did not pass; never empty."""
+        run, found = outcome.run, [outcome.reason] if outcome.reason else []
+        if run is not None:
+            findings = [
+                f"{self.names.unit_test(one.unit_test_id)}: {self.names.metric(one.metric_id)} "
+                f"failed in {one.failed} of {one.evaluated} repeats"
+                for one in run.metrics_that_failed or ()
+            ]
+            findings += [
+                f"{self.names.unit_test(one.unit_test_id)}: {one.error}"
+                for one in run.runs_that_errored or ()
+            ]
+            found += findings[:_MOST_FINDINGS]
+            if len(findings) > _MOST_FINDINGS:
+                found.append(f"and {len(findings) - _MOST_FINDINGS} more")
+        if outcome.error is not None:
+            found.append(str(outcome.error) or type(outcome.error).__name__)
+        return found or [UNEXPLAINED[outcome.verdict]]
 
 
 class BatchItem:

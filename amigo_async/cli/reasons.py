@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from amigo_async.batch import BatchResult, RunOutcome
+from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.errors import (
     AmigoError,
     APIError,
@@ -24,7 +24,7 @@ from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
 from amigo_async.report.model import Group, SetReport, set_reports
-from amigo_async.report.wording import UNEXPLAINED, VERDICT_WORDS, plural, short_text
+from amigo_async.report.wording import plural, short_text
 from amigo_async.verdicts.gate import Gate
 
 _MOST: Final = 3

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async.batch.outcomes import VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.files import check_path
 from amigo_async.redact import HTML_ESCAPES
 from amigo_async.report.markdown import took
@@ -28,7 +28,7 @@ from amigo_async.report.model import (
     verdict_in_words,
 )
 from amigo_async.report.templates import Markup, page_template
-from amigo_async.report.wording import VERDICT_WORDS, cut_text, duration, instant, plural
+from amigo_async.report.wording import cut_text, duration, instant, plural
 from amigo_async.verdicts.gate import Gate
 from amigo_async.version import __version__
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.models import Evaluation, EvaluationResult, SimulationEvaluationSource
 from amigo_async.names import Explanations, Names
 from amigo_async.report.json import RecordedError
@@ -17,8 +17,6 @@ from amigo_async.report.links import Links
 from amigo_async.report.wording import (
     MOST_OF_A_JUSTIFICATION,
     MOST_OF_A_NAME,
-    UNEXPLAINED,
-    VERDICT_WORDS,
     counts_in_words,
     criterion_in_words,
     failure_in_words,

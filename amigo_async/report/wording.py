@@ -29,25 +29,6 @@ _COMPARISONS: Final = {
     ">": "more than",
 }
 
-VERDICT_WORDS: Final = {
-    "passed": "passed",
-    "failed": "failed",
-    "errored": "errored",
-    "timed_out": "timed out",
-    "cancelled": "cancelled",
-    "not_started": "not started",
-}
-
-# Why a set did not pass, if neither an error nor its results say so.
-UNEXPLAINED: Final = {
-    "failed": "a metric failed, but the visible results do not show which",
-    "errored": "the run had an error, but the visible results do not show which",
-    "timed_out": "the deadline passed before the run ended; the run continues",
-    "cancelled": "the run was cancelled",
-    "not_started": "no run was started: another set failed, or the time was up",
-}
-
-
 # Characters that people read of a justification, and of a name.
 MOST_OF_A_JUSTIFICATION: Final = 600
 MOST_OF_A_NAME: Final = 200

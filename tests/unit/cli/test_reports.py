@@ -11,13 +11,13 @@ import click
 import pytest
 
 from amigo_async import BatchResult
+from amigo_async.batch.outcomes import UNEXPLAINED
 from amigo_async.cli.command import Outputs
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reports import Reports, annotate, summarize
 from amigo_async.errors import ArtifactError, ConfigurationError
 from amigo_async.names import Names
 from amigo_async.report import from_json
-from amigo_async.report.wording import UNEXPLAINED
 from tests.unit.cli.cli_samples import outcome, run, some_id
 
 FAILED = outcome("failed", run=run(failed=1))
