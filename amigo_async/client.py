@@ -44,7 +44,7 @@ from amigo_async.resources.unit_test_sets import UnitTestSets
 from amigo_async.resources.unit_tests import UnitTests
 from amigo_async.selection import select_sets
 from amigo_async.starting import Starts, returned_runs
-from amigo_async.transport import Connections, Sender, Session, Store
+from amigo_async.transport import Connections, Sender, Session, Store, running_loop
 from amigo_async.transport.body import MAX_RESPONSE_BYTES
 from amigo_async.transport.retry import ATTEMPTS
 
@@ -59,7 +59,15 @@ class AmigoClient:
 
         async with AmigoClient() as client:
             result = await client.run_many(set_ids, artifacts_dir="results", timeout=3600)
-            print("passed" if result.passed else result.counts)
+            print("passed" if result.passed else result.summary())
+
+    Attributes:
+        runs: Start, list, get and cancel runs, and get the links to their artifacts; see `Runs`.
+        artifacts: Download or stream the artifacts of a run; see `Artifacts`.
+        unit_test_sets: List and search unit test sets; see `UnitTestSets`.
+        unit_tests: List unit tests; see `UnitTests`.
+        metrics: List metrics; see `Metrics`.
+        evaluations: List the evaluations of runs, with their justifications; see `Evaluations`.
 
     Args:
         api_key: Secret of the API key; None reads ``AMIGO_API_KEY``.
@@ -80,7 +88,8 @@ class AmigoClient:
             larger one raises `DecodeError`. Artifacts are not limited.
         poll_interval: Seconds between two polls of a wait; None adapts to how long runs take.
         on_event: Plain function called with each event as it happens, in the event loop, so it
-            must return quickly. None for none.
+            must return quickly. The first exception from it is logged with its traceback, further
+            ones are counted. None for none.
         http: aiohttp session to send requests with; the caller closes it. Its connector, TLS
             settings and proxy are used for the artifact store too. None creates a session.
         shared: Shares rate limits, and optionally the token, with other processes of the
@@ -132,7 +141,7 @@ class AmigoClient:
             shared=shared,
         )
         self._config = config
-        self._events = events = Events(on_event)
+        self._events = events = Events(on_event, config.organization_id)
         self._connections = connections = Connections(http, URL(config.base_url).host or "")
         self._session = session = Session(
             sender=Sender(
@@ -360,9 +369,10 @@ class AmigoClient:
                 resumes wherever the process stopped, even if it was killed. None, the default,
                 keeps no journal.
 
-                on_event: Function or coroutine function called with each event of this batch. An
-                exception from it is logged, and a slow one does not delay the batch. None, the
-                default, for none.
+                on_event: Function or coroutine function called with each event of this batch: one
+                `SetFinished` for each set, whatever became of it, and a `BatchFinished` last. The
+                first exception from it is logged with its traceback, further ones are counted, and
+                a slow function does not delay the batch. None, the default, for none.
 
                 gate: What counts as passing, as a `Gate`. None, the default, uses the flags
                 of each run.
@@ -394,6 +404,7 @@ class AmigoClient:
             TypeError: If an option is unknown; no request was sent.
             ArgumentError: If an argument is invalid; no request was sent.
             JournalError: If the journal cannot be used; no request was sent.
+            ConfigurationError: If the client is closed, or in use in another event loop.
         """
         async with self.open_batch(unit_test_set_ids, **options) as batch:
             async for _ in batch:
@@ -434,6 +445,8 @@ class AmigoClient:
             TypeError: If an option is unknown; no request was sent.
             ArgumentError: If an argument is invalid; no request was sent.
             JournalError: If the journal cannot be used; raised when the context is entered.
+            ConfigurationError: If the client is closed, or in use in another event loop; raised
+                when the context is entered.
         """
         config, creator = self._config, self._creator
         user_id = None if creator is None else creator.user_id
@@ -451,6 +464,7 @@ class AmigoClient:
             evaluations=self.evaluations,
             clock=self._session.clock,
             events=self._events,
+            check=self._connections.check,
         ).open()
 
     async def select_sets(
@@ -536,7 +550,11 @@ class AmigoClient:
 
         Returns:
             The names, by id.
+
+        Raises:
+            ConfigurationError: If the client is closed, or in use in another event loop.
         """
+        self._connections.check()
         if known is not None:
             self._directory.learn(known)
         return await self._directory.describe(runs, timeout=timeout)
@@ -570,7 +588,11 @@ class AmigoClient:
 
         Returns:
             The evaluations, by the id that the results of a run have of them.
+
+        Raises:
+            ConfigurationError: If the client is closed, or in use in another event loop.
         """
+        self._connections.check()
         return await explain(
             self.evaluations,
             runs,
@@ -580,7 +602,7 @@ class AmigoClient:
         )
 
     def budgets(self) -> dict[str, BudgetState]:
-        """Return a snapshot of the rate limits, by endpoint.
+        """Return a snapshot of the rate limits, by endpoint; call it in the client's event loop.
 
         Example::
 
@@ -589,11 +611,20 @@ class AmigoClient:
 
         Returns:
             The state of each endpoint that this client has used, such as ``"list"``.
+
+        Raises:
+            ConfigurationError: If no event loop is running: the limits are on its clock.
         """
+        running_loop()
         return self._session.budgets()
 
     async def __aenter__(self) -> Self:
-        """Return the client; connections are opened by the first request."""
+        """Return the client; connections are opened by the first request.
+
+        Raises:
+            ConfigurationError: If the client is closed, or in use in another event loop.
+        """
+        self._connections.check()
         return self
 
     async def __aexit__(
@@ -610,6 +641,7 @@ class AmigoClient:
         try:
             await self._session.aclose()
         finally:
+            self._events.close()
             await self._connections.aclose()
 
     def __repr__(self) -> str:

@@ -5,8 +5,13 @@ a secret.
 
 Each event is also logged to the logger ``amigo_async``: progress at ``DEBUG``, starts and ends at
 ``INFO``, retries, requests held by a rate limit and everything lost or unresolved at ``WARNING``. A
-log record is one line and has the event as its attribute ``amigo_event``. Nothing is shown unless
-the application configures logging.
+log record is one line that begins with the organization, as in ``[acme] signed in for 3600 s``, and
+has the event as its attribute ``amigo_event`` and the organization as ``amigo_organization_id``.
+Nothing is shown unless the application configures logging.
+
+What concerns a batch rather than a run has its `batch_id`: `NamesRead`, `DetailsMissing`,
+`RunCompared`, `BaselineMissing`, `SetFinished` and `BatchFinished`. Each set of a batch has one
+`SetFinished`, whatever became of it, and each batch one `BatchFinished`, which is its last event.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeAlias
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from amigo_async.cancellation import finish
 from amigo_async.escaping import log_line
@@ -28,8 +33,15 @@ _log = logging.getLogger("amigo_async")
 _log.addHandler(logging.NullHandler())  # silent until logging is configured
 
 
-class Event(Struct, frozen=True, tag=True):
-    """Base class of all events."""
+class Event(Struct, frozen=True, tag=True, kw_only=True):
+    """Base class of all events.
+
+    Attributes:
+        organization_id: The organization of the client that emitted the event; None for an event
+            that no client has emitted.
+    """
+
+    organization_id: str | None = None
 
 
 class SignedIn(Event, frozen=True):
@@ -45,8 +57,12 @@ class SignedIn(Event, frozen=True):
 class RequestRetried(Event, frozen=True):
     """A request failed and will be retried.
 
+    A create whose response was lost may have started a run: it is sent again only if no list shows
+    such a run for `delay` seconds.
+
     Attributes:
-        endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or ``artifacts``.
+        endpoint: ``sign_in``, ``create``, ``list``, ``cancel``, ``artifacts``, another list such as
+            ``unit_test_sets``, or ``store`` for a request to the artifact store.
         attempt: Number of attempts that have failed.
         delay: Seconds until the next attempt.
         reason: The error, in one line.
@@ -109,6 +125,8 @@ class RunProgressed(Event, frozen=True):
 
 class RunFinished(Event, frozen=True):
     """A run of a batch is completed; its artifacts may not be downloaded yet.
+
+    Not every set has a run that is completed: `SetFinished` is emitted for each set.
 
     Attributes:
         unit_test_set_id: Id of the set.
@@ -199,11 +217,13 @@ class NamesRead(Event, frozen=True):
         unit_test_sets: Names of sets.
         unit_tests: Names of unit tests.
         metrics: Names of metrics.
+        batch_id: Id of the batch.
     """
 
     unit_test_sets: dict[str, str]
     unit_tests: dict[str, str]
     metrics: dict[str, str]
+    batch_id: str = ""
 
 
 class DetailsMissing(Event, frozen=True):
@@ -211,9 +231,52 @@ class DetailsMissing(Event, frozen=True):
 
     Attributes:
         reason: What is missing and why, in one line.
+        batch_id: Id of the batch.
     """
 
     reason: str
+    batch_id: str = ""
+
+
+class SetFinished(Event, frozen=True):
+    """The outcome of a set is known: the last event about this set in this batch.
+
+    Emitted once for each set of a batch, even if the set is named twice, no run of it was started,
+    or the batch was left before its end. Only a `RunCompared` may follow, if its baseline is read
+    late.
+
+    Attributes:
+        unit_test_set_id: Id of the set.
+        run_id: Id of its run; None if none was started.
+        verdict: The verdict as in `RunOutcome`, such as ``passed`` or ``not_started``.
+        error: The error of the start, the wait or the download, in one line; None if there was
+            none.
+        error_type: Name of the class of the error; None if there was none.
+        batch_id: Id of the batch.
+    """
+
+    unit_test_set_id: str
+    run_id: str | None
+    verdict: str
+    error: str | None = None
+    error_type: str | None = None
+    batch_id: str = ""
+
+
+class BatchFinished(Event, frozen=True):
+    """A batch has ended or was left: its last event.
+
+    Attributes:
+        batch_id: Id of the batch.
+        passed: Whether every set passed, as in `BatchResult`.
+        counts: Number of sets by verdict, for the verdicts that occur.
+        seconds: Seconds since the batch was opened.
+    """
+
+    batch_id: str
+    passed: bool
+    counts: dict[str, int]
+    seconds: float
 
 
 class RunCompared(Event, frozen=True):
@@ -226,6 +289,7 @@ class RunCompared(Event, frozen=True):
             ``not_comparable``, for this set alone.
         baseline_run_ids: Ids of the runs that it was compared with.
         regressed: Ids of the unit tests that got worse, as far as single ones can be named.
+        batch_id: Id of the batch.
     """
 
     unit_test_set_id: str
@@ -233,6 +297,7 @@ class RunCompared(Event, frozen=True):
     verdict: str
     baseline_run_ids: tuple[str, ...]
     regressed: tuple[str, ...]
+    batch_id: str = ""
 
 
 class BaselineMissing(Event, frozen=True):
@@ -241,10 +306,12 @@ class BaselineMissing(Event, frozen=True):
     Attributes:
         unit_test_set_ids: Ids of the sets.
         reason: Why, in one line; emitted once for all sets with the same reason.
+        batch_id: Id of the batch.
     """
 
     unit_test_set_ids: tuple[str, ...]
     reason: str
+    batch_id: str = ""
 
 
 class SharingLost(Event, frozen=True):
@@ -318,6 +385,11 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
         "run %(run_id)s of set %(unit_test_set_id)s against its baseline: %(verdict)s",
     ),
     BaselineMissing: (logging.WARNING, "runs were not compared: %(reason)s"),
+    SetFinished: (logging.INFO, "set %(unit_test_set_id)s ended: %(verdict)s%(because)s"),
+    BatchFinished: (
+        logging.INFO,
+        "batch %(batch_id)s ended after %(seconds).3g s: %(counts)s",
+    ),
     SharingLost: (
         logging.WARNING,
         "sharing with other processes lost, next attempt in %(delay).3g s: %(reason)s",
@@ -336,36 +408,79 @@ Emit: TypeAlias = Callable[[Event], None]
 class Events:
     """Delivers each event to every listener.
 
-    An exception of a listener affects nobody else; it is logged to the logger ``amigo_async``. Only
-    `KeyboardInterrupt` and `SystemExit` end the program: the event loop raises them after the
-    current step, not in the middle of the code that emits the event.
+    An exception of a listener affects nobody else. The first is logged to the logger
+    ``amigo_async`` with its traceback; the following ones are counted, and their number is logged
+    at the end. Only `KeyboardInterrupt` and `SystemExit` end the program: the event loop raises
+    them after the current step, not in the middle of the code that emits the event.
 
     Args:
         listener: The first listener; None for none.
+        organization_id: The organization that events and log records name; None for none.
     """
 
-    def __init__(self, listener: Listener | None = None) -> None:
-        self._listeners: list[Listener] = [] if listener is None else [listener]
+    def __init__(
+        self, listener: Listener | None = None, organization_id: str | None = None
+    ) -> None:
+        self.organization_id = organization_id
+        self._listeners: list[tuple[Listener, ListenerFailures]] = []
+        if listener is not None:
+            self._listeners.append((listener, ListenerFailures(organization_id)))
 
     def emit(self, event: Event) -> None:
         """Log `event` and call every listener, in the order of subscription."""
+        event = replace(event, organization_id=self.organization_id)
         _write(event)
-        for listener in tuple(self._listeners):
+        for listener, failures in tuple(self._listeners):
             try:
                 listener(event)
             except (KeyboardInterrupt, SystemExit) as error:
                 asyncio.get_running_loop().call_soon(_raise, error)
             except BaseException:  # noqa: BLE001  # a listener may raise anything
-                _log.exception("an on_event listener failed on %s", type(event).__name__)
+                failures.note()
 
     @contextmanager
     def subscribed(self, listener: Listener) -> Iterator[None]:
         """Deliver events to `listener` while the context is open."""
-        self._listeners.append(listener)
+        failures = ListenerFailures(self.organization_id)
+        self._listeners.append((listener, failures))
         try:
             yield
         finally:
-            self._listeners.remove(listener)
+            self._listeners.remove((listener, failures))
+            failures.report()
+
+    def close(self) -> None:
+        """Log how often the first listener has failed."""
+        for _, failures in self._listeners:
+            failures.report()
+
+
+class ListenerFailures:
+    """Counts the exceptions of a listener, and logs the first one with its traceback.
+
+    Args:
+        organization_id: The organization that log records name; None for none.
+    """
+
+    def __init__(self, organization_id: str | None) -> None:
+        self._organization_id = organization_id
+        self._count = 0
+
+    def note(self) -> None:
+        """Take in the exception that is being handled."""
+        self._count += 1
+        if self._count == 1:
+            words = (
+                "an on_event listener failed; further failures are counted and logged at the end"
+            )
+            _log_line(logging.ERROR, words, {}, self._organization_id, exc_info=True)
+
+    def report(self) -> None:
+        """Log how often the listener has failed since the first time."""
+        more, self._count = self._count - 1, 0
+        if more > 0:
+            words = "an on_event listener failed %(more)d more times"
+            _log_line(logging.ERROR, words, {"more": more}, self._organization_id)
 
 
 class BatchListener:
@@ -377,28 +492,37 @@ class BatchListener:
     Args:
         on_event: The listener.
         set_ids: The sets of the batch.
+        batch_id: Id of the batch.
     """
 
     def __init__(
-        self, on_event: Callable[[Event], Awaitable[None] | None], set_ids: Collection[str]
+        self,
+        on_event: Callable[[Event], Awaitable[None] | None],
+        set_ids: Collection[str],
+        batch_id: str,
     ) -> None:
         self._on_event = on_event
         self._set_ids = set_ids
+        self._batch_id = batch_id
         self._run_ids: set[str] = set()
         self._queue: asyncio.Queue[Awaitable[None] | None] = asyncio.Queue()
 
     @asynccontextmanager
     async def subscribed_to(self, events: Events) -> AsyncIterator[None]:
         """Deliver events while the context is open."""
-        consumer = asyncio.create_task(self._await_queued())
+        failures = ListenerFailures(events.organization_id)
+        consumer = asyncio.create_task(self._await_queued(failures))
         try:
             with events.subscribed(self._deliver):
                 yield
         finally:
             self._queue.put_nowait(None)
             await finish(self._catch_up(consumer))
+            failures.report()
 
     def _deliver(self, event: Event) -> None:
+        if getattr(event, "batch_id", self._batch_id) != self._batch_id:
+            return
         set_id, run_id = getattr(event, "unit_test_set_id", None), getattr(event, "run_id", None)
         if set_id in self._set_ids and run_id is not None:
             self._run_ids.add(run_id)
@@ -409,7 +533,7 @@ class BatchListener:
             if inspect.isawaitable(returned):
                 self._queue.put_nowait(returned)
 
-    async def _await_queued(self) -> None:
+    async def _await_queued(self, failures: ListenerFailures) -> None:
         while (queued := await self._queue.get()) is not None:
             try:
                 await queued
@@ -419,7 +543,7 @@ class BatchListener:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise  # this task is cancelled, not something that the listener awaits
-                _log.exception("an on_event listener failed")
+                failures.note()
 
     async def _catch_up(self, consumer: asyncio.Task[None]) -> None:
         await asyncio.wait({consumer}, timeout=_CATCH_UP)
@@ -445,4 +569,25 @@ def _write(event: Event) -> None:
             if value is not None
         }
         fields = {"event": event, "done": "?", "total": "?", **known}
-        _log.log(level, words, fields, extra={"amigo_event": event})
+        if isinstance(event, SetFinished):
+            fields["because"] = f": {known['error']}" if event.error else ""
+        elif isinstance(event, BatchFinished):
+            fields["counts"] = ", ".join(f"{n} {verdict}" for verdict, n in event.counts.items())
+        _log_line(level, words, fields, event.organization_id, event=event)
+
+
+def _log_line(
+    level: int,
+    words: str,
+    fields: dict[str, object],
+    organization_id: str | None,
+    *,
+    event: Event | None = None,
+    exc_info: bool = False,
+) -> None:
+    """Log a line that names the organization, and give its record the attributes of this module."""
+    extra = {"amigo_event": event, "amigo_organization_id": organization_id}
+    if organization_id is not None:
+        words = f"[%(organization_id)s] {words}"
+        fields = {**fields, "organization_id": log_line(organization_id)}
+    _log.log(level, words, *([fields] if fields else []), extra=extra, exc_info=exc_info or None)

@@ -19,11 +19,20 @@ amigo.run.starts      counter   {run}     amigo.run.attached
 amigo.run.unresolved  counter   {start}
 amigo.runs            counter   {run}     amigo.run.verdict, error.type; completed runs
 amigo.run.duration    histogram s         amigo.run.verdict, error.type; runs started here
+amigo.sets            counter   {set}     amigo.run.verdict, error.type; every set of a batch
+amigo.batches         counter   {batch}   amigo.batch.passed
+amigo.batch.duration  histogram s         amigo.batch.passed
 amigo.artifact.size   histogram By
 ===================== ========= ========= =====================================================
 
-``error.type`` is ``failed`` or ``errored`` for such a verdict and is missing otherwise. Ids and
-names are attributes of spans only, and no attribute contains a secret.
+For a run, ``error.type`` is ``failed`` or ``errored`` for such a verdict and is missing otherwise.
+For a set it is the class of its error, such as ``ConflictError`` or ``ArtifactTimeoutError``; the
+verdict if there was no error and the set did not pass; and missing otherwise. So ``amigo.sets``
+counts what ``amigo.runs`` cannot: sets of which no run was started, whose run did not end in time,
+or whose artifacts could not be downloaded.
+
+Every span and every metric has the attribute ``amigo.organization.id``. Other ids, and names, are
+attributes of spans only, and no attribute contains a secret.
 """
 
 from __future__ import annotations
@@ -39,6 +48,7 @@ from amigo_async.escaping import log_line
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
+    BatchFinished,
     Event,
     LimitHeld,
     NamesRead,
@@ -46,6 +56,7 @@ from amigo_async.events import (
     RunFinished,
     RunProgressed,
     RunStarted,
+    SetFinished,
     SignedIn,
     StartUnresolved,
 )
@@ -82,8 +93,8 @@ class Telemetry:
 
     Pass it to clients (``AmigoClient(on_event=telemetry)``) or to batches, but not to both, which
     would count everything twice. One instance serves any number of either. Batches report the end
-    of their runs, and their progress if they have a listener of their own; the end of a run that
-    was started with `Runs.create` is not reported.
+    of their runs and sets, and their progress if they have a listener of their own; the end of a
+    run that was started with `Runs.create` is not reported.
 
     Example::
 
@@ -127,6 +138,8 @@ class Telemetry:
                 self._run_progressed(event)
             case RunFinished():
                 self._run_finished(event)
+            case SetFinished():
+                self._set_finished(event)
             case ArtifactProgress():
                 self._artifact_progressed(event)
             case ArtifactSaved():
@@ -149,7 +162,7 @@ class Telemetry:
 
     def _run_started(self, event: RunStarted) -> None:
         if event.run_id not in self._runs:  # attaching to a known run begins no span
-            run = self._open(event.unit_test_set_id, event.run_id)
+            run = self._open(event, event.unit_test_set_id, event.run_id)
             run.started_here = not event.attached
             run.span.set_attribute("amigo.run.attached", event.attached)
 
@@ -165,16 +178,22 @@ class Telemetry:
 
     def _run_finished(self, event: RunFinished) -> None:
         run = self._known(event)
-        if run.ended:
+        if run.finished:
             return  # reported by another batch before
+        run.finished = True
         attributes = _verdict(event.verdict)
-        self._meters.runs.add(1, attributes)
+        measured = {**attributes, **_organization(event)}
+        self._meters.runs.add(1, measured)
         if run.started_here:
-            self._meters.run_duration.record(run.stopwatch.seconds(), attributes)
-        run.span.set_attributes(attributes)
-        if event.verdict in _BAD:
-            run.span.set_status(Status(StatusCode.ERROR))
-        run.end()
+            self._meters.run_duration.record(run.stopwatch.seconds(), measured)
+        if not run.ended:
+            run.end(attributes)
+
+    def _set_finished(self, event: SetFinished) -> None:
+        """End the span of a run whose end this batch has not seen, with the verdict of its set."""
+        run = self._runs.get(event.run_id) if event.run_id is not None else None
+        if run is not None and not run.ended:
+            run.end(_set_verdict(event), event.error)
 
     def _artifact_progressed(self, event: ArtifactProgress) -> None:
         if event.run_id in self._fetches:
@@ -188,12 +207,13 @@ class Telemetry:
         fetch = self._fetches.pop(event.run_id, None)
         if fetch is None:
             return  # the file existed already
-        self._meters.artifact_size.record(event.size)
+        self._meters.artifact_size.record(event.size, _organization(event))
         run = self._runs.get(event.run_id)
         self._tracer.start_span(
             "amigo.artifact",
             context=None if run is None else trace.set_span_in_context(run.span),
             attributes={
+                **_organization(event),
                 "amigo.run.id": log_line(event.run_id),
                 "file.path": log_line(event.path),
                 "file.size": event.size,
@@ -237,15 +257,20 @@ class Telemetry:
 
     def _known(self, event: RunProgressed | RunFinished) -> _RunSpan:
         """Return the span of a run; a new one for a run that another process has started."""
-        return self._runs.get(event.run_id) or self._open(event.unit_test_set_id, event.run_id)
+        known = self._runs.get(event.run_id)
+        return known or self._open(event, event.unit_test_set_id, event.run_id)
 
-    def _open(self, set_id: str, run_id: str) -> _RunSpan:
+    def _open(self, event: Event, set_id: str, run_id: str) -> _RunSpan:
         if len(self._runs) >= _REMEMBERED:
             self._forget_oldest_run()
         stopwatch = _Stopwatch()
         span = self._tracer.start_span(
             "amigo.run",
-            attributes={**self._set_attributes(set_id), "amigo.run.id": log_line(run_id)},
+            attributes={
+                **_organization(event),
+                **self._set_attributes(set_id),
+                "amigo.run.id": log_line(run_id),
+            },
             start_time=stopwatch.began,
         )
         run = self._runs[run_id] = _RunSpan(span, stopwatch, set_id)
@@ -278,6 +303,16 @@ class _Meters:
             "amigo.run.unresolved", "{start}", "Starts with an unknown outcome."
         )
         self.runs = meter.create_counter("amigo.runs", "{run}", "Completed runs.")
+        self._sets = meter.create_counter(
+            "amigo.sets", "{set}", "Sets of batches, whatever became of them."
+        )
+        self._batches = meter.create_counter("amigo.batches", "{batch}", "Batches that ended.")
+        self._batch_duration = meter.create_histogram(
+            "amigo.batch.duration",
+            "s",
+            "Time from the opening of a batch to its end.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
         self.run_duration = meter.create_histogram(
             "amigo.run.duration",
             "s",
@@ -293,17 +328,23 @@ class _Meters:
 
     def count(self, event: Event) -> None:
         """Record the metrics that need nothing but the event."""
+        of = _organization(event)
         match event:
             case SignedIn():
-                self._sign_ins.add(1)
+                self._sign_ins.add(1, of)
             case RequestRetried(endpoint=endpoint):
-                self._retries.add(1, {"amigo.endpoint": endpoint})
+                self._retries.add(1, {"amigo.endpoint": endpoint, **of})
             case LimitHeld(endpoint=endpoint, delay=delay):
-                self._hold.record(delay, {"amigo.endpoint": endpoint})
+                self._hold.record(delay, {"amigo.endpoint": endpoint, **of})
             case RunStarted(attached=attached):
-                self._starts.add(1, {"amigo.run.attached": attached})
+                self._starts.add(1, {"amigo.run.attached": attached, **of})
             case StartUnresolved():
-                self._unresolved.add(1)
+                self._unresolved.add(1, of)
+            case SetFinished():
+                self._sets.add(1, {**_set_verdict(event), **of})
+            case BatchFinished(passed=passed, seconds=seconds):
+                self._batches.add(1, {"amigo.batch.passed": passed, **of})
+                self._batch_duration.record(seconds, {"amigo.batch.passed": passed, **of})
 
 
 class _Stopwatch:
@@ -342,13 +383,29 @@ class _RunSpan:
     stopwatch: _Stopwatch
     set_id: str
     started_here: bool = False
-    ended: bool = False
+    finished: bool = False  # whether the end of the run was reported
+    ended: bool = False  # whether the span has ended
 
-    def end(self) -> None:
+    def end(self, attributes: dict[str, str] | None = None, error: str | None = None) -> None:
         """End the span; keep only its context, as the parent of spans to come."""
+        self.span.set_attributes(attributes or {})
+        if attributes and "error.type" in attributes:
+            said = None if error is None else log_line(error)
+            self.span.set_status(Status(StatusCode.ERROR, said))
         self.span.end(self.stopwatch.now())
         self.span = trace.NonRecordingSpan(self.span.get_span_context())
         self.ended = True
+
+
+def _organization(event: Event) -> dict[str, str]:
+    known = event.organization_id
+    return {} if known is None else {"amigo.organization.id": log_line(known)}
+
+
+def _set_verdict(event: SetFinished) -> dict[str, str]:
+    kind = event.error_type or (event.verdict if event.verdict != "passed" else None)
+    bad = {} if kind is None else {"error.type": kind}
+    return {"amigo.run.verdict": event.verdict, **bad}
 
 
 def _verdict(verdict: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Reader:
     def __init__(self, source: Source, reading: Reading) -> None:
         self._source = source
         self._reading = reading
-        self._retries = StoreRetries(source.policy)
+        self._retries = StoreRetries(source.policy, source.emit)
         self._refused = False
         self._stack = AsyncExitStack()
         self._response: StoreResponse | None = None
@@ -153,9 +153,10 @@ class Reader:
                 if self._refused:
                     raise self._source.error(f"{reason}{code}, and the same to a fresh link")
                 self._refused = True
+                self._retries.again(reason + code)
                 self._source.refuse(link)
             case Missing(reason):
-                if not await self._retries.wait_for_object():
+                if not await self._retries.wait_for_object(reason + code):
                     raise self._source.error(reason + code)
             case Unmatched():
                 self._reading = replace(self._reading, by_date=True)
@@ -222,7 +223,7 @@ class Reader:
     ) -> None:
         """Pause before the next attempt, or raise the final error."""
         self._check_recognizable()
-        if await self._retries.pause(after):
+        if await self._retries.pause(reason, after):
             return
         offset, end = self._reading.offset, self._reading.end
         if offset == 0:

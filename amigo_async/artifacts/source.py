@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from amigo_async.artifacts.plan import Reading, Verdict, judge, next_request
 from amigo_async.errors import ArtifactError, TransportError
-from amigo_async.events import ArtifactProgress, Event
+from amigo_async.events import ArtifactProgress, Event, RequestRetried
 from amigo_async.models import ArtifactsLink
 from amigo_async.protocol.urls import UnsafeLinkError
 from amigo_async.transport.retry import Retries
@@ -211,10 +211,17 @@ class TransferProgress:
 
 
 class StoreRetries:
-    """Counts consecutive failures and pauses between attempts."""
+    """Counts consecutive failures and pauses between attempts.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: The limits.
+        emit: Receives an event for each request that will be repeated.
+    """
+
+    def __init__(self, policy: Policy, emit: Emit) -> None:
         self._policy = policy
+        self._emit = emit
+        self._missing = 0
         self._retries = self._new_retries()
         self._missing_since: float | None = None
 
@@ -222,10 +229,13 @@ class StoreRetries:
         """Reset the count: new bytes have been received."""
         if self._retries.failures:
             self._retries = self._new_retries()
-        self._missing_since = None
+        self._missing, self._missing_since = 0, None
 
-    async def wait_for_object(self) -> bool:
+    async def wait_for_object(self, reason: str) -> bool:
         """Wait before the next request for an object that the store does not have (yet).
+
+        Args:
+            reason: What the store answered.
 
         Returns:
             False, without waiting, if the object has been missing for too long or the wait would
@@ -238,11 +248,21 @@ class StoreRetries:
         delay = backoff.random_jitter(_MISSING_PAUSE)
         if now + delay > min(end, anyio.current_effective_deadline()):
             return False
+        self._missing += 1
+        self._emit(RequestRetried("store", self._missing, delay, reason))
         await anyio.sleep(delay)
         return True
 
-    async def pause(self, after: float | None = None) -> bool:
+    def again(self, reason: str) -> None:
+        """Report a request that is repeated at once, with a fresh link."""
+        self._emit(RequestRetried("store", 1, 0.0, reason))
+
+    async def pause(self, reason: str, after: float | None = None) -> bool:
         """Wait before the next attempt, for `after` seconds if given.
+
+        Args:
+            reason: Why the last attempt failed.
+            after: Seconds that the store asks for; None if it does not ask.
 
         Returns:
             False, without waiting, after too many failures or if the wait would outlast the
@@ -252,6 +272,7 @@ class StoreRetries:
         delay = self._retries.next_delay(None if after is None else min(after, longest))
         if delay is None:
             return False
+        self._emit(RequestRetried("store", self._retries.failures, delay, reason))
         await anyio.sleep(delay)
         return True
 

@@ -38,6 +38,7 @@ class Baselines:
     Args:
         settings: The options of the batch.
         calls: Lists runs.
+        batch_id: Id of the batch, for the events.
         emit: Emits events.
 
     Attributes:
@@ -46,13 +47,16 @@ class Baselines:
         read: Set once nothing more will be compared.
     """
 
-    def __init__(self, settings: BatchSettings, *, calls: RunCalls, emit: Emit) -> None:
+    def __init__(
+        self, settings: BatchSettings, *, calls: RunCalls, batch_id: str, emit: Emit
+    ) -> None:
         self.comparisons: dict[str, Comparison] = {}
         self.reasons: dict[str, str] = {}
         self.read = asyncio.Event()
         self._baseline = settings.baseline
         self._timeout = settings.explain_timeout
         self._calls = calls
+        self._batch_id = batch_id
         self._emit = emit
         self._past: dict[str, Sequence[Run]] = {}
         self._failures: dict[str, str] = {}
@@ -119,6 +123,7 @@ class Baselines:
                 found.verdict,
                 tuple(found.baseline_run_ids),
                 tuple(test.unit_test_id for test in found.regressed),
+                self._batch_id,
             )
         )
 
@@ -209,7 +214,7 @@ class Baselines:
         for set_id, reason in self.reasons.items():
             of.setdefault(reason, []).append(set_id)
         for reason, set_ids in of.items():
-            self._emit(BaselineMissing(tuple(set_ids), reason))
+            self._emit(BaselineMissing(tuple(set_ids), reason, self._batch_id))
 
 
 def _usable(runs: Iterable[Run], item: BatchItem) -> list[Run]:

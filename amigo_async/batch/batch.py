@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, Self
 
 import anyio
@@ -44,7 +45,18 @@ from amigo_async.errors import (
     WaitTimeoutError,
     is_transient,
 )
-from amigo_async.events import BatchListener, Events, RunFinished, RunLeft, RunProgressed
+from amigo_async.escaping import log_line
+from amigo_async.events import (
+    BatchFinished,
+    BatchListener,
+    Emit,
+    Events,
+    RequestRetried,
+    RunFinished,
+    RunLeft,
+    RunProgressed,
+    SetFinished,
+)
 from amigo_async.models import CreatedRun, Run
 from amigo_async.names import Directory, Names
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
@@ -90,6 +102,7 @@ class Batch:
         evaluations: Lists the evaluations that explain failures.
         clock: The clock of the service.
         events: Emits events, and lets the listener of the batch subscribe.
+        check: Raises if the client cannot be used, because it is closed for instance.
     """
 
     def __init__(
@@ -106,8 +119,11 @@ class Batch:
         evaluations: Evaluations,
         clock: ServerClock,
         events: Events,
+        check: Callable[[], None],
     ) -> None:
         self._set_ids = tuple(set_ids)
+        self._id = token_hex(6)
+        self._check = check
         self._settings = settings
         self._header = header
         self._starts = starts
@@ -124,21 +140,23 @@ class Batch:
         self._wants_progress = settings.on_event is not None or settings.on_failure != "continue"
         self._began = 0.0
         self._deadline = math.inf
-        self._downloads = _Downloads(artifacts)
+        self._downloads = _Downloads(artifacts, events.emit)
         self._concluded = asyncio.Event()
         self._details = Details(
             settings,
             directory=directory,
             evaluations=evaluations,
+            batch_id=self._id,
             emit=events.emit,
             write=self._write,
         )
-        self._baselines = Baselines(settings, calls=calls, emit=events.emit)
+        self._baselines = Baselines(settings, calls=calls, batch_id=self._id, emit=events.emit)
         self._fences = starts.fences(self._pending)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
         """Process the sets while the context is open; leaving it stops the work."""
+        self._check()
         self._began = anyio.current_time()
         if self._settings.timeout is not None:
             self._deadline = self._began + self._settings.timeout
@@ -150,8 +168,9 @@ class Batch:
             if wants_files and any(item.artifacts is None for item in self._items.values()):
                 await in_thread(check_artifacts_dir, self._settings)
             if self._settings.on_event is not None:
-                listener = BatchListener(self._settings.on_event, self._items)
+                listener = BatchListener(self._settings.on_event, self._items, self._id)
                 await stack.enter_async_context(listener.subscribed_to(self._events))
+            stack.callback(self._announce_end)
             stack.push_async_callback(self._cancel_on_exit)
             failure: Exception | None = None
             async with anyio.create_task_group() as group:
@@ -278,12 +297,34 @@ class Batch:
 
     def _conclude(self, item: BatchItem, outcome: RunOutcome) -> None:
         self._outcomes[item.set_id] = outcome
+        self._announce(outcome)
         for _ in range(self._times[item.set_id]):
             self._ready.put_nowait(outcome)
         if len(self._outcomes) == len(self._items):
             self._concluded.set()
         if outcome.verdict in ("failed", "errored", "not_started"):
             self._react(item)
+
+    def _announce(self, outcome: RunOutcome) -> None:
+        error = outcome.error
+        self._events.emit(
+            SetFinished(
+                *(outcome.unit_test_set_id, outcome.run_id, outcome.verdict),
+                error=None if error is None else log_line(str(error)),
+                error_type=None if error is None else type(error).__name__,
+                batch_id=self._id,
+            )
+        )
+
+    def _announce_end(self) -> None:
+        """Emit the end of sets that were left before they had an outcome, and of the batch."""
+        result = self.result()
+        left = (o for o in result.outcomes if o.unit_test_set_id not in self._outcomes)
+        for outcome in {o.unit_test_set_id: o for o in left}.values():
+            self._announce(outcome)
+        seconds = anyio.current_time() - self._began
+        counts = {str(verdict): count for verdict, count in result.counts.items()}
+        self._events.emit(BatchFinished(self._id, result.passed, counts, seconds))
 
     async def _start_wait_collect(self, item: BatchItem) -> None:
         """Start, wait and download, beginning after the last step in the journal."""
@@ -455,10 +496,12 @@ class _Downloads:
 
     Args:
         artifacts: Opens artifacts.
+        emit: Receives an event for each download that will be repeated.
     """
 
-    def __init__(self, artifacts: Artifacts) -> None:
+    def __init__(self, artifacts: Artifacts, emit: Emit) -> None:
         self._artifacts = artifacts
+        self._emit = emit
         self._slots = anyio.Semaphore(_DOWNLOADS)
         self._failing_since = math.inf  # of all downloads: since the last one that succeeded
 
@@ -473,7 +516,7 @@ class _Downloads:
         Raises:
             AmigoError: If the failure is permanent, or has lasted too long.
         """
-        until = math.inf
+        until, failures = math.inf, 0
         while True:
             try:
                 async with self._slots:
@@ -485,10 +528,13 @@ class _Downloads:
                 give_up_at = min(until, self._failing_since + _DOWNLOAD_PATIENCE)
                 if not is_transient(error) or now >= give_up_at:
                     raise
+                reason = str(error)
             else:
                 self._failing_since = math.inf
                 return saved
-            await anyio.sleep(backoff.full_jitter(_DOWNLOAD_PAUSE))
+            delay, failures = backoff.full_jitter(_DOWNLOAD_PAUSE), failures + 1
+            self._emit(RequestRetried("store", failures, delay, reason))
+            await anyio.sleep(delay)
 
 
 class _Recorder:

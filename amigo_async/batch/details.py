@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
@@ -19,6 +20,9 @@ from amigo_async.events import DetailsMissing, Emit, NamesRead
 from amigo_async.models import EvaluationResult, Run
 from amigo_async.names import Directory, Explanations, Names, combined, evaluated, explain, without
 from amigo_async.resources.evaluations import Evaluations
+from amigo_async.transport.exceptions import debugging
+
+_log = logging.getLogger("amigo_async")
 
 # The verdicts of sets whose evaluations are read. A set without a verdict has no completed run.
 _EXPLAINED: Final = frozenset({"failed", "errored", "cancelled"})
@@ -31,6 +35,7 @@ class Details:
         settings: The options of the batch.
         directory: Looks up names.
         evaluations: Lists evaluations.
+        batch_id: Id of the batch, for the events.
         emit: Emits events.
         write: Writes a line to the journal, if there is one.
 
@@ -46,6 +51,7 @@ class Details:
         *,
         directory: Directory,
         evaluations: Evaluations,
+        batch_id: str,
         emit: Emit,
         write: Callable[[JournalEntry], Awaitable[None]],
     ) -> None:
@@ -55,6 +61,7 @@ class Details:
         self._settings = settings
         self._directory = directory
         self._evaluations = evaluations
+        self._batch_id = batch_id
         self._emit = emit
         self._write = write
         self._unkept: dict[str, None] = {}
@@ -82,9 +89,11 @@ class Details:
                 group.cancel_scope.cancel()
             await self._read_rest(items)
         except Exception as error:  # noqa: BLE001  # the batch is as without names and reasons
+            if debugging():
+                _log.exception("names and reasons could not be read")
             note = log_line(f"names and reasons could not be read: {error!r:.200}")
             self.names = replace(self.names, notes=(note,))
-            self._emit(DetailsMissing(note))
+            self._emit(DetailsMissing(note, self._batch_id))
         finally:
             self.read.set()
 
@@ -101,7 +110,7 @@ class Details:
             notes = (*self.explanations.notes, *unkept)
             self.explanations = replace(self.explanations, notes=notes)
         for note in dict.fromkeys((*self.names.notes, *self.explanations.notes)):
-            self._emit(DetailsMissing(note))
+            self._emit(DetailsMissing(note, self._batch_id))
 
     async def _describe(self, items: Collection[BatchItem]) -> None:
         timeout = self._settings.explain_timeout
@@ -150,7 +159,7 @@ class Details:
         new = without(names, self.names)
         if new != Names():
             self.names = combined(self.names, new)
-            self._emit(NamesRead(new.unit_test_sets, new.unit_tests, new.metrics))
+            self._emit(NamesRead(new.unit_test_sets, new.unit_tests, new.metrics, self._batch_id))
         return new
 
     async def _keep(self, line: JournalEntry) -> None:

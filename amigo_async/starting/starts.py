@@ -47,8 +47,15 @@ from amigo_async.errors import (
     RateLimitError,
     is_transient,
 )
-from amigo_async.events import Emit, RunStarted, SecondRunFound, StartUnresolved
+from amigo_async.events import (
+    Emit,
+    RequestRetried,
+    RunStarted,
+    SecondRunFound,
+    StartUnresolved,
+)
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
+from amigo_async.protocol.endpoints import CREATE
 from amigo_async.protocol.requests import RunFilters, check_id
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting.attempt import GRACE, Intention, Recorder, StartAttempt
@@ -224,6 +231,7 @@ class Starts:
             attached = await self._settle(conflicts, attempt, last)
             if attached is not None:
                 return await self._started(attempt, attached)
+            self._report_retry(conflicts.count, 0.0, last)
 
     async def report_second_run(self, run_id: str) -> None:
         """Emit an event if a second run turns up beside `run_id`, which is over now.
@@ -287,11 +295,19 @@ class Starts:
                 retries.failed(attempt.last_sent_at - asked_at)
             else:  # refused, or not sent because the sign-in or the rate limit failed
                 retries.end(error)
-            if attempt.lost is None:  # otherwise, the search takes time
-                if retries.exhausted(self._worked_at):
+            exhausted = retries.exhausted(self._worked_at)
+            if attempt.lost is None:
+                if exhausted:
                     raise
-                await retries.pause()
+                delay = retries.next_delay()
+                self._report_retry(retries.attempts, delay, error)
+                await anyio.sleep(delay)
+            elif not exhausted:  # unless the search, which takes time, finds its run
+                self._report_retry(retries.attempts, PATIENCE, error)
             return None
+
+    def _report_retry(self, attempt: int, delay: float, error: AmigoError) -> None:
+        self._emit(RequestRetried(CREATE.name, attempt, delay, str(error)))
 
     async def _find(
         self, attempt: StartAttempt, lost: AmigoError, conflict: ConflictError | None = None
@@ -392,6 +408,7 @@ class Starts:
         Raises:
             ConflictError: If the conflict is not to be resolved, or cannot be.
         """
+        conflicts.count += 1
         existing = await self._in_the_way(attempt.set_id)
         if existing is not None:
             conflict.existing_run_id = existing.id
@@ -465,10 +482,14 @@ class _Conflicts:
 
     Args:
         on_conflict: What to do about runs in the way.
+
+    Attributes:
+        count: Number of creates that were refused because of a run in the way.
     """
 
     def __init__(self, on_conflict: OnConflict) -> None:
         self.on_conflict = on_conflict
+        self.count = 0
         self._met = 0
         self._hidden_since = math.inf
 
@@ -491,6 +512,7 @@ class _CreateRetries:
         patience: Seconds after which, and after a few attempts, there is no further one.
 
     Attributes:
+        attempts: Number of attempts that have failed transiently.
         ended_by: The failure that is not transient; None as long as there is none.
     """
 
@@ -498,7 +520,7 @@ class _CreateRetries:
         self._patience = patience
         self._until = anyio.current_time() + patience
         self._failing_since = math.inf
-        self._attempts = 0
+        self.attempts = 0
         self.ended_by: AmigoError | None = None
         self._backoff = Backoff()
 
@@ -512,7 +534,7 @@ class _CreateRetries:
         Args:
             queued: Seconds that the attempt waited for the rate limit before, which do not count.
         """
-        self._attempts += 1
+        self.attempts += 1
         self._until += queued
         self._failing_since = min(self._failing_since, anyio.current_time())
 
@@ -524,12 +546,12 @@ class _CreateRetries:
                 more, patience ends for all starts, however long they were queued.
         """
         until = min(self._until, max(self._failing_since, worked_at) + self._patience)
-        enough = self._attempts >= _ATTEMPTS and anyio.current_time() >= until
+        enough = self.attempts >= _ATTEMPTS and anyio.current_time() >= until
         return enough or self.ended_by is not None
 
-    async def pause(self) -> None:
-        """Sleep until the next attempt."""
-        await anyio.sleep(self._backoff.next())
+    def next_delay(self) -> float:
+        """Seconds until the next attempt."""
+        return self._backoff.next()
 
 
 def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:

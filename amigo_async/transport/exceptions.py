@@ -1,9 +1,15 @@
-"""Map the exceptions of aiohttp, the operating system and TLS to those of this package."""
+"""Map the exceptions of aiohttp, the operating system and TLS to those of this package.
+
+Tracebacks lose the frames whose local variables would show secrets. To debug this package itself,
+set ``AMIGO_DEBUG=1``: the frames are kept, and their local variables are cleared instead.
+"""
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace, TracebackType
 from typing import Final
@@ -101,6 +107,8 @@ def bare(
 ) -> BaseException:
     """`error` and its causes, without tracebacks and without secrets in their messages.
 
+    With ``AMIGO_DEBUG=1`` the tracebacks stay, without local variables.
+
     Args:
         error: Any exception; those of this package have no secrets anyway.
         secrets: What must not be in a message.
@@ -111,7 +119,10 @@ def bare(
     seen: set[int] = set()
     while link is not None and link is not outer and id(link) not in seen:
         seen.add(id(link))
-        link.__traceback__ = None
+        if debugging():
+            traceback.clear_frames(link.__traceback__)
+        else:
+            link.__traceback__ = None
         if not isinstance(link, AmigoError):
             link.args = tuple(redact(a, secrets) if isinstance(a, str) else a for a in link.args)
             fields = vars(link).items()
@@ -122,6 +133,11 @@ def bare(
             link.object, link.args = b"", (link.reason,)
         link = link.__cause__ or link.__context__
     return error
+
+
+def debugging() -> bool:
+    """Whether tracebacks of this package's own code are wanted."""
+    return os.environ.get("AMIGO_DEBUG", "") not in ("", "0")
 
 
 def _forget_answer(error: BaseException) -> None:

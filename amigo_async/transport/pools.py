@@ -74,7 +74,7 @@ class Connections:
         """
         if self._closed:
             raise ConfigurationError("the client is closed; make a new one")
-        if self._loop is not asyncio.get_running_loop():
+        if self._loop is not running_loop():
             self._check_loop()
         if self._given is not None and self._given.closed:
             raise ConfigurationError("http: the session given is closed; give an open one")
@@ -144,7 +144,7 @@ class Connections:
             self._api.detach()
 
     def _check_loop(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
@@ -154,8 +154,26 @@ class Connections:
             )
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The running event loop.
+
+    Raises:
+        ConfigurationError: If no event loop of asyncio is running.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "no asyncio event loop is running here; call this in the event loop of the client"
+        ) from None
+
+
 def _check(given: aiohttp.ClientSession, host: str) -> None:
-    """Reject a session that would send credentials of its own with every request."""
+    """Reject what is no session, or would send credentials of its own with every request."""
+    if not isinstance(given, aiohttp.ClientSession):
+        raise ConfigurationError(
+            f"http must be an aiohttp.ClientSession or None, not {type(given).__name__}"
+        )
     if has_authorization(given):
         raise ConfigurationError(
             "http: the session given has an authorization of its own; give one without"

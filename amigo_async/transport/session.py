@@ -200,6 +200,8 @@ class Session:
         renewals = 0 if call.key is not None else _RENEWALS
         while response.status == 401 and renewals and self._auth.refused(headers):
             renewals -= 1
+            error = api_error(call.request, response, self._auth.secrets())
+            self._report_retry(call.request, _RENEWALS - renewals, 0.0, error)
             headers, response = await self._send(call)
         try:
             return self._outcome(call, response)

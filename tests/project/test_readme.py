@@ -135,7 +135,18 @@ def test_every_driver_has_a_block() -> None:
 @pytest.mark.parametrize("block", [b for b in of("python") if b.is_test], ids=str)
 def test_pytest_blocks_pass(block: Block, tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(block.text)
-    command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"]
+    command = [
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "test_mine.py",
+    ]
     ended = subprocess.run(
         [sys.executable, *command],
         cwd=tmp_path,

@@ -33,12 +33,15 @@ from amigo_async import (
 )
 from amigo_async.events import (
     ArtifactSaved,
+    BatchFinished,
     Event,
     LimitHeld,
+    NamesRead,
     RequestRetried,
     RunFinished,
     RunProgressed,
     RunStarted,
+    SetFinished,
     SignedIn,
 )
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
@@ -376,6 +379,215 @@ async def test_events_of_another_batch_are_not(client: AmigoClient, sandbox: San
     )
     of_sets = {getattr(event, "unit_test_set_id", mine) for event in heard}
     assert of_sets == {mine}
+    assert [event.counts for event in heard if isinstance(event, BatchFinished)] == [{"passed": 1}]
+
+
+async def test_batches_of_the_same_set_hear_their_own_end(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_id, other = sandbox.add_set(SHORT, name="One"), sandbox.add_set(LONG, name="Other")
+    heard: tuple[list[Event], list[Event]] = ([], [])
+    await asyncio.gather(
+        client.run_many([set_id], on_conflict="attach", describe=True, on_event=heard[0].append),
+        client.run_many(
+            [set_id, other],
+            on_conflict="attach",
+            timeout=60.0,
+            describe=True,
+            on_event=heard[1].append,
+        ),
+    )
+    for of_one, names in zip(
+        heard, [{set_id: "One"}, {set_id: "One", other: "Other"}], strict=True
+    ):
+        ends = [event for event in of_one if isinstance(event, SetFinished)]
+        assert sorted(event.unit_test_set_id for event in ends) == sorted(names)
+        [end] = [event for event in of_one if isinstance(event, BatchFinished)]
+        read = [event for event in of_one if isinstance(event, NamesRead)]
+        assert {i: n for event in read for i, n in event.unit_test_sets.items()} == names
+        assert {event.batch_id for event in ends} == {end.batch_id}
+        assert {event.batch_id for event in read} == {end.batch_id}
+        assert of_one[-1] is end
+
+
+def check_ends(heard: list[Event], result: BatchResult) -> None:
+    """Each set has exactly one end, which is that of the result; that of the batch comes last."""
+    ends = {e.unit_test_set_id: e for e in heard if isinstance(e, SetFinished)}
+    assert sum(isinstance(e, SetFinished) for e in heard) == len(ends)
+    assert set(ends) == {o.unit_test_set_id for o in result.outcomes}
+    for outcome in result.outcomes:
+        end = ends[outcome.unit_test_set_id]
+        error = outcome.error
+        assert (end.run_id, end.verdict) == (outcome.run_id, outcome.verdict)
+        assert end.error == (None if error is None else str(error))
+        assert end.error_type == (None if error is None else type(error).__name__)
+    *_, last = heard
+    assert isinstance(last, BatchFinished)
+    assert (last.passed, last.counts) == (result.passed, result.counts)
+    assert {event.batch_id for event in ends.values()} == {last.batch_id}
+    assert {event.organization_id for event in heard} == {"sandbox"}
+
+
+async def test_every_set_ends_whatever_its_ending(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    heard: list[Event] = []
+    done = sandbox.add_set(SHORT)
+    files: dict[str, Any] = {"artifacts_dir": tmp_path / "files", "journal": tmp_path / "journal"}
+    busy = sandbox.add_set(LONG)
+    await client.runs.create(busy)
+    set_ids = [
+        done,
+        done,
+        sandbox.add_set(FAILING),
+        sandbox.add_set(SetPlan(seconds=5.0, outcome="errored")),
+        "f" * 24,
+        busy,
+        sandbox.add_set(SetPlan(seconds=3600.0)),
+        sandbox.add_set(SetPlan(seconds=5.0, artifacts_after=None)),
+        sandbox.add_set(SetPlan(seconds=30.0, cancelled_at=2.0)),
+    ]
+    result = await client.run_many(set_ids, timeout=90.0, on_event=heard.append, **files)
+    assert result.counts == {
+        "passed": 3,
+        "failed": 1,
+        "errored": 1,
+        "not_started": 2,
+        "timed_out": 1,
+        "cancelled": 1,
+    }
+    check_ends(heard, result)
+    said = {
+        e.unit_test_set_id: (e.verdict, e.error_type) for e in heard if isinstance(e, SetFinished)
+    }
+    assert [said[set_ids[at]] for at in (0, 4, 5, 6, 7)] == [
+        ("passed", None),
+        ("not_started", "NotFoundError"),
+        ("not_started", "ConflictError"),
+        ("timed_out", "WaitTimeoutError"),
+        ("passed", "ArtifactTimeoutError"),
+    ]
+    [end] = [event for event in heard if isinstance(event, BatchFinished)]
+    assert 90.0 <= end.seconds < 95.0
+    # What was done before ends once more in the batch that resumes it.
+    heard.clear()
+    result = await client.run_many(set_ids, timeout=30.0, on_event=heard.append, **files)
+    check_ends(heard, result)
+
+
+@pytest.mark.parametrize("how", ["left", "cancelled", "raised"])
+async def test_sets_that_are_left_end(client: AmigoClient, sandbox: Sandbox, how: str) -> None:
+    heard: list[Event] = []
+    set_ids = [sandbox.add_set(SHORT), *sandbox.add_sets(22, LONG)]
+    batches: list[BatchResult] = []
+
+    async def run() -> None:
+        async with client.open_batch(set_ids, on_event=heard.append) as batch:
+            async for _ in batch:
+                break
+            batches.append(batch.result())
+            if how == "cancelled":
+                await anyio.sleep_forever()
+            if how == "raised":
+                raise ZeroDivisionError
+
+    if how == "raised":
+        with pytest.raises(ZeroDivisionError):
+            await run()
+    else:
+        task = asyncio.create_task(run())
+        await anyio.sleep(30.0)
+        assert task.cancel() == (how == "cancelled")
+        await asyncio.wait({task})
+    check_ends(heard, batches[0])
+    [end] = [event for event in heard if isinstance(event, BatchFinished)]
+    assert end.counts == {"passed": 1, "timed_out": 19, "not_started": 3}
+
+
+async def test_retried_creates_and_downloads_are_heard(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Event] = []
+    sandbox.fault("create", Fault.status(503))
+    sandbox.fault("create", Fault.drop())
+    sandbox.fault("list", Fault.expired_token())
+    sandbox.fault("store", Fault.status(500))
+    sandbox.fault("store", Fault.expired_link())
+    caplog.set_level("WARNING", "amigo_async")
+    set_id = sandbox.add_set(SHORT)
+    result = await client.run_many([set_id], artifacts_dir=tmp_path, on_event=heard.append)
+    assert result.passed
+    retried = [event for event in heard if isinstance(event, RequestRetried)]
+    assert [(e.endpoint, e.attempt) for e in retried if e.endpoint == "create"] == [
+        ("create", 1),
+        ("create", 2),
+    ]
+    assert [e.reason for e in retried if e.endpoint == "list" and "401" in e.reason]
+    assert len([e for e in retried if e.endpoint == "store"]) == 2
+    lines = [line for line in caplog.messages if "failed, attempt" in line]
+    assert len(lines) == len(retried)
+    assert all(line.startswith("[sandbox] ") for line in lines)
+    # None is left out: every request that was answered with an error, or not at all, was repeated.
+    lost = [r for r in sandbox.requests if r.status is None or r.status >= 400]
+    assert len(retried) == len(lost)
+
+
+async def test_summary_says_what_did_not_pass(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    failing = SetPlan(seconds=5.0, outcome="failed", unit_tests=3, repeats=2, trouble_at=0.0)
+    bare = SetPlan(seconds=5.0, artifacts_after=None)
+    ids = [
+        sandbox.add_set(SHORT, name="Good"),
+        sandbox.add_set(failing, name="Re\nfunds"),
+        "f" * 24,
+        sandbox.add_set(bare, name="Bare"),
+    ]
+    options: dict[str, Any] = {"artifacts_dir": tmp_path, "timeout": 60.0, "describe": True}
+    result = await client.run_many([*ids, ids[1]], **options)
+    assert repr(result) == ("<BatchResult 2 passed, 1 of them incomplete, 2 failed, 1 not started>")
+    counts, *lines = result.summary().splitlines()
+    assert counts == "5 sets: 2 passed, 1 of them incomplete, 2 failed, 1 not started"
+    refunds, unknown, incomplete = lines
+    failed, not_started = result.outcomes[1], result.outcomes[2]
+    assert failed.run is not None
+    assert failed.run.metrics_that_failed is not None
+    first = failed.run.metrics_that_failed[0]
+    test, metric = (
+        result.names.unit_tests[first.unit_test_id],
+        result.names.metrics[first.metric_id],
+    )
+    assert refunds.startswith(
+        f"Re funds ({ids[1]}), run {failed.run_id}: failed: "
+        f"{test}: {metric} failed in {first.failed} of 2 repeats"
+    )
+    assert unknown == f"set {ids[2]}: not started: {not_started.error}"
+    assert f"Bare ({ids[3]})" in incomplete
+    assert "the deadline passed before it was generated" in incomplete
+    assert repr(failed) == f"<RunOutcome of set {ids[1]}, run {failed.run_id}: failed>"
+    assert repr(not_started) == f"<RunOutcome of set {ids[2]}: not_started, NotFoundError>"
+    everything = await client.run_many(ids[:1])
+    assert everything.summary() == "1 set: 1 passed"
+    assert repr(everything) == "<BatchResult 1 passed>"
+    assert repr(BatchResult(())) == "<BatchResult no sets>"
+
+
+async def test_failing_listener_is_told_once_for_a_batch(
+    client: AmigoClient, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(_: Event) -> None:
+        raise ZeroDivisionError
+
+    async def failing_later(_: Event) -> None:
+        raise ZeroDivisionError
+
+    for listener in (failing, failing_later):
+        caplog.clear()
+        await client.run_many([sandbox.add_set(SHORT)], on_event=listener)
+        first, last = [r for r in caplog.records if r.levelname == "ERROR"]
+        assert first.exc_info is not None
+        assert last.exc_info is None
+        assert last.getMessage().endswith(" more times")
 
 
 async def test_slow_async_listener(client: AmigoClient, sandbox: Sandbox) -> None:
@@ -389,7 +601,7 @@ async def test_slow_async_listener(client: AmigoClient, sandbox: Sandbox) -> Non
     began = anyio.current_time()
     await client.run_many([set_id], on_event=listener)
     assert anyio.current_time() - began < 15
-    assert isinstance(heard[-1], RunFinished)
+    assert isinstance(heard[-1], BatchFinished)
 
 
 async def test_bad_listeners_harm_nobody(
@@ -440,7 +652,7 @@ async def test_bad_listeners_harm_nobody(
         assert result.passed
     for error in ("ZeroDivisionError", "CancelledError", "which is no Exception"):
         assert error in caplog.text
-    assert (heard[0], heard[-1]) == ("RunStarted", "RunFinished")
+    assert (heard[0], heard[-1]) == ("RunStarted", "BatchFinished")
     assert our_tasks() == []
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import aiohttp
 import anyio
@@ -34,6 +37,17 @@ from tests.support.connections import Counting
 from tests.support.small_api import SmallApi
 
 pytestmark = pytest.mark.anyio
+
+SETTINGS: Final[dict[str, Any]] = {
+    "api_key": "k",
+    "api_key_id": "i",
+    "user_id": "u",
+    "organization_id": "o",
+}
+REFUSED_WHEN_CLOSED: Final = (
+    *("run_many", "open_batch", "async with", "create", "list", "wait", "as_completed", "cancel"),
+    *("stream", "download", "select_sets", "describe", "explain"),
+)
 
 
 async def start(client: AmigoClient, sandbox: Sandbox, plan: SetPlan | None = None) -> str:
@@ -397,6 +411,88 @@ async def test_given_session_is_left_open(sandbox: Sandbox) -> None:
     assert {request.headers["x-from"] for request in api} == {"theirs"}
     store = [request for request in sandbox.requests if request.route == "store"]
     assert not any("x-from" in request.headers for request in store)
+
+
+@pytest.mark.parametrize("call", REFUSED_WHEN_CLOSED)
+async def test_closed_client_refuses(sandbox: Sandbox, call: str, tmp_path: Path) -> None:
+    set_id = sandbox.add_set(SetPlan(seconds=0.0))
+    async with sandbox.client() as client:
+        run_id = (await client.runs.create(set_id)).simulation_unit_test_set_run_id
+        run = await client.wait_for_completion(run_id)
+    asked = len(sandbox.requests)
+
+    async def as_completed() -> None:
+        async for _ in client.as_completed([run_id]):
+            pass
+
+    async def stream() -> None:
+        async with client.artifacts.stream(run_id):
+            pass
+
+    async def open_batch() -> None:
+        async with client.open_batch([set_id], journal=tmp_path / "journal"):
+            pass
+
+    async def enter() -> None:
+        async with client:
+            pass
+
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "run_many": lambda: client.run_many([set_id], artifacts_dir=tmp_path / "files"),
+        "open_batch": open_batch,
+        "async with": enter,
+        "create": lambda: client.runs.create(set_id),
+        "list": client.runs.list,
+        "wait": lambda: client.wait_for_completion(run_id),
+        "as_completed": as_completed,
+        "cancel": lambda: client.cancel_and_wait(run_id),
+        "stream": stream,
+        "download": lambda: client.artifacts.download(run_id, tmp_path),
+        "select_sets": lambda: client.select_sets("name"),
+        "describe": lambda: client.describe([run]),
+        "explain": lambda: client.explain([run]),
+    }
+    assert set(calls) == set(REFUSED_WHEN_CLOSED)
+    with pytest.raises(ConfigurationError, match="the client is closed; make a new one"):
+        await calls[call]()
+    assert len(sandbox.requests) == asked
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_failing_client_listener_is_counted_at_the_end(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(_: Event) -> None:
+        raise ZeroDivisionError
+
+    async with sandbox.client(on_event=failing) as client:
+        await client.run_many(sandbox.add_sets(3, SetPlan(seconds=5.0)))
+        (first,) = [r for r in caplog.records if r.levelname == "ERROR"]
+        assert first.exc_info is not None
+    _, last = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert re.fullmatch(r"\[sandbox\] an on_event listener failed \d+ more times", last)
+
+
+def test_attributes_of_a_client_are_documented() -> None:
+    client = AmigoClient(**SETTINGS)
+    parts = [name for name in vars(client) if not name.startswith("_")]
+    documented = (AmigoClient.__doc__ or "").partition("Attributes:")[2].partition("Args:")[0]
+    assert re.findall(r"^        (\w+):", documented, re.MULTILINE) == [
+        *sorted(parts, key=documented.index)
+    ]
+    assert {"runs", "artifacts"} <= set(parts)
+
+
+def test_budgets_needs_a_loop() -> None:
+    client = AmigoClient(**SETTINGS)
+    with pytest.raises(ConfigurationError, match="no asyncio event loop is running"):
+        client.budgets()
+
+
+@pytest.mark.parametrize("http", ["x", aiohttp.ClientSession, object()])
+def test_http_must_be_a_session(http: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^http must be an aiohttp\.ClientSession"):
+        AmigoClient(**SETTINGS, http=http)
 
 
 async def test_closed_client_or_session(sandbox: Sandbox) -> None:

@@ -34,6 +34,7 @@ from amigo_async.events import (
     RunFinished,
     RunProgressed,
     RunStarted,
+    SetFinished,
     StartUnresolved,
 )
 from amigo_async.otel import Telemetry
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.anyio
 
 STARTED = RunStarted("set-1", "run-1")
 FINISHED = RunFinished("set-1", "run-1", "passed")
+ORGANIZATION = "amigo.organization.id"
 
 
 class Observer:
@@ -79,9 +81,10 @@ class Observer:
         )
 
     def counts(self, name: str) -> dict[Any, float]:
-        """How often, by the values of the attributes."""
+        """How often, by the values of the attributes other than the organization."""
         return {
-            tuple(attributes.values()): _count(point) for attributes, point in self.points(name)
+            tuple(v for k, v in attributes.items() if k != ORGANIZATION): _count(point)
+            for attributes, point in self.points(name)
         }
 
 
@@ -119,6 +122,7 @@ async def test_a_span_for_each_run_of_a_batch(sandbox: Sandbox, observer: Observ
         span = spans[outcome.unit_test_set_id]
         bad = verdict != "passed"
         assert attributes(span) == {
+            ORGANIZATION: "sandbox",
             "amigo.unit_test_set.id": outcome.unit_test_set_id,
             "amigo.run.id": outcome.run_id,
             "amigo.run.attached": False,
@@ -185,6 +189,7 @@ async def test_spans_are_children_of_callers(
     (outcome,) = result.outcomes
     size = len(sandbox.artifact_bytes(str(outcome.run_id)))
     assert attributes(artifact) == {
+        ORGANIZATION: "sandbox",
         "amigo.run.id": outcome.run_id,
         "file.path": str(outcome.artifacts),
         "file.size": size,
@@ -211,7 +216,14 @@ async def test_what_a_batch_is_counted_as(
     assert observer.counts("amigo.run.starts") == {(False,): 22}
     assert observer.counts("amigo.runs") == ended
     assert observer.counts("amigo.run.duration") == ended
+    assert observer.counts("amigo.sets") == ended
+    assert observer.counts("amigo.batches") == {(False,): 1}
+    assert observer.counts("amigo.batch.duration") == {(False,): 1}
     assert observer.counts("amigo.artifact.size") == {(): 22}
+    named = [
+        attributes for name in observer.instruments() for attributes, _ in observer.points(name)
+    ]
+    assert {each[ORGANIZATION] for each in named} == {"sandbox"}
     hold = observer.points("amigo.request.hold")[0][1]
     assert 55 <= hold.min <= hold.max <= 65
     passed = next(p for a, p in observer.points("amigo.run.duration") if "error.type" not in a)
@@ -233,6 +245,9 @@ async def test_units_and_namespace(sandbox: Sandbox, observer: Observer, tmp_pat
         "amigo.run.unresolved": "{start}",
         "amigo.runs": "{run}",
         "amigo.run.duration": "s",
+        "amigo.sets": "{set}",
+        "amigo.batches": "{batch}",
+        "amigo.batch.duration": "s",
         "amigo.artifact.size": "By",
     }
     documented = otel.__doc__ or ""
@@ -265,18 +280,59 @@ async def test_resumed_run_has_a_span(sandbox: Sandbox, observer: Observer, tmp_
     assert observer.counts("amigo.runs") == {("passed",): 1}
 
 
+async def test_every_set_is_counted(sandbox: Sandbox, observer: Observer, tmp_path: Path) -> None:
+    ids = [
+        sandbox.add_set(SetPlan(seconds=5.0)),
+        "f" * 24,
+        sandbox.add_set(SetPlan(seconds=3600.0)),
+        sandbox.add_set(SetPlan(seconds=5.0, artifacts_after=None)),
+        sandbox.add_set(SetPlan(seconds=5.0, outcome="failed", artifacts_after=None)),
+    ]
+    async with sandbox.client(on_event=observer.telemetry) as client:
+        await client.run_many(ids, artifacts_dir=tmp_path, timeout=100.0)
+    assert observer.counts("amigo.sets") == {
+        ("passed",): 1,
+        ("not_started", "NotFoundError"): 1,
+        ("timed_out", "WaitTimeoutError"): 1,
+        ("passed", "ArtifactTimeoutError"): 1,
+        ("failed", "ArtifactTimeoutError"): 1,
+    }
+    assert observer.counts("amigo.batches") == {(False,): 1}
+    ((_, taken),) = observer.points("amigo.batch.duration")
+    assert 100 <= taken.sum < 110
+    spans = {attributes(s)["amigo.unit_test_set.id"]: s for s in observer.spans("amigo.run")}
+    assert set(spans) == {*ids} - {"f" * 24}
+    late = spans[ids[2]]
+    assert attributes(late)["amigo.run.verdict"] == "timed_out"
+    assert attributes(late)["error.type"] == "WaitTimeoutError"
+    assert late.status.status_code is StatusCode.ERROR
+    assert "not completed within" in (late.status.description or "")
+    assert spans[ids[3]].status.status_code is StatusCode.UNSET  # the run itself passed
+
+
+async def test_run_that_ends_after_its_set_is_counted(observer: Observer) -> None:
+    late = SetFinished("set-1", "run-1", "timed_out")
+    for event in (STARTED, late, FINISHED, FINISHED, SetFinished("set-1", "run-1", "passed")):
+        observer.telemetry(event)
+    (span,) = observer.spans()
+    assert attributes(span)["error.type"] == "timed_out"
+    assert observer.counts("amigo.runs") == {("passed",): 1}
+    assert observer.counts("amigo.run.duration") == {("passed",): 1}
+    assert observer.counts("amigo.sets") == {("timed_out", "timed_out"): 1, ("passed",): 1}
+
+
 async def test_unended_run_has_no_verdict(sandbox: Sandbox, observer: Observer) -> None:
-    ids = [sandbox.add_set(SetPlan(seconds=5.0)), sandbox.add_set(SetPlan(seconds=3600.0))]
-    async with sandbox.client() as client:
-        result = await client.run_many(ids, timeout=100.0, on_event=observer.telemetry)
-    assert len(observer.spans()) == 1
+    set_id = sandbox.add_set(SetPlan(seconds=3600.0))
+    async with sandbox.client(on_event=observer.telemetry) as client:
+        created = await client.runs.create(set_id)
+    assert observer.spans() == []
     observer.telemetry.close()
-    _, late = observer.spans()
-    assert attributes(late)["amigo.run.id"] == result.outcomes[1].run_id
+    (late,) = observer.spans()
+    assert attributes(late)["amigo.run.id"] == created.simulation_unit_test_set_run_id
     assert "amigo.run.verdict" not in attributes(late)
     assert late.status.status_code is StatusCode.UNSET
     observer.telemetry.close()
-    assert len(observer.spans()) == 2
+    assert len(observer.spans()) == 1
 
 
 async def test_retries_are_on_the_callers_span(sandbox: Sandbox, observer: Observer) -> None:
@@ -443,7 +499,7 @@ async def test_any_attribute_is_exportable(observer: Observer) -> None:
             NamesRead({odd: odd}, {}, {}),
             ArtifactProgress(odd, 1, 2),
             ArtifactSaved(odd, f"/{odd}", 2),
-            RunFinished(odd, odd, "passed"),
+            RunFinished(odd, odd, "passed", organization_id=odd),
             RequestRetried("list", 1, 0.5, "GET https://h/k?hunter2"),
             StartUnresolved(odd, odd),
         ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -247,3 +249,30 @@ def test_invalid_settings(argument: str, value: Any) -> None:
 def test_valid_settings() -> None:
     AmigoClient(request_timeout=1, max_attempts=1, poll_interval=0.5, on_event=print)
     AmigoClient(request_timeout=0.1, poll_interval=None, on_event=None)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "missing"),
+    [
+        ("amigo_async.dask", "dask", "distributed"),
+        ("amigo_async.otel", "otel", "opentelemetry"),
+        ("amigo_async.redis", "redis", "redis"),
+        ("amigo_async.redis", "redis", "cryptography"),
+    ],
+)
+def test_import_without_its_extra_says_what_to_install(
+    module: str, extra: str, missing: str
+) -> None:
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None  # as if it were not installed
+try:
+    import {module}
+except Exception as error:
+    print(type(error).__name__, error, error.__cause__)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    said = f'ConfigurationError {module} needs its extra: pip install "amigo-async[{extra}]" None'
+    assert ended.stdout.strip() == said

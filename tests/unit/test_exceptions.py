@@ -334,3 +334,23 @@ def test_cause_has_no_proxy_password(foreign: Exception) -> None:
     cause = caught(foreign).__cause__
     assert cause is foreign
     assert "hunter2" not in f"{cause} {cause!r} {vars(cause)}"
+
+
+@pytest.mark.parametrize(("debug", "frames"), [(None, False), ("0", False), ("1", True)])
+def test_frames_are_kept_for_debugging(
+    monkeypatch: pytest.MonkeyPatch, debug: str | None, frames: bool
+) -> None:
+    def with_a_bug() -> None:
+        token = "hunter2"
+        raise ZeroDivisionError(len(token))
+
+    monkeypatch.delenv("AMIGO_DEBUG", raising=False)
+    if debug is not None:
+        monkeypatch.setenv("AMIGO_DEBUG", debug)
+    with pytest.raises(ZeroDivisionError) as caught, mapped("GET", "/x"):
+        with_a_bug()
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert ("with_a_bug" in [frame.name for frame in told.stack]) == frames
+    assert "hunter2" not in "".join(
+        str(frame.locals) for frame in told.stack if frame.name == "with_a_bug"
+    )

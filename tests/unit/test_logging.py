@@ -17,17 +17,21 @@ from amigo_async import events as all_events
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
+    BaselineMissing,
+    BatchFinished,
     DetailsMissing,
     Event,
     Events,
     LimitHeld,
     NamesRead,
     RequestRetried,
+    RunCompared,
     RunFinished,
     RunLeft,
     RunProgressed,
     RunStarted,
     SecondRunFound,
+    SetFinished,
     SharingLost,
     SharingRestored,
     SignedIn,
@@ -85,6 +89,27 @@ SAID: list[tuple[Event, int, str]] = [
         "names or reasons are missing: 1 of 2 reasons cannot be seen",
     ),
     (
+        RunCompared("s", "r", "regressed", ("r0",), ("t",)),
+        logging.INFO,
+        "run r of set s against its baseline: regressed",
+    ),
+    (
+        BaselineMissing(("s",), "the baseline was not read in time"),
+        logging.WARNING,
+        "runs were not compared: the baseline was not read in time",
+    ),
+    (SetFinished("s", "r", "passed"), logging.INFO, "set s ended: passed"),
+    (
+        SetFinished("s", None, "not_started", "a run is\nin the way", "ConflictError", "b"),
+        logging.INFO,
+        "set s ended: not_started: a run is in the way",
+    ),
+    (
+        BatchFinished("b", passed=False, counts={"passed": 58, "timed_out": 2}, seconds=61.25),
+        logging.INFO,
+        "batch b ended after 61.2 s: 58 passed, 2 timed_out",
+    ),
+    (
         SharingLost("no answer in time", 30.0),
         logging.WARNING,
         "sharing with other processes lost, next attempt in 30 s: no answer in time",
@@ -122,7 +147,52 @@ def test_every_event_has_words() -> None:
 def test_unknown_event_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     Events().emit(Event())
-    assert caplog.messages == ["Event()"]
+    assert caplog.messages == ["Event(organization_id=None)"]
+
+
+def test_record_names_the_organization(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    heard: list[Event] = []
+    for organization in ("acme", "100% ours"):
+        Events(heard.append, organization).emit(RunStarted("s", "r"))
+    assert caplog.messages == [
+        "[acme] run r of set s started (attached: False)",
+        "[100% ours] run r of set s started (attached: False)",
+    ]
+    named = [event.organization_id for event in heard]
+    assert named == ["acme", "100% ours"]
+    assert [record.__dict__["amigo_organization_id"] for record in caplog.records] == named
+    assert [record.__dict__["amigo_event"] for record in caplog.records] == heard
+
+
+def test_failing_listener_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(_: Event) -> None:
+        raise ZeroDivisionError
+
+    caplog.set_level(logging.ERROR, LOGGER)
+    events = Events(failing, "acme")
+    for _ in range(5):
+        events.emit(RunStarted("s", "r"))
+    (first,) = caplog.records
+    assert first.levelno == logging.ERROR
+    assert first.getMessage().startswith("[acme] an on_event listener failed")
+    assert first.exc_info is not None
+    assert first.exc_info[0] is ZeroDivisionError
+    for _ in range(2):  # the second time there is nothing left to tell
+        events.close()
+    assert caplog.messages[1:] == ["[acme] an on_event listener failed 4 more times"]
+
+
+def test_listener_that_failed_once_is_not_counted(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(_: Event) -> None:
+        raise ZeroDivisionError
+
+    caplog.set_level(logging.ERROR, LOGGER)
+    events, heard = Events(organization_id="acme"), list[Event]()
+    with events.subscribed(failing), events.subscribed(heard.append):
+        events.emit(RunStarted("s", "r"))
+    events.emit(RunStarted("s", "r"))
+    assert (len(caplog.records), len(heard)) == (1, 1)
 
 
 def test_log_record_is_picklable(caplog: pytest.LogCaptureFixture) -> None:

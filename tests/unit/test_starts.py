@@ -30,14 +30,20 @@ from amigo_async.errors import (
     ServerError,
     TransportError,
 )
-from amigo_async.events import Event, RunStarted, SecondRunFound, StartUnresolved
+from amigo_async.events import (
+    Event,
+    RequestRetried,
+    RunStarted,
+    SecondRunFound,
+    StartUnresolved,
+)
 from amigo_async.models import CreatedRun, Run, RunPage, UserInfo
 from amigo_async.protocol.requests import RunFilters
 from amigo_async.protocol.responses import Response
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.starting.attempt import GRACE
-from amigo_async.starting.starts import PATIENCE
+from amigo_async.starting.starts import PATIENCE, OnConflict
 from amigo_async.transport import Guard
 from tests.unit.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
 from tests.unit.service import run
@@ -256,7 +262,46 @@ def test_any_lost_answers_make_one_run(
     # Only what the service has said is ours.
     fate = [*plan, "ok"][calls.creates - 1]
     assert created.attached == (fate != "ok")
-    assert heard == [RunStarted(SET, calls.runs[0].id, attached=created.attached)]
+    *retried, started = heard
+    assert started == RunStarted(SET, calls.runs[0].id, attached=created.attached)
+    failed = plan[: calls.creates]
+    assert [e.attempt for e in retried if isinstance(e, RequestRetried)] == [
+        *range(1, len(failed) + 1)
+    ]
+    for number, event in enumerate(retried, 1):
+        assert isinstance(event, RequestRetried)
+        assert event.endpoint == "create"
+        lost = any(fate != "not sent" for fate in failed[:number])
+        assert event.delay == PATIENCE if lost else event.delay < PATIENCE
+
+
+def test_exhausted_create_is_not_said_to_be_retried() -> None:
+    calls, heard = FakeCalls(*["not sent"] * 5), list[Event]()
+    with pytest.raises(TransportError):
+        run(lambda: starts(calls, heard).start(SET))
+    assert calls.creates == 5
+    assert [e.attempt for e in heard if isinstance(e, RequestRetried)] == [1, 2, 3, 4]
+
+
+def test_refused_create_is_not_said_to_be_retried() -> None:
+    calls, heard = FakeCalls("lost before", "forbidden"), list[Event]()
+    with pytest.raises(AmbiguousStartError):
+        run(lambda: starts(calls, heard).start(SET))
+    assert [(type(e), getattr(e, "attempt", 0)) for e in heard] == [(RequestRetried, 1)]
+
+
+@pytest.mark.parametrize("on_conflict", ["wait", "restart"])
+def test_create_that_made_way_is_retried(on_conflict: OnConflict) -> None:
+    calls, heard = FakeCalls(ends_after=20.0), list[Event]()
+
+    async def main() -> None:
+        calls.add()
+        await starts(calls, heard).start(SET, on_conflict)
+
+    run(main)
+    retried = [e for e in heard if isinstance(e, RequestRetried)]
+    assert [(e.endpoint, e.attempt, e.delay) for e in retried] == [("create", 1, 0.0)]
+    assert "409" in retried[0].reason
 
 
 def test_lost_run_already_over_is_found() -> None:
@@ -913,7 +958,11 @@ def test_a_408_may_have_started_a_run() -> None:
 
         run(main)
         assert [r.id for r in calls.runs] == [run_id(1)]
-        assert heard == [RunStarted(SET, run_id(1), attached=True)]
+        *retried, started = heard
+        assert started == RunStarted(SET, run_id(1), attached=True)
+        # Whoever has left before the answer does not hear of a retry.
+        told = [(e.endpoint, e.delay) for e in retried if isinstance(e, RequestRetried)]
+        assert told == ([("create", PATIENCE)] if after > 1 else [])
 
 
 # --- conflicts that no list shows ---
