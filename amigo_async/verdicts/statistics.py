@@ -195,9 +195,10 @@ def repeats_to_decide(
     def decided(more: int) -> bool:
         n = evaluated + more
         # In whole repeats, rounded towards the threshold: never fewer than are needed.
-        if passed >= threshold * evaluated:
+        if passed and passed >= threshold * evaluated:
             reached = passed * n // evaluated
-            return clopper_pearson_lower(reached, n, confidence) >= threshold
+            # That the lower limit reaches the threshold, without the search for that limit.
+            return _beta(threshold, reached, n - reached + 1) <= 1 - confidence
         reached = -(-passed * n // evaluated)
         return binomial_at_most(reached, n, threshold) < alpha
 

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from amigo_async.errors import ArgumentError
 from amigo_async.models import Evaluation, Run
-from amigo_async.verdicts.gate import Errored, Gate, Judgement, PassRate, Per, verdict_of
+from amigo_async.verdicts.gate import (
+    Errored,
+    Gate,
+    Judgement,
+    PassRate,
+    Per,
+    fails_already,
+    passing_again,
+    reason_of,
+    verdict_of,
+)
 from amigo_async.verdicts.tally import tally
 from tests.support.report_samples import hidden_run, result, run, spec
 
@@ -218,6 +228,10 @@ def test_a_run_that_goes_on_is_not_judged() -> None:
         ({"min_pass_rate": float("nan")}, "not nan"),
         ({"per": "set"}, "per must be one of"),
         ({"errored": "pass"}, "errored must be one of"),
+        ({"min_pass_rate": 0.9, "confidence": 95}, "0.95 for 95%"),
+        ({"min_pass_rate": 0.9, "confidence": 1.0}, "less than 1"),
+        ({"min_pass_rate": 0.9, "confidence": 0.4}, "from 0.5"),
+        ({"confidence": 0.95}, "min_pass_rate must be less than 1 with a confidence"),
     ],
 )
 def test_invalid_arguments(gate: dict[str, Any], told: str) -> None:
@@ -354,3 +368,265 @@ def test_evaluations_keep_their_ids() -> None:
         None,
         Evaluation("e-m-1", False),
     )
+
+
+# --- with a confidence ----------------------------------------------------------------------
+
+
+def repeats(test_id: str, passed: int, failed: int, errored: int = 0) -> Test:
+    """A unit test with one metric, by the number of its repeats."""
+    errors: list[str | None] = [*sound(passed + failed), *[BOOM] * errored]
+    return test_id, {"m1": "+" * passed + "-" * failed}, errors
+
+
+SURE = Gate(min_pass_rate=0.9, confidence=0.95)
+
+
+@pytest.mark.parametrize(
+    ("tests", "gate", "verdict"),
+    [
+        ([repeats("a", 28, 0)], {}, "undecided"),
+        ([repeats("a", 29, 0)], {}, "passed"),
+        ([repeats("a", 44, 1)], {}, "undecided"),
+        ([repeats("a", 45, 1)], {}, "passed"),
+        ([repeats("a", 5, 0)], {}, "undecided"),
+        ([repeats("a", 4, 1)], {}, "undecided"),
+        ([repeats("a", 3, 2)], {}, "undecided"),  # p = .081
+        ([repeats("a", 2, 3)], {}, "failed"),  # p = .0086
+        ([repeats("a", 3, 2)], {"confidence": 0.9}, "failed"),
+        ([repeats("a", 29, 0)], {"confidence": 0.99}, "undecided"),
+        # "passed" is not corrected: all must pass.
+        ([repeats(f"t{n}", 29, 0) for n in range(20)], {}, "passed"),
+        ([repeats("a", 29, 0), repeats("b", 28, 0)], {}, "undecided"),
+        ([repeats("a", 29, 0), repeats("b", 2, 3)], {}, "failed"),
+        # "failed" is: .0086 is more than .05 / 6, less than .05 / 5.
+        ([repeats("a", 2, 3), *[repeats(f"t{n}", 29, 0) for n in range(4)]], {}, "failed"),
+        ([repeats("a", 2, 3), *[repeats(f"t{n}", 29, 0) for n in range(5)]], {}, "undecided"),
+        # After the smallest p-value, the next is compared with .05 / 5.
+        (
+            [repeats("a", 0, 5), repeats("b", 2, 3), *[repeats(f"t{n}", 29, 0) for n in range(4)]],
+            {},
+            "failed",
+        ),
+        ([repeats("a", 2, 3), repeats("b", 28, 0)], {}, "failed"),  # before undecided
+        ([repeats("a", 2, 3, 1), repeats("b", 2, 3)], {}, "errored"),  # before failed
+        ([repeats("a", 29, 0, 1)], {}, "errored"),
+        ([repeats("a", 29, 0, 1)], {"errored": "ignore"}, "passed"),
+        ([repeats("a", 29, 0, 1)], {"errored": "fail"}, "undecided"),
+        ([repeats("a", 0, 0, 3)], {"errored": "ignore"}, "errored"),
+        ([repeats("a", 0, 0, 5)], {"errored": "fail"}, "failed"),
+        ([repeats("a", 15, 0), repeats("b", 14, 0)], {"per": "run"}, "passed"),
+        ([repeats("a", 14, 0), repeats("b", 14, 0)], {"per": "run"}, "undecided"),
+        (
+            [("a", {"m1": "+" * 29, "m2": "+" * 28 + "-"}, sound(29))],
+            {"per": "metric"},
+            "undecided",
+        ),
+        ([("a", {"m1": "+" * 29, "m2": "+" * 29}, sound(29))], {"per": "metric"}, "passed"),
+        ([repeats("a", 0, 1)], {"min_pass_rate": 0.0}, "passed"),
+    ],
+)
+def test_confidence_separates_chance(tests: list[Test], gate: dict[str, Any], verdict: str) -> None:
+    judgement = Gate(**{"min_pass_rate": 0.9, "confidence": 0.95, **gate}).judge(run(*tests))
+    assert judgement.verdict == verdict
+    assert judgement.reasons
+
+
+def test_holm_names_more_than_the_worst_unit() -> None:
+    """With the worst test rejected, one fewer is left to correct for."""
+    others = [repeats(f"t{n}", 29, 0) for n in range(4)]
+    judged = SURE.judge(run(repeats("a", 0, 5), repeats("b", 2, 3), *others))
+    assert [r.verdict for r in judged.rates] == ["failed", "failed", *["passed"] * 4]
+    assert [reason[:11] for reason in judged.reasons] == ["unit test a", "unit test b"]
+    alone = SURE.judge(run(repeats("b", 2, 3), *others, repeats("t9", 29, 0)))
+    assert [r.verdict for r in alone.rates] == ["undecided", *["passed"] * 5]
+
+
+def test_rates_have_limits_and_what_would_decide() -> None:
+    judged = SURE.judge(run(repeats("a", 5, 0), repeats("b", 30, 0), repeats("c", 0, 9)))
+    fewer, enough, failed = judged.rates
+    assert fewer.low == pytest.approx(0.05 ** (1 / 5))
+    assert fewer.high == 1.0
+    assert (fewer.more_repeats, enough.more_repeats, failed.more_repeats) == (24, None, None)
+    assert failed.low == 0.0
+    assert failed.high == pytest.approx(1 - 0.05 ** (1 / 9))
+    assert judged.reasons == (
+        (
+            "unit test c: 0 of 9 repeats passed (0%, with 95% confidence at most 28.3%); "
+            "at least 90% must"
+        ),
+        (
+            "unit test a: 5 of 5 repeats passed (100%, with 95% confidence at least 54.9%); "
+            "24 more repeats at this rate would show at least 90%"
+        ),
+    )
+    assert all(r.low is r.high is r.more_repeats is None for r in Gate().judge(run(FINE)).rates)
+
+
+def test_undecided_says_why() -> None:
+    low = SURE.judge(run(repeats("a", 3, 2))).reasons[0]
+    assert low.startswith("unit test a: 3 of 5 repeats passed (60%, with 95% confidence 18.9% to ")
+    assert low.endswith("more repeats at this rate would show less than 90%")
+    close = SURE.judge(run(repeats("a", 9, 1)))
+    assert close.reasons[0].endswith(
+        "too close to 90% for any reasonable number of repeats to tell"
+    )
+    assert close.rates[0].more_repeats is None
+    among = SURE.judge(run(repeats("a", 2, 3), *[repeats(f"t{n}", 29, 0) for n in range(5)]))
+    assert "among 6 compared rates, chance explains one like this" in among.reasons[0]
+
+
+def test_sure_pass_says_how_sure() -> None:
+    [reason] = SURE.judge(run(repeats("a", 30, 0), repeats("b", 60, 1))).reasons
+    assert reason == (
+        "every unit test reached 90% with 95% confidence; "
+        "the lowest pass rate was 98.36%, the lowest lower limit 90.4%"
+    )
+
+
+def test_a_limit_is_never_rounded_across_the_threshold() -> None:
+    reason = Gate(min_pass_rate=0.902, confidence=0.95).judge(run(repeats("a", 29, 0))).reasons[0]
+    assert "at least 90.1%" in reason  # .90185
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdict"),
+    [({}, "undecided"), ({"failed_metrics": True}, "undecided"), ({"errored": True}, "errored")],
+)
+def test_flags_say_nothing_of_rates(flags: dict[str, Any], verdict: str) -> None:
+    judgement = SURE.judge(hidden_run(**flags))
+    assert (judgement.verdict, judgement.fell_back) == (verdict, True)
+
+
+def test_cut_short_is_cancelled_however_sure() -> None:
+    short = run(
+        unit_test_run_specs=[spec("a", 40, ["m1"])],
+        unit_test_run_results=[result("a", {"m1": "+" * 39}, sound(39))],
+    )
+    assert SURE.judge(short).verdict == "cancelled"
+
+
+def test_the_fewest_repeats_that_could_pass() -> None:
+    assert SURE.fewest_repeats == 29
+    assert Gate(min_pass_rate=0.9).fewest_repeats == 1
+    assert Gate(min_pass_rate=0.5, confidence=0.5).fewest_repeats == 1
+    assert Gate(min_pass_rate=0.0, confidence=0.99).fewest_repeats == 1
+    assert SURE.can_pass([29, 40])
+    assert not SURE.can_pass([28, 400])
+    assert msgspec.structs.replace(SURE, per="run").can_pass([14, 15])
+    assert not msgspec.structs.replace(SURE, per="run").can_pass([14, 14])
+    assert SURE.can_pass([])  # every unit test is known to fail
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=5),
+    st.sampled_from([0.5, 0.8, 0.9, 0.99]),
+    st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+    pers,
+)
+def test_a_sure_verdict_is_that_of_the_rates(
+    counts: list[tuple[int, int]], rate: float, confidence: float, per: Per
+) -> None:
+    """Being sure never turns a pass into a failure, or the other way round."""
+    tests = [repeats(f"t{n}", p, f) for n, (p, f) in enumerate(counts) if p + f]
+    if not tests:
+        return
+    one = run(*tests)
+    sure = Gate(min_pass_rate=rate, confidence=confidence, per=per).judge(one)
+    plain = Gate(min_pass_rate=rate, per=per).judge(one)
+    assert sure.verdict in (plain.verdict, "undecided")
+    for told in sure.rates:
+        assert told.low is not None
+        assert told.high is not None
+        assert told.rate is not None
+        assert told.low <= told.rate <= told.high
+        if told.verdict == "passed":
+            assert told.low >= rate
+        if told.verdict == "failed":
+            assert told.high < rate
+
+
+# --- known to fail ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tests", "known", "gate", "verdict"),
+    [
+        ([ONE_BAD, FINE], ["ut1"], None, "passed"),
+        ([ONE_BAD, FINE], ["ut2"], None, "failed"),
+        ([ONE_BAD, HALF], ["ut1"], None, "failed"),
+        ([ONE_BAD, ERRED], ["ut1"], None, "errored"),
+        ([ERRED, FINE], ["ut4"], None, "passed"),
+        ([ONE_BAD], ["ut1"], None, "passed"),  # none decides
+        ([ONE_BAD, FINE], ["ut1"], Gate(), "passed"),
+        ([ONE_BAD, FINE], ["ut1"], Gate(per="run"), "passed"),
+        ([ONE_BAD, FINE], ["ut1"], Gate(per="metric"), "passed"),
+        ([ONE_BAD, FINE], ["ut2"], Gate(per="run", min_pass_rate=0.9), "failed"),
+        ([ONE_BAD], ["ut1"], Gate(per="run"), "passed"),
+        ([repeats("a", 0, 9), repeats("b", 29, 0)], ["a"], SURE, "passed"),
+        ([repeats("a", 0, 9), repeats("b", 5, 0)], ["a"], SURE, "undecided"),
+        # Not one of the rates that "failed" is corrected for.
+        (
+            [repeats("a", 2, 3), *[repeats(f"t{n}", 29, 0) for n in range(5)]],
+            ["t0"],
+            SURE,
+            "failed",
+        ),
+        ([repeats("a", 0, 9)], ["a"], SURE, "passed"),
+        # A failure that only a flag shows is explained by none of those that decide.
+        ([ONE_BAD, ("ut6", {}, sound(3))], ["ut1"], None, "failed"),
+        ([FINE, ("ut6", {}, sound(3))], ["ut6"], None, "passed"),
+    ],
+)
+def test_known_failures_do_not_decide(
+    tests: list[Test], known: list[str], gate: Gate | None, verdict: str
+) -> None:
+    assert verdict_of(run(*tests), gate, cancelled=False, known_failing=known) == verdict
+
+
+def test_known_failures_have_rates() -> None:
+    judged = Gate(min_pass_rate=0.9).judge(run(ONE_BAD, FINE), known_failing={"ut1"})
+    assert [(r.unit_test_id, r.verdict, r.known_failing) for r in judged.rates] == [
+        ("ut1", "failed", True),
+        ("ut2", "passed", False),
+    ]
+    assert judged.reasons == ("every unit test reached 90%; the lowest pass rate was 100%",)
+    none = Gate().judge(run(ONE_BAD), known_failing={"ut1"})
+    assert none.reasons == ("every unit test is known to fail, so that none decides",)
+    assert len(none.rates) == 1
+
+
+def test_hidden_results_let_the_flags_decide() -> None:
+    hidden = hidden_run(failed_metrics=True)
+    assert verdict_of(hidden, None, cancelled=False, known_failing=["ut1"]) == "failed"
+    told = reason_of(run(ONE_BAD, ("ut6", {}, sound(3))), None, ["ut1"])
+    assert told is not None
+    assert "by the flags of the run, a metric failed" in told
+
+
+def test_reason_of_what_is_undecided() -> None:
+    many = run(*[repeats(f"t{n}", 5, 0) for n in range(5)])
+    told = reason_of(many, SURE)
+    assert told is not None
+    assert told.count("24 more repeats") == 3
+    assert told.endswith("; and 2 more")
+    assert reason_of(many, Gate()) is None
+    assert reason_of(run(repeats("a", 29, 0)), SURE) is None
+
+
+def test_what_passes_again() -> None:
+    again = passing_again
+    assert again(run(ONE_BAD, FINE), ["ut1", "ut2"]) == ("ut2",)
+    assert again(run(FINE), []) == ()
+    assert again(run(ERRED), ["ut4"]) == ()
+    assert again(run(("ut6", {}, sound(3))), ["ut6"]) == ()  # its metrics are hidden
+    twice = run(("ut", {"m": "+"}, sound(1)), ("ut", {"m": "-"}, sound(1)))
+    assert again(twice, ["ut"]) == ()
+
+
+def test_failures_in_progress() -> None:
+    going = run(ONE_BAD, FINE, is_completed=False)
+    assert fails_already(going, [])
+    assert not fails_already(going, ["ut1"])
+    assert fails_already(run(ERRED, is_completed=False), ["ut1"])
+    assert not fails_already(run(ERRED, is_completed=False), ["ut4"])
