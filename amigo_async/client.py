@@ -375,7 +375,17 @@ class AmigoClient:
                 a slow function does not delay the batch. None, the default, for none.
 
                 gate: What counts as passing, as a `Gate`. None, the default, uses the flags
-                of each run.
+                of each run. With a confidence, sets that have too few repeats to pass are named
+                before the first run is started: by a `TooFewRepeats` event, in `notes` of the
+                result, and if no set of the batch could pass, by an `ArgumentError`. The start
+                waits at most 2 seconds for that.
+
+                known_failing: Ids of unit tests that are known to fail; or, with `describe`, their
+                names, compared as a whole, ignoring case. They are shown and do not decide the
+                verdict, and those that passed every repeat are in `passing_again` of the outcome.
+                The flags of a run cover all of its unit tests, so verdicts come from the results
+                of the repeats; where these are hidden by a missing permission, the flags decide
+                after all, and `reason` of the outcome says so. Empty by default.
 
                 describe: Whether to read the names of the sets, unit tests and metrics: into
                 `names` of the result and `name` of each outcome. They are read while the runs go
@@ -402,7 +412,8 @@ class AmigoClient:
 
         Raises:
             TypeError: If an option is unknown; no request was sent.
-            ArgumentError: If an argument is invalid; no request was sent.
+            ArgumentError: If an argument is invalid; no request was sent. Also if no set has
+                enough repeats to pass the gate; nothing was started.
             JournalError: If the journal cannot be used; no request was sent.
             ConfigurationError: If the client is closed, or in use in another event loop.
         """
@@ -433,9 +444,10 @@ class AmigoClient:
                 the whole batch, `poll_interval` between two polls), what to do about unfinished
                 runs of a set (`on_conflict`), after a failure (`on_failure`) and on leaving
                 (`on_exit`), the file to resume from (`journal`), the listener (`on_event`), what
-                counts as passing (`gate`), and whether names and reasons are read (`describe`,
-                `explain`), for how many seconds after the last outcome (`explain_timeout`), and
-                which past runs they are compared with (`baseline`).
+                counts as passing (`gate`) and which unit tests do not (`known_failing`), whether
+                names and reasons are read (`describe`, `explain`), for how many seconds after the
+                last outcome (`explain_timeout`), and which past runs they are compared with
+                (`baseline`).
 
         Returns:
             A context manager whose value, a `Batch`, is iterated over with ``async for``; its
@@ -443,7 +455,8 @@ class AmigoClient:
 
         Raises:
             TypeError: If an option is unknown; no request was sent.
-            ArgumentError: If an argument is invalid; no request was sent.
+            ArgumentError: If an argument is invalid; no request was sent. Also, when the context
+                is entered, if no set has enough repeats to pass the gate; nothing was started.
             JournalError: If the journal cannot be used; raised when the context is entered.
             ConfigurationError: If the client is closed, or in use in another event loop; raised
                 when the context is entered.

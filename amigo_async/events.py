@@ -9,9 +9,10 @@ log record is one line that begins with the organization, as in ``[acme] signed 
 has the event as its attribute ``amigo_event`` and the organization as ``amigo_organization_id``.
 Nothing is shown unless the application configures logging.
 
-What concerns a batch rather than a run has its `batch_id`: `NamesRead`, `DetailsMissing`,
-`RunCompared`, `BaselineMissing`, `SetFinished` and `BatchFinished`. Each set of a batch has one
-`SetFinished`, whatever became of it, and each batch one `BatchFinished`, which is its last event.
+What concerns a batch rather than a run has its `batch_id`: `TooFewRepeats`, `NamesRead`,
+`DetailsMissing`, `RunCompared`, `BaselineMissing`, `SetFinished` and `BatchFinished`. Each set of a
+batch has one `SetFinished`, whatever became of it, and each batch one `BatchFinished`, which is its
+last event.
 """
 
 from __future__ import annotations
@@ -226,6 +227,22 @@ class NamesRead(Event, frozen=True):
     batch_id: str = ""
 
 
+class TooFewRepeats(Event, frozen=True):
+    """Sets have too few repeats to pass the gate; emitted before the first run is started.
+
+    Attributes:
+        unit_test_set_ids: Ids of the sets.
+        fewest_repeats: Number of repeats that could pass, if all of them pass.
+        reason: The gate and the remedy, in one line.
+        batch_id: Id of the batch.
+    """
+
+    unit_test_set_ids: tuple[str, ...]
+    fewest_repeats: int
+    reason: str
+    batch_id: str = ""
+
+
 class DetailsMissing(Event, frozen=True):
     """Some names or reasons of a batch could not be read; its outcomes are not affected.
 
@@ -379,6 +396,7 @@ _LOGGED: Final[dict[type[Event], tuple[int, str]]] = {
     ),
     ArtifactSaved: (logging.INFO, "artifact of run %(run_id)s: %(size)d bytes at %(path)s"),
     NamesRead: (logging.DEBUG, "names were read"),
+    TooFewRepeats: (logging.WARNING, "%(reason)s"),
     DetailsMissing: (logging.WARNING, "names or reasons are missing: %(reason)s"),
     RunCompared: (
         logging.INFO,

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -113,6 +113,8 @@ class FleetJob(Struct, frozen=True, kw_only=True):
         on_exit: What to do with unfinished runs when the job is cancelled or times out:
             ``"leave"`` them running or ``"cancel"`` them.
         gate: What counts as passing; None uses the flags of each run.
+        known_failing: Ids of unit tests that are known to fail, and decide nothing; or their
+            names, with `describe`.
         describe: Whether to read the names of the sets, unit tests and metrics.
         explain: Whether to read why runs failed.
         explain_timeout: Seconds that reading may take after the last outcome; None for no limit.
@@ -129,6 +131,7 @@ class FleetJob(Struct, frozen=True, kw_only=True):
     on_failure: OnFailure = "continue"
     on_exit: OnExit = "leave"
     gate: Gate | None = None
+    known_failing: Collection[str] = ()
     describe: bool = False
     explain: bool = False
     explain_timeout: float | None = EXPLAIN_TIMEOUT
@@ -319,6 +322,7 @@ def _options(job: FleetJob) -> BatchOptions:
         on_failure=job.on_failure,
         on_exit=job.on_exit,
         gate=job.gate,
+        known_failing=job.known_failing,
         describe=job.describe,
         explain=job.explain,
         explain_timeout=job.explain_timeout,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -115,6 +123,29 @@ def without(names: Names, known: Names) -> Names:
     )
 
 
+def select_unit_tests(
+    selectors: Collection[str], ids: Iterable[str], names: Names
+) -> tuple[str, ...]:
+    """Return the ids of the unit tests that are selected by their id or name.
+
+    Args:
+        selectors: Ids, and names, which are compared as a whole, ignoring case.
+        ids: Ids of the unit tests.
+        names: The names that are known.
+    """
+    wanted = {selector.strip().casefold() for selector in selectors}
+    return tuple(
+        i for i in ids if i in selectors or names.unit_tests.get(i, "").strip().casefold() in wanted
+    )
+
+
+def unit_test_ids(run: Run) -> list[str]:
+    """Return the ids of the unit tests of a run, each once."""
+    asked = [spec.unit_test_id for spec in run.unit_test_run_specs]
+    run_of = [result.unit_test_id for result in run.unit_test_run_results if result is not None]
+    return _unique([*asked, *run_of])
+
+
 class _Lookup(NamedTuple):
     """A kind of record that is looked up by id.
 
@@ -179,6 +210,21 @@ class Directory:
             _Lookup("unit tests", UNIT_TESTS, list_tests, metrics_of, {}, {}, set()),
             _Lookup("metrics", METRICS, list_metrics, lambda _: (), {}, {}, set()),
         )
+
+    async def read_sets(self, set_ids: Iterable[str]) -> list[UnitTestSet]:
+        """Read sets anew, as far as the service shows them.
+
+        Raises:
+            AmigoError: If they cannot be read.
+        """
+        lookup, ids = self._lookups[0], [i for i in _unique(set_ids) if is_id(i)]
+        size = lookup.endpoint.page_size or _MOST_IDS
+        sets: list[UnitTestSet] = []
+        for at in range(0, len(ids), size):
+            some = ids[at : at + size]
+            sets += await lookup.list_records(id=some, limit=len(some))
+        lookup.take(sets)
+        return sets
 
     def learn_sets(self, sets: Iterable[UnitTestSet]) -> None:
         """Take in sets that were read elsewhere, so that they are not read again."""

@@ -29,7 +29,7 @@ _SPARE: Final = 5
 _NO_BASELINE: Final = "no baseline: the set has no completed run from before this one"
 
 # The verdicts of completed runs that were not cut short.
-_COMPARED: Final = frozenset({"passed", "failed", "errored"})
+_COMPARED: Final = frozenset({"passed", "failed", "undecided", "errored"})
 
 
 class Baselines:

@@ -6,8 +6,8 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -38,6 +38,7 @@ from amigo_async.cancellation import finish
 from amigo_async.errors import (
     AmbiguousStartError,
     AmigoError,
+    ArgumentError,
     ArtifactTimeoutError,
     DeadlineError,
     DecodeError,
@@ -56,17 +57,27 @@ from amigo_async.events import (
     RunLeft,
     RunProgressed,
     SetFinished,
+    TooFewRepeats,
 )
 from amigo_async.models import CreatedRun, Run
-from amigo_async.names import Directory, Names
+from amigo_async.names import (
+    EXPLAIN_TIMEOUT,
+    Directory,
+    Names,
+    combined,
+    select_unit_tests,
+    unit_test_ids,
+)
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.polling.cancelling import cancel_all, cancel_bound
+from amigo_async.protocol.requests import is_id
 from amigo_async.protocol.urls import safe_segment
 from amigo_async.resources.evaluations import Evaluations
 from amigo_async.resources.runs import RunCalls
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.threads import in_thread
+from amigo_async.verdicts.gate import fails_already, first_reasons, sets_too_short, too_few_repeats
 
 # Seconds to wait for the artifacts of a completed run; a run that was cancelled elsewhere may never
 # have any.
@@ -74,6 +85,9 @@ ARTIFACTS_PATIENCE: Final = 600.0
 
 # A completed run with repeats that never ran is requested again after this many seconds.
 _RESULTS_LAG: Final = 5.0
+
+# Seconds that the first start waits to learn whether the sets have enough repeats for the gate.
+_GATE_CHECK: Final = 2.0
 
 # Concurrent downloads; more would only share the bandwidth.
 _DOWNLOADS: Final = 8
@@ -140,6 +154,9 @@ class Batch:
         self._wants_progress = settings.on_event is not None or settings.on_failure != "continue"
         self._began = 0.0
         self._deadline = math.inf
+        self._directory = directory
+        self._known_by_name = not all(map(is_id, settings.known_failing))
+        self._notes: list[str] = []
         self._downloads = _Downloads(artifacts, events.emit)
         self._concluded = asyncio.Event()
         self._details = Details(
@@ -170,6 +187,7 @@ class Batch:
             if self._settings.on_event is not None:
                 listener = BatchListener(self._settings.on_event, self._items, self._id)
                 await stack.enter_async_context(listener.subscribed_to(self._events))
+            await self._check_gate()
             stack.callback(self._announce_end)
             stack.push_async_callback(self._cancel_on_exit)
             failure: Exception | None = None
@@ -221,6 +239,7 @@ class Batch:
             began_at=self._clock.utcnow() - age,
             names=self._details.names,
             explanations=self._details.explanations,
+            notes=(*self._notes, *self._unknown_failing()),
         )
 
     def _completed(self, outcome: RunOutcome) -> RunOutcome:
@@ -233,6 +252,29 @@ class Batch:
             uncompared=self._baselines.reasons.get(set_id),
         )
 
+    def _known_failing(self, ids: Collection[str], names: Names) -> Collection[str] | None:
+        """Which of the unit tests are known to fail; None if their names are not all known yet."""
+        if self._known_by_name and not names.unit_tests.keys() >= set(ids):
+            return None
+        return select_unit_tests(self._settings.known_failing, ids, names)
+
+    def _unknown_failing(self) -> list[str]:
+        """A note about what of `known_failing` fits no unit test, once all runs have ended."""
+        runs = [item.run for item in self._items.values() if item.verdict is not None and item.run]
+        shown = all(run.unit_test_run_specs for run in runs)
+        if not self._concluded.is_set() or len(runs) < len(self._items) or not shown:
+            return []
+        names = combined(self._details.names, self._names_before())
+        unknown = [
+            one
+            for one in self._settings.known_failing
+            if not any(select_unit_tests([one], unit_test_ids(run), names) for run in runs)
+        ]
+        if not unknown:
+            return []
+        listed = ", ".join(first_reasons(tuple(map(log_line, unknown))))
+        return [f"known_failing has what is no unit test of these sets: {listed}"]
+
     def _pending(self) -> list[str]:
         """The sets whose runs are still to be started."""
         return [s for s, i in self._items.items() if i.run_id is None and s not in self._outcomes]
@@ -244,15 +286,53 @@ class Batch:
             opened = open_journal(self._settings.journal, self._header)
             self._journal = await stack.enter_async_context(opened)
             progress = self._journal.progress
-        gate = self._settings.gate
         self._items = {
-            s: BatchItem(s, progress.get(s) or JournaledSteps(), gate) for s in self._set_ids
+            s: BatchItem(
+                s, progress.get(s) or JournaledSteps(), self._settings, self._names_before()
+            )
+            for s in self._set_ids
         }
 
+    def _names_before(self) -> Names:
+        """The names that the journal holds from earlier calls."""
+        return Names() if self._journal is None else self._journal.names
+
     async def _read_details(self) -> None:
-        before = Names() if self._journal is None else self._journal.names
         items = self._items.values()
-        await self._details.read_all(items, before, self._concluded)
+        await self._details.read_all(items, self._names_before(), self._concluded)
+
+    async def _check_gate(self) -> None:
+        """Say which sets have too few repeats to pass the gate, before the first run is started.
+
+        What the service does not tell soon is not waited for: the verdicts will say it.
+
+        Raises:
+            ArgumentError: If no set of the batch could pass.
+        """
+        gate, pending = self._settings.gate, self._pending()
+        if gate is None or gate.confidence is None or not pending:
+            return
+        sets, names = [], Names()
+
+        async def take(read: Names) -> None:
+            nonlocal names
+            names = read
+
+        with anyio.move_on_after(_GATE_CHECK), suppress(AmigoError):
+            sets = await self._directory.read_sets(pending)
+            if self._known_by_name:
+                await self._directory.describe_sets(pending, take)
+        short = sets_too_short(sets, gate, lambda ids: self._known_failing(ids, names))
+        if not short:
+            return
+        words = too_few_repeats(gate, short)
+        begun = any(item.before.intent is not None for item in self._items.values())
+        if len(short) == len(self._items) and not begun:
+            raise ArgumentError(f"gate: no set could pass, so nothing was started: {words}")
+        self._notes.append(words)
+        ids = tuple(one.id for one in short)
+        reason = log_line(words)
+        self._events.emit(TooFewRepeats(ids, gate.fewest_repeats, reason, batch_id=self._id))
 
     async def _read_baselines(self) -> None:
         await self._baselines.read_all(self._items.values(), self._concluded)
@@ -328,6 +408,8 @@ class Batch:
 
     async def _start_wait_collect(self, item: BatchItem) -> None:
         """Start, wait and download, beginning after the last step in the journal."""
+        if item.run is not None and item.verdict is not None and self._known_by_name:
+            await self._finished(item, item.run)  # the journal may lack names
         if item.run_id is None:
             await self._start(item)
         if item.unfinished_run is not None:
@@ -389,7 +471,12 @@ class Batch:
     async def _finished(self, item: BatchItem, run: Run) -> None:
         """Take in a completed run; emit and record its verdict if that is new or has changed."""
         before, at = item.verdict, self._clock.utcnow()
-        verdict = item.finished(run, at)
+        # First with the names that are known: should the deadline pass while others are read, the
+        # run has a verdict.
+        verdict = item.finished(run, at, self._details.names)
+        if self._known_by_name and not run.was_cut_short:
+            names = await self._directory.describe([run], timeout=EXPLAIN_TIMEOUT)
+            verdict = item.finished(run, at, names)
         if verdict == before:
             return
         self._events.emit(RunFinished(item.set_id, run.id, verdict))
@@ -404,7 +491,9 @@ class Batch:
         )
         # With a gate some repeats may fail, so only a completed run can be judged.
         if self._settings.gate is None and (run.failed_metrics or run.errored):
-            self._react(item)
+            known = self._known_failing(unit_test_ids(run), self._details.names)
+            if known is not None and (not known or fails_already(run, known)):
+                self._react(item)
 
     async def _collect(self, item: BatchItem, run: Run) -> None:
         """Download the artifacts of a completed run as soon as they are generated."""

@@ -25,7 +25,7 @@ from amigo_async.transport.exceptions import debugging
 _log = logging.getLogger("amigo_async")
 
 # The verdicts of sets whose evaluations are read. A set without a verdict has no completed run.
-_EXPLAINED: Final = frozenset({"failed", "errored", "cancelled"})
+_EXPLAINED: Final = frozenset({"failed", "undecided", "errored", "cancelled"})
 
 
 class Details:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from amigo_async.errors import ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
 from amigo_async.names import EXPLAIN_TIMEOUT
 from amigo_async.polling import check_seconds
-from amigo_async.protocol.requests import check_count, check_id, check_run_id
+from amigo_async.protocol.requests import check_count, check_id, check_run_id, is_id
 from amigo_async.starting import OnConflict, check_choice
 from amigo_async.verdicts.gate import Gate
 
@@ -55,6 +56,8 @@ class BatchOptions(TypedDict, total=False):
     """Function or coroutine function called with each event of the batch; None for none."""
     gate: Gate | None
     """What counts as passing; None uses the flags of each run."""
+    known_failing: Collection[str]
+    """Ids or names of unit tests that are known to fail, and decide nothing."""
     describe: bool
     """Whether to read the names of the sets, unit tests and metrics."""
     explain: bool
@@ -77,6 +80,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     journal: str | PathLike[str] | None = None
     on_event: OnEvent | None = None
     gate: Gate | None = None
+    known_failing: Collection[str] = ()
     describe: bool = False
     explain: bool = False
     explain_timeout: float | None = EXPLAIN_TIMEOUT
@@ -107,7 +111,8 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
             if not isinstance(given := getattr(settings, name), bool):
                 raise ArgumentError(f"{name} must be True or False, not {given!r:.80}")
         _check_baseline(settings.baseline)
-        return settings
+        known = _check_known_failing(settings.known_failing, describe=settings.describe)
+        return replace(settings, known_failing=known)
 
 
 def _check_names(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -154,6 +159,23 @@ def check_baselines(settings: BatchSettings, set_ids: Collection[str]) -> None:
         unknown = [set_id for set_id in settings.baseline if set_id not in set_ids]
         if unknown:
             raise ArgumentError(f"baseline names set {unknown[0]}, which is not in the batch")
+
+
+def _check_known_failing(selectors: Iterable[str], *, describe: bool) -> tuple[str, ...]:
+    """Return ids and names of unit tests as a tuple, if they can be told apart from others."""
+    if isinstance(selectors, str):
+        raise ArgumentError("known_failing must be a list of ids, not a single string")
+    given = tuple(selectors)
+    for one in given:
+        if not isinstance(one, str) or not one.strip():
+            raise ArgumentError(f"known_failing must be ids of unit tests, not {one!r:.80}")
+    names = [one for one in given if not is_id(one)]
+    if names and not describe:
+        raise ArgumentError(
+            f"known_failing has the name {names[0]!r:.80}, and names are not read: give the id of "
+            "the unit test, or describe=True"
+        )
+    return given
 
 
 def make_artifacts_dir(settings: BatchSettings) -> None:

@@ -13,12 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from amigo_async.batch.journal import JournaledSteps
+from amigo_async.batch.options import BatchSettings
 from amigo_async.errors import AmigoError
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
-from amigo_async.names import Explanations, Names
+from amigo_async.names import Explanations, Names, select_unit_tests, unit_test_ids
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, compare_sets
-from amigo_async.verdicts.gate import Gate, Verdict, reason_of, verdict_of
+from amigo_async.verdicts.gate import Verdict, passing_again, reason_of, verdict_of
 
 VERDICT_WORDS: Final = {
     "passed": "passed",
@@ -48,9 +49,10 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     Attributes:
         unit_test_set_id: Id of the set.
         run_id: Id of its run; None if none was started.
-        verdict: ``"passed"``, ``"failed"`` (a metric failed), ``"errored"`` (the run had an error,
-            or its end could not be determined), ``"timed_out"`` (the run goes on), ``"cancelled"``
-            (here or by someone else, so that some repeats never ran) or ``"not_started"``.
+        verdict: ``"passed"``, ``"failed"`` (a metric failed), ``"undecided"`` (too few repeats
+            for the confidence of the gate), ``"errored"`` (the run had an error, or its end could
+            not be determined), ``"timed_out"`` (the run goes on), ``"cancelled"`` (here or by
+            someone else, so that some repeats never ran) or ``"not_started"``.
         run: The last state seen of the run; None if none was seen.
         error: The error of the start, the wait or the download; None if there was none.
         artifacts: Path of the downloaded artifacts; None if there are none.
@@ -61,12 +63,15 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         finished_at: When the run was seen completed, by the server's clock; None if it was not.
         saved_at: When the download was complete, by the server's clock; None if it was not.
         reason: Why the verdict is what it is, if the run itself does not show it: it was cut
-            short, or only its flags are visible; None otherwise.
+            short, only its flags are visible, or a gate with a confidence cannot tell; None
+            otherwise.
         name: Name of the set; None if it was not read.
         comparison: How the run compares with its baseline; None if that was not asked for, or not
             possible.
         uncompared: Why there is no comparison although one was asked for and the run is completed;
             None otherwise.
+        known_failing: Ids of its unit tests that are known to fail, and did not decide.
+        passing_again: Ids of those of them that passed every repeat.
     """
 
     unit_test_set_id: str
@@ -83,6 +88,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
     name: str | None = None
     comparison: Comparison | None = None
     uncompared: str | None = None
+    known_failing: tuple[str, ...] = ()
+    passing_again: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Name the set, its run and its verdict."""
@@ -100,12 +107,15 @@ class BatchResult(Struct, frozen=True):
         names: Names of the sets, unit tests and metrics, if they were asked for.
         explanations: What was seen in the conversations that failed, and why they failed, if they
             were asked for.
+        notes: What the user should know of the batch as a whole, a sentence each: sets with too
+            few repeats to pass the gate, or what of `known_failing` fits no unit test.
     """
 
     outcomes: Sequence[RunOutcome]
     began_at: datetime | None = None
     names: Names = Names()
     explanations: Explanations = Explanations()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -193,18 +203,23 @@ class BatchItem:
     Args:
         set_id: The set.
         before: What the journal holds about the set from earlier calls.
-        gate: What counts as passing; None uses the flags of the run.
+        settings: The options of the batch.
+        names: The names that are known so far.
 
     Attributes:
+        known_failing: Ids of the unit tests of its run that are known to fail.
         starting: Scope of the start; cancelled when the batch starts no more runs.
         waiting: Scope of the wait; cancelled when the run is to be cancelled.
         cancelled: Whether this batch cancelled the run.
         poll_error: Why the last poll returned no state of the run; None if it did.
     """
 
-    def __init__(self, set_id: str, before: JournaledSteps, gate: Gate | None) -> None:
+    def __init__(
+        self, set_id: str, before: JournaledSteps, settings: BatchSettings, names: Names
+    ) -> None:
         self.set_id = set_id
-        self._gate = gate
+        self._settings = settings
+        self.known_failing: tuple[str, ...] = ()
         self.before = before
         self.run_id: str | None = None
         self.attached = False
@@ -223,7 +238,7 @@ class BatchItem:
             self.started(before.started.run_id, before.started.at, attached=before.started.attached)
         if before.finished is not None:
             self.cancelled = before.finished.verdict == "cancelled"
-            self.finished(before.finished.run, before.finished.at)
+            self.finished(before.finished.run, before.finished.at, names)
         if before.saved is not None:
             self.saved(Path(before.saved.path), before.saved.at)
 
@@ -231,10 +246,17 @@ class BatchItem:
         """Take in the id of its run."""
         self.run_id, self.started_at, self.attached = run_id, at, attached
 
-    def finished(self, run: Run, at: datetime) -> Verdict:
+    def finished(self, run: Run, at: datetime, names: Names) -> Verdict:
         """Take in a completed state of its run, perhaps a later one; return the verdict."""
         self.run, self.finished_at = run, self.finished_at or at
-        self.verdict = verdict_of(run, self._gate, cancelled=self.cancelled)
+        selectors = self._settings.known_failing
+        self.known_failing = select_unit_tests(selectors, unit_test_ids(run), names)
+        self.verdict = verdict_of(
+            run,
+            self._settings.gate,
+            cancelled=self.cancelled,
+            known_failing=self.known_failing,
+        )
         return self.verdict
 
     def saved(self, artifacts: Path, at: datetime) -> None:
@@ -270,5 +292,13 @@ class BatchItem:
             started_at=self.started_at,
             finished_at=self.finished_at,
             saved_at=self.saved_at,
-            reason=reason_of(self.run),
+            reason=reason_of(
+                self.run,
+                None if verdict == "cancelled" else self._settings.gate,
+                self.known_failing,
+            ),
+            known_failing=self.known_failing,
+            passing_again=(
+                passing_again(self.run, self.known_failing) if self.run is not None else ()
+            ),
         )

@@ -21,6 +21,7 @@ def test_defaults() -> None:
         "journal": None,
         "on_event": None,
         "gate": None,
+        "known_failing": (),
         "describe": False,
         "explain": False,
         "explain_timeout": 30.0,

@@ -36,6 +36,7 @@ from amigo_async.events import (
     SharingRestored,
     SignedIn,
     StartUnresolved,
+    TooFewRepeats,
 )
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
@@ -83,6 +84,11 @@ SAID: list[tuple[Event, int, str]] = [
     (ArtifactProgress("r", 5, 9), logging.DEBUG, "artifact of run r: 5 of 9 bytes"),
     (ArtifactProgress("r", 5, None), logging.DEBUG, "artifact of run r: 5 of ? bytes"),
     (NamesRead({"s": "Refunds"}, {}, {}), logging.DEBUG, "names were read"),
+    (
+        TooFewRepeats(("s",), 29, "90% needs at least 29 repeats"),
+        logging.WARNING,
+        "90% needs at least 29 repeats",
+    ),
     (
         DetailsMissing("1 of 2 reasons cannot be seen"),
         logging.WARNING,
