@@ -24,6 +24,7 @@ from amigo_async.verdicts.gate import Verdict, passing_again, reason_of, verdict
 VERDICT_WORDS: Final = {
     "passed": "passed",
     "failed": "failed",
+    "undecided": "undecided",
     "errored": "errored",
     "timed_out": "timed out",
     "cancelled": "cancelled",
@@ -33,6 +34,7 @@ VERDICT_WORDS: Final = {
 # Why a set did not pass, if neither an error nor its results say so.
 UNEXPLAINED: Final = {
     "failed": "a metric failed, but the visible results do not show which",
+    "undecided": "there are too few repeats to tell whether the pass rate is reached",
     "errored": "the run had an error, but the visible results do not show which",
     "timed_out": "the deadline passed before the run ended; the run continues",
     "cancelled": "the run was cancelled",
@@ -184,10 +186,12 @@ class BatchResult(Struct, frozen=True):
                 f"{self.names.unit_test(one.unit_test_id)}: {self.names.metric(one.metric_id)} "
                 f"failed in {one.failed} of {one.evaluated} repeats"
                 for one in run.metrics_that_failed or ()
+                if one.unit_test_id not in outcome.known_failing
             ]
             findings += [
                 f"{self.names.unit_test(one.unit_test_id)}: {one.error}"
                 for one in run.runs_that_errored or ()
+                if one.unit_test_id not in outcome.known_failing
             ]
             found += findings[:_MOST_FINDINGS]
             if len(findings) > _MOST_FINDINGS:

@@ -35,6 +35,8 @@ from amigo_async.version import __version__
 MARKS: Final = {
     "passed": "✓",
     "failed": "✕",
+    "undecided": "?",
+    "known_failing": "·",
     "errored": "!",
     "timed_out": "…",
     "cancelled": "⊘",
@@ -196,12 +198,16 @@ class Listing(Struct, frozen=True):
         matrix: Those that failed, if they share metrics; None if not.
         wrong: Others that failed or errored.
         unfinished: Those that have not ended.
+        undecided: Those with too few repeats for the gate to tell.
+        known_failing: Those that are known to fail, and did not pass.
         passed: Those that passed, perhaps because the gate allows for failures.
     """
 
     matrix: Matrix | None
     wrong: tuple[UnitTestReport, ...]
     unfinished: tuple[UnitTestReport, ...]
+    undecided: tuple[UnitTestReport, ...]
+    known_failing: tuple[UnitTestReport, ...]
     passed: tuple[UnitTestReport, ...]
 
 
@@ -222,6 +228,8 @@ def listing(each: SetReport) -> Listing:
         matrix=matrix,
         wrong=(*of.get("errored", ()), *(() if matrix else failed)),
         unfinished=tuple(of.get("unfinished", ())),
+        undecided=tuple(of.get("undecided", ())),
+        known_failing=tuple(of.get("known_failing", ())),
         passed=tuple(of.get("passed", ())),
     )
 

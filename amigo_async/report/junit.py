@@ -17,6 +17,15 @@ from amigo_async.verdicts.gate import Gate
 # All cases of a unit test list its errors, so each lists only the first ones.
 _MOST_ERRORS: Final = 10
 
+# What a set comes to that has no error. A set that is undecided has neither failed nor passed: its
+# cases are skipped with the reason, and only the verdict says that the set did not pass.
+_TAGS: Final = {
+    "failed": "failure",
+    "undecided": "skipped",
+    "cancelled": "skipped",
+    "not_started": "skipped",
+}
+
 # Reasons of which a case lists the text.
 _MOST_REASONS: Final = 10
 
@@ -33,10 +42,11 @@ def junit(
     Sets, unit tests and metrics are called by their names where these are known; their ids are in
     the properties and the texts. A set whose unit tests are not visible, or that has a problem as
     a whole, gets a case ``run`` for the run as a whole. Repeats that failed although the set
-    passed (by a gate) are listed in the output of their case. Cases with the same class and name
-    (of a set that was run twice, or of two sets of one name) are numbered from the second on. The
-    time of a suite is that of its run; the time of a case is 0, as the service does not report the
-    duration of unit tests.
+    passed (by a gate) are listed in the output of their case. What is undecided (by a gate with a
+    confidence), and unit tests that are known to fail and did, are skipped, with the reason: they
+    have neither passed nor failed. Cases with the same class and name (of a set that was run
+    twice, or of two sets of one name) are numbered from the second on. The time of a suite is that
+    of its run; the time of a case is 0, as the service does not report the duration of unit tests.
 
     Args:
         result: The result of the batch.
@@ -136,9 +146,7 @@ def _run_case(each: SetReport) -> ET.Element:
         return element
     tag = "error"
     if outcome.error is None:
-        tag = {"failed": "failure", "cancelled": "skipped", "not_started": "skipped"}.get(
-            outcome.verdict, "error"
-        )
+        tag = _TAGS.get(outcome.verdict, "error")
     verdict = "" if outcome.verdict == "passed" else f"\nverdict: {outcome.verdict}"
     ids = "\n".join(_ids(each))
     _add_result(element, tag, each.problem_type, each.problem, f"{each.problem}{verdict}\n{ids}")
@@ -154,6 +162,8 @@ def _case(each: SetReport, test: UnitTestReport, case: Case) -> ET.Element:
     elif case.status == "errored":
         message = test.errors[0].text if test.errors else case.seen
         _add_result(element, "error", "repeat", message, detail)
+    elif case.status in ("undecided", "known_failing"):
+        _add_result(element, "skipped", case.status, case.seen, detail)
     elif case.status == "unfinished":
         _add_result(element, "skipped", each.outcome.verdict, case.seen, detail)
     elif case.counts.failed or case.counts.missing:

@@ -24,6 +24,7 @@ from amigo_async.verdicts.gate import Gate
 MARKS: Final = {
     "passed": "✅",
     "failed": "❌",
+    "undecided": "❔",
     "errored": "⚠️",
     "timed_out": "⏱️",
     "cancelled": "🚫",

@@ -27,10 +27,12 @@ from amigo_async.report.wording import (
     short_text,
     value_in_words,
 )
-from amigo_async.verdicts.gate import Gate, Judgement
+from amigo_async.verdicts.gate import Gate, Judgement, PassRate, first_reasons, limits_in_words
 from amigo_async.verdicts.tally import Counts, MetricTally, UnitTestTally, tally
 
-Status: TypeAlias = Literal["passed", "failed", "errored", "unfinished"]
+Status: TypeAlias = Literal[
+    "passed", "failed", "errored", "undecided", "unfinished", "known_failing"
+]
 
 # Messages that are named as what an evaluation rests on.
 _MOST_REFERENCES = 3
@@ -89,7 +91,7 @@ class Case(Struct, frozen=True):
         expected: Required value of the metric, in words; None if unknown.
         counts: Repeats that passed, failed, or have no result.
         status: The status that follows from the counts and the verdict of the set.
-        seen: The counts in words.
+        seen: The counts in words; with the limits of the rate, if the gate has a confidence.
         failed: Numbers of the repeats that failed, from 1; empty if none failed.
         evaluations: Ids of the failed evaluations.
         reasons: What was seen in the repeats that failed; those that were explained come first.
@@ -129,9 +131,10 @@ class UnitTestReport(Struct, frozen=True):
         link: Where to look further; None for nowhere.
         repeats: Number of repeats requested.
         counts: Repeats that passed every metric, failed one, or have no result.
-        seen: The counts in words.
+        seen: The counts in words; with the limits of the rate, if the gate has a confidence.
         cases: One case per metric.
         errors: Errors that occurred in its repeats.
+        rate: Its pass rate by the gate; None if the gate does not compare it.
     """
 
     id: str
@@ -142,6 +145,7 @@ class UnitTestReport(Struct, frozen=True):
     seen: str
     cases: tuple[Case, ...]
     errors: tuple[RepeatError, ...]
+    rate: PassRate | None
 
     @property
     def label(self) -> str:
@@ -157,7 +161,9 @@ class UnitTestReport(Struct, frozen=True):
     def status(self) -> Status:
         """The worst status of its cases."""
         found = {case.status for case in self.cases}
-        order: tuple[Status, ...] = ("failed", "errored", "unfinished", "passed")
+        order: tuple[Status, ...] = (
+            *("failed", "errored", "unfinished", "undecided", "known_failing", "passed"),
+        )
         return next(status for status in order if status in found)
 
 
@@ -208,6 +214,8 @@ class Amounts(Struct, frozen=True):
         tests_failed: Number of unit tests that failed a metric.
         tests_errored: Number of other unit tests with an error.
         tests_unfinished: Number of unit tests that have not ended.
+        tests_undecided: Number of unit tests with too few repeats for the gate to tell.
+        tests_known_failing: Number of unit tests that are known to fail, and did not pass.
         repeats: Number of repeats.
         repeats_passed: Number of repeats that passed every metric.
         repeats_failed: Number of repeats that failed a metric.
@@ -218,6 +226,8 @@ class Amounts(Struct, frozen=True):
     tests_failed: int
     tests_errored: int
     tests_unfinished: int
+    tests_undecided: int
+    tests_known_failing: int
     repeats: int
     repeats_passed: int
     repeats_failed: int
@@ -230,6 +240,8 @@ class Amounts(Struct, frozen=True):
             (self.tests_failed, "failed"),
             (self.tests_errored, "errored"),
             (self.tests_unfinished, "not finished"),
+            (self.tests_undecided, "undecided"),
+            (self.tests_known_failing, "known to fail"),
         ]
         first, *others = [pair for pair in rest if pair[0]] or [(self.tests, "passed")]
         words = f"{first[0]:,} of {plural(self.tests, 'unit test')} {first[1]}"
@@ -257,6 +269,8 @@ def amounts(tests: Iterable[UnitTestReport]) -> Amounts:
         tests_failed=status["failed"],
         tests_errored=status["errored"],
         tests_unfinished=status["unfinished"],
+        tests_undecided=status["undecided"],
+        tests_known_failing=status["known_failing"],
         repeats=sum(test.repeats for test in every),
         repeats_passed=sum(test.counts.passed for test in every),
         repeats_failed=sum(test.counts.failed for test in every),
@@ -351,11 +365,12 @@ def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
     gate, set_id = context.gate, outcome.unit_test_set_id
     judgement = _judgement(outcome, gate)
     tallies = tally(outcome.run) if outcome.run else ()
-    reached = _rates_passed(judgement, gate, tallies)
-    tests = tuple(_unit_test(outcome, t, r, context) for t, r in zip(tallies, reached, strict=True))
-    reasons = tuple(_named(r, context.names) for r in judgement.reasons) if judgement else ()
+    rates = _rates(judgement, gate, tallies)
+    tests = tuple(_unit_test(outcome, t, r, context) for t, r in zip(tallies, rates, strict=True))
+    reasons = tuple(named_ids(r, context.names) for r in judgement.reasons) if judgement else ()
     problem, problem_type = _problem(outcome, reasons, tests)
-    short = sum(t.counts.failed + t.counts.missing for t in tests)
+    known = outcome.known_failing
+    short = sum(t.counts.failed + t.counts.missing for t in tests if t.id not in known)
     return SetReport(
         number=number,
         outcome=outcome,
@@ -376,7 +391,7 @@ def _name(name: str | None) -> str | None:
     return short_text(name, MOST_OF_A_NAME) or None if name else None
 
 
-def _named(sentence: str, names: Names) -> str:
+def named_ids(sentence: str, names: Names) -> str:
     """Replace the ids of unit tests and metrics in a sentence by names."""
 
     def name(match: re.Match[str]) -> str:
@@ -388,8 +403,10 @@ def _named(sentence: str, names: Names) -> str:
 
 def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:
     run = outcome.run
-    judged = outcome.verdict in ("passed", "failed", "errored")
-    return gate.judge(run) if gate and run and run.is_completed and judged else None
+    judged = outcome.verdict in ("passed", "failed", "undecided", "errored")
+    if not gate or not run or not run.is_completed or not judged:
+        return None
+    return gate.judge(run, known_failing=outcome.known_failing)
 
 
 def _problem(
@@ -403,42 +420,47 @@ def _problem(
     if outcome.verdict == "passed" or any(test.wrong for test in tests):
         return None, ""
     if reasons:
-        return "; ".join(reasons), outcome.verdict
-    if outcome.verdict == "cancelled" and outcome.reason:
+        return "; ".join(first_reasons(reasons)), outcome.verdict
+    if outcome.verdict in ("cancelled", "undecided") and outcome.reason:
         return outcome.reason, outcome.verdict
     return UNEXPLAINED[outcome.verdict], outcome.verdict
 
 
-def _rates_passed(
+def _rates(
     judgement: Judgement | None, gate: Gate | None, tests: tuple[UnitTestTally, ...]
-) -> Iterator[tuple[bool, ...]]:
-    """Yield for each unit test whether the pass rate that each of its cases counts in was reached.
+) -> Iterator[tuple[PassRate | None, ...]]:
+    """Yield for each unit test the pass rates that its cases count in; None for those without.
 
     Matched by position: a unit test may be in a set twice.
     """
     rates = iter(judgement.rates if judgement else ())
     per = None if gate is None or judgement is None or not judgement.rates else gate.per
-    of_run = per == "run" and next(rates).verdict == "passed"
+    of_run = next(rates) if per == "run" else None
     for test in tests:
         cases = max(len(test.metrics), 1)
         if per == "metric":
-            yield tuple(next(rates).verdict == "passed" for _ in range(cases))
+            yield tuple(next(rates) for _ in range(cases))
         else:
-            of_test = per == "unit_test" and next(rates).verdict == "passed"
-            yield (of_run or of_test,) * cases
+            yield (next(rates) if per == "unit_test" else of_run,) * cases
 
 
 def _unit_test(
-    outcome: RunOutcome, test: UnitTestTally, reached: tuple[bool, ...], context: _Context
+    outcome: RunOutcome,
+    test: UnitTestTally,
+    rates: tuple[PassRate | None, ...],
+    context: _Context,
 ) -> UnitTestReport:
     cases = tuple(
-        _metric_case(outcome, test, metric, context, excused=excused)
-        for metric, excused in zip(test.metrics, reached, strict=False)
+        _metric_case(outcome, test, metric, context, rate)
+        for metric, rate in zip(test.metrics, rates, strict=False)
     )
     counts = test.counts
+    # The rate of the unit test itself, and not of one of its metrics, or of the whole run.
+    of_test = rates[0] if rates[0] and rates[0].unit_test_id and not rates[0].metric_id else None
+    seen = _words(counts, test, of_test)
     if not cases:
-        status = _status(outcome, test, counts, excused=reached[0])
-        cases = (Case(None, None, None, counts, status, _words(counts, test)),)
+        status = _status(outcome, test, counts, rates[0])
+        cases = (Case(None, None, None, counts, status, seen),)
     errors: dict[str, list[int]] = {}
     for repeat, error in enumerate(test.errors):
         if error is not None:
@@ -451,9 +473,10 @@ def _unit_test(
         ),
         repeats=len(test.errors),
         counts=counts,
-        seen=_words(counts, test),
+        seen=seen,
         cases=cases,
         errors=tuple(RepeatError(text, numbers(tuple(r)), len(r)) for text, r in errors.items()),
+        rate=of_test,
     )
 
 
@@ -462,8 +485,7 @@ def _metric_case(
     test: UnitTestTally,
     metric: MetricTally,
     context: _Context,
-    *,
-    excused: bool,
+    rate: PassRate | None,
 ) -> Case:
     counts = metric.counts
     failed = [
@@ -477,8 +499,8 @@ def _metric_case(
         metric_id=metric.metric_id,
         expected=criterion_in_words(metric.metric.success_criterion) if metric.metric else None,
         counts=counts,
-        status=_status(outcome, test, counts, excused=excused),
-        seen=_words(counts, test),
+        status=_status(outcome, test, counts, rate),
+        seen=_words(counts, test, rate if rate and rate.metric_id else None),
         failed=_numbers(n for n, _ in failed),
         evaluations=tuple(e.metric_evaluation_result_id for _, e in failed),
         reasons=_reasons(failed, context.explanations),
@@ -521,25 +543,40 @@ def _reasons(
     )
 
 
-def _words(counts: Counts, test: UnitTestTally) -> str:
-    """Return the counts in words."""
+def _words(counts: Counts, test: UnitTestTally, rate: PassRate | None) -> str:
+    """Return the counts in words, with the limits of their rate if there are any."""
     errored = sum(error is not None for error in test.errors)
     without = counts.missing - errored
-    return repeats_in_words(counts.passed, sum(counts), counts.failed, errored, without)
+    words = repeats_in_words(counts.passed, sum(counts), counts.failed, errored, without)
+    if rate is None or rate.low is None or rate.high is None:
+        return words
+    return f"{words} (rate {limits_in_words(rate.low, rate.high)})"
 
 
-def _status(outcome: RunOutcome, test: UnitTestTally, counts: Counts, *, excused: bool) -> Status:
+def _status(
+    outcome: RunOutcome, test: UnitTestTally, counts: Counts, rate: PassRate | None
+) -> Status:
     """Return the status of a case; "passed" if its set or its rate in the gate passed."""
-    if outcome.verdict == "passed" or excused:
-        return "passed"
-    if counts.failed:
-        return "failed"
-    if any(error is not None for error in test.errors):
-        return "errored"
-    if not counts.missing:
-        return "passed"
+    known = test.unit_test_id in outcome.known_failing and outcome.verdict != "cancelled"
+    sound = not counts.failed and not counts.missing
+    verdict = rate.verdict if rate else outcome.verdict
+    # The rate of the whole run, or an unknown one, says nothing of a unit test that passed.
+    alone = rate is not None and rate.unit_test_id is not None
     over = outcome.run is not None and outcome.run.is_completed
-    return "errored" if over and outcome.verdict != "cancelled" else "unfinished"
+    status: Status = "errored" if over and outcome.verdict != "cancelled" else "unfinished"
+    if known:
+        status = "passed" if sound else "known_failing"
+    elif "passed" in (outcome.verdict, verdict):
+        status = "passed"
+    elif verdict == "undecided" and (alone or not sound):
+        status = "undecided"
+    elif counts.failed:
+        status = "failed"
+    elif any(error is not None for error in test.errors):
+        status = "errored"
+    elif sound:
+        status = "passed"
+    return status
 
 
 NO_RESULT = "no result, although the run is complete"
@@ -582,7 +619,7 @@ def verdict_in_words(each: SetReport) -> str:
 
 
 # The first of these verdicts that occurs is the verdict of the batch.
-_WORST_FIRST = ("failed", "errored", "timed_out", "not_started", "cancelled")
+_WORST_FIRST = ("failed", "errored", "timed_out", "not_started", "cancelled", "undecided")
 
 
 class Headline(Struct, frozen=True):
@@ -594,7 +631,8 @@ class Headline(Struct, frozen=True):
         words: The verdict as a heading.
         sentence: The number of sets by verdict, and of unit tests and repeats.
         tolerated: Number of repeats that failed or errored in sets that passed.
-        notes: What could not be read of names and reasons, a sentence each.
+        notes: What to know besides: unit tests that are known to fail and pass again, sets with
+            too few repeats for the gate, what could not be read; a sentence each.
     """
 
     verdict: str
@@ -617,8 +655,37 @@ def headline(result: BatchResult, sets: tuple[SetReport, ...]) -> Headline:
         words=words,
         sentence=sentence,
         tolerated=sum(each.tolerated for each in sets),
-        notes=(*result.names.notes, *result.explanations.notes),
+        notes=notes_of(result),
     )
+
+
+def notes_of(result: BatchResult) -> tuple[str, ...]:
+    """Return what to know of a result besides its outcomes, a sentence each."""
+    read = (*result.names.notes, *result.explanations.notes)
+    return (*_passing_again(result), *result.notes, *read)
+
+
+def _passing_again(result: BatchResult) -> tuple[str, ...]:
+    """Name the unit tests that are known to fail, and passed every repeat; a sentence each."""
+    again = dict.fromkeys(test_id for one in result.outcomes for test_id in one.passing_again)
+    # One that still fails in another set is still known to fail.
+    failing = {
+        test_id
+        for one in result.outcomes
+        for test_id in one.known_failing
+        if test_id not in one.passing_again
+    }
+    return tuple(
+        f"unit test {_called(test_id, result.names)} is known to fail, and passed every repeat: "
+        "it may be removed from the known failures"
+        for test_id in again
+        if test_id not in failing
+    )
+
+
+def _called(test_id: str, names: Names) -> str:
+    name = _name(names.unit_tests.get(test_id))
+    return f"{name} ({test_id})" if name else test_id
 
 
 def default_title(result: BatchResult) -> str:
