@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not
-        start (also without the extra ``cli``), 4 timed out, 130 interrupted.
+        start (also without the extra ``cli``), 4 timed out, 5 undecided, 130 interrupted.
     """
     try:
         from amigo_async.cli.app import invoke  # noqa: PLC0415  # needs the extra

@@ -12,7 +12,8 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any, Final, NamedTuple, TypeVar
+from decimal import Decimal, InvalidOperation
+from typing import IO, Any, Final, NamedTuple, TypeVar, cast, get_args
 
 import click
 
@@ -29,7 +30,7 @@ from amigo_async.escaping import log_line
 from amigo_async.events import Listener
 from amigo_async.protocol.requests import check_run_id, is_id
 from amigo_async.transport import environment_session
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Errored, Gate, Per
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -255,6 +256,19 @@ def duration(text: str) -> float:
     return seconds
 
 
+def share(text: str) -> float:
+    """Parse a share, e.g. ``90%`` or ``0.9``."""
+    digits, percent, rest = text.strip().partition("%")
+    try:
+        # Divided as decimals, so that 99.9% is the same number as 0.999.
+        number = Decimal(digits.strip()) / (100 if percent else 1)
+    except InvalidOperation:
+        number = Decimal(-1)
+    if rest or not number.is_finite() or not 0 <= number <= 1:
+        raise click.BadParameter(f"{text!r} is not a share from 0% to 100%, like 90% or 0.9")
+    return float(number)
+
+
 def instant(text: str) -> datetime:
     """Parse a time in ISO 8601 (local without a zone), or how long ago, e.g. ``2h``."""
     match = _DURATION.fullmatch(text.strip())
@@ -410,13 +424,70 @@ def details_options(function: F) -> F:
     return names_option(option(function))
 
 
-def gate_option(function: F) -> F:
-    """Add the option --min-pass-rate, passed on as a `Gate`."""
-    option = click.option(
+def gate_options(function: F) -> F:
+    """Add the options of a gate, passed on as a `Gate`, and --known-failing."""
+
+    @functools.wraps(function)
+    def with_gate(
+        *args: Any,
+        min_pass_rate: float | None,
+        per: Per | None,
+        errored: Errored | None,
+        confidence: float | None,
+        known_failing: IO[Any] | None,
+        **options: Any,
+    ) -> Any:
+        given = {
+            "min_pass_rate": min_pass_rate,
+            "per": per,
+            "errored": errored,
+            "confidence": confidence,
+        }
+        if confidence is not None and (min_pass_rate is None or min_pass_rate == 1):
+            raise click.UsageError(
+                "--confidence needs a --min-pass-rate below 100%, e.g. 90%: no number of repeats "
+                "shows that every repeat passes."
+            )
+        try:
+            some = {name: value for name, value in given.items() if value is not None}
+            gate = Gate(**some) if some else None  # type: ignore[arg-type]
+        except ArgumentError as error:
+            raise click.UsageError(str(error)) from None
+        known = read_selectors((), known_failing)
+        return function(*args, gate=gate, known_failing=known, **options)
+
+    for option in reversed(_GATE_OPTIONS):
+        with_gate = option(with_gate)
+    return cast("F", with_gate)
+
+
+_GATE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
+    click.option(
         "--min-pass-rate",
-        "gate",
-        type=click.FloatRange(0, 1),
-        callback=lambda _, __, rate: None if rate is None else Gate(min_pass_rate=rate),
-        help="The share of repeats that must pass for each unit test, e.g. 0.9.",
-    )
-    return option(function)
+        type=share,
+        metavar="RATE",
+        help="The share of repeats that must pass, e.g. 90% or 0.9.",
+    ),
+    click.option(
+        "--per",
+        type=click.Choice(get_args(Per)),
+        help="What must reach it: each unit test (the default), each of its metrics, or the run.",
+    ),
+    click.option(
+        "--errored",
+        type=click.Choice(get_args(Errored)),
+        help="Repeats with an error make the set errored (the default), fail, or do not count.",
+    ),
+    click.option(
+        "--confidence",
+        type=share,
+        metavar="SHARE",
+        help="Pass or fail only if this sure, e.g. 95%; otherwise the set is undecided.",
+    ),
+    click.option(
+        "--known-failing",
+        type=click.File("rb"),
+        metavar="FILE",
+        help="Unit tests, by id or name, that are shown but do not decide; # begins a comment.",
+    ),
+)

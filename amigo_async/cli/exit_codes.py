@@ -1,7 +1,7 @@
 """The exit codes of the command.
 
-If several apply to a batch, the first of failed, errored and timed out wins: a certain result
-counts more than one that another attempt may change.
+If several apply to a batch, the first of failed, errored, timed out and undecided wins: a certain
+result counts more than one that another attempt may change.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class ExitCode(IntEnum):
     USAGE_ERROR = 2
     ERRORED = 3
     TIMED_OUT = 4
+    UNDECIDED = 5
     INTERRUPTED = 130
 
 
-_WORST_FIRST = (ExitCode.FAILED, ExitCode.ERRORED, ExitCode.TIMED_OUT, ExitCode.PASSED)
+_WORST_FIRST = (ExitCode.FAILED, ExitCode.ERRORED, ExitCode.TIMED_OUT, ExitCode.UNDECIDED)
 
 
 def exit_code_of_batch(outcomes: Iterable[RunOutcome], *, artifacts: bool = False) -> ExitCode:
@@ -49,10 +50,11 @@ def _exit_code_of_outcome(outcome: RunOutcome, *, artifacts: bool) -> ExitCode:
         return ExitCode.TIMED_OUT if timed_out else ExitCode.ERRORED
     if outcome.verdict == "not_started":
         return ExitCode.TIMED_OUT  # without an error, the deadline must have passed
-    if outcome.verdict != "passed":
+    code = {"passed": ExitCode.PASSED, "undecided": ExitCode.UNDECIDED}.get(outcome.verdict)
+    if code is None:
         return ExitCode.ERRORED
-    # Passed, but if the deadline cut off the download, artifacts are missing without an error.
-    return ExitCode.TIMED_OUT if artifacts and outcome.artifacts is None else ExitCode.PASSED
+    # If the deadline cut off the download, artifacts are missing without an error.
+    return ExitCode.TIMED_OUT if artifacts and outcome.artifacts is None else code
 
 
 def exit_code_of_error(error: Exception) -> ExitCode:

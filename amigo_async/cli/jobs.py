@@ -25,7 +25,7 @@ from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutE
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
-from amigo_async.verdicts.gate import Verdict, reason_of
+from amigo_async.verdicts.gate import Gate, Verdict, passing_again, reason_of, verdict_of
 
 # Seconds between two updates of the display.
 _REFRESH_INTERVAL: Final = 0.25
@@ -98,6 +98,8 @@ class RunAction:
         verdict: Its verdict; None while there is none.
         artifacts: Path of its artifacts; None until they are saved.
         error: The error of the action; None without one.
+        known_failing: Ids of its unit tests that are known to fail.
+        gate: What counts as passing; None uses the flags of the run.
         finished_at: When the run was seen to end; None if it was not.
         collecting: Whether its artifacts are being downloaded or waited for.
         late: Whether the action was cut off by the deadline or a signal.
@@ -109,6 +111,8 @@ class RunAction:
         self.run_id = run_id
         self.run: Run | None = None
         self.verdict: Verdict | None = None
+        self.known_failing: tuple[str, ...] = ()
+        self.gate: Gate | None = None
         self.artifacts: Path | None = None
         self.error: Exception | None = None
         self.finished_at: datetime | None = None
@@ -127,11 +131,12 @@ class RunAction:
             set_id = run.simulation_unit_test_set_id
             self._emit(RunProgressed(set_id, run.id, done, total, run.failed_metrics, run.errored))
 
-    def set_finished(self, run: Run, verdict: Verdict) -> None:
-        """Set the state and the verdict of a run that has ended."""
+    def set_finished(self, run: Run) -> None:
+        """Set the state of a run that has ended, and judge it."""
         if self.run is not None and not self.run.is_completed:  # so it has ended just now
             self.finished_at = datetime.now(UTC)
-        self.run, self.verdict = run, verdict
+        self.run = run
+        self.verdict = verdict_of(run, self.gate, cancelled=False, known_failing=self.known_failing)
         self.seen.set()
         self._emit(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
 
@@ -147,7 +152,9 @@ class RunAction:
             artifacts=self.artifacts,
             started_at=None if run is None else run.created_at,
             finished_at=self.finished_at,
-            reason=reason_of(run),
+            reason=reason_of(run, self.gate, self.known_failing),
+            known_failing=self.known_failing,
+            passing_again=() if run is None else passing_again(run, self.known_failing),
         )
 
 
@@ -237,7 +244,7 @@ async def _describe(
 
 
 def _failed(actions: Iterable[RunAction]) -> list[Run]:
-    bad = ("failed", "errored")
+    bad = ("failed", "undecided", "errored")
     return [action.run for action in actions if action.run and action.verdict in bad]
 
 

@@ -41,6 +41,7 @@ _STYLES: Final = {
     "over": "green",
     "failed": "red",
     "errored": "magenta",
+    "undecided": "yellow",
     "timed_out": "yellow",
     "cancelled": "yellow",
     "not_started": "yellow",
@@ -57,10 +58,11 @@ _MARKS: Final = {
     "over": "✓",
     "failed": "✗",
     "errored": "!",
+    "undecided": "?",
     "running": "●",
     "waiting": "·",
 }
-_BAD: Final = frozenset({"failed", "errored", "timed_out", "cancelled", "not_started"})
+_BAD: Final = frozenset({"failed", "errored", "undecided", "timed_out", "cancelled", "not_started"})
 
 
 class LiveView(View):

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from amigo_async.batch import RunOutcome
 from amigo_async.cli.reasons import named
 from amigo_async.cli.streams import note
+from amigo_async.escaping import log_line
 from amigo_async.events import (
     ArtifactProgress,
     Event,
@@ -19,6 +20,7 @@ from amigo_async.events import (
     RunProgressed,
     RunStarted,
     StartUnresolved,
+    TooFewRepeats,
 )
 from amigo_async.names import Names, combined
 from amigo_async.ratelimit import BudgetState
@@ -218,6 +220,8 @@ class Display:
     def on_event(self, event: Event) -> None:
         """Update the progress with an event, and show it."""
         self.progress.on_event(event)
+        if isinstance(event, TooFewRepeats):
+            self.notify(log_line(event.reason))
         self._show(lambda view: view.on_event(event))
 
     def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:

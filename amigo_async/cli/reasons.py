@@ -23,7 +23,7 @@ from amigo_async.errors import (
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
-from amigo_async.report.model import Group, SetReport, set_reports
+from amigo_async.report.model import Group, SetReport, named_ids, set_reports
 from amigo_async.report.wording import plural, short_text
 from amigo_async.verdicts.gate import Gate
 
@@ -159,6 +159,8 @@ def reasons(
         most: Maximum number of lines for metrics, and for errors of repeats.
     """
     unexplained = UNEXPLAINED.get(outcome.verdict)
+    if outcome.verdict == "undecided" and outcome.reason:
+        unexplained = log_line(named_ids(outcome.reason, names))
     lines = details(outcome, names, explanations, most=most)
     return lines or ([] if unexplained is None else [unexplained])
 
@@ -168,7 +170,7 @@ def gate_reasons(outcome: RunOutcome, gate: Gate | None, names: Names = _NO_NAME
     run = outcome.run
     if gate is None or run is None or not run.is_completed or outcome.verdict == "cancelled":
         return []
-    judgement = gate.judge(run)
+    judgement = gate.judge(run, known_failing=outcome.known_failing)
     lacking = judgement.verdict != "passed" or judgement.fell_back or not run.passed
     if not lacking:
         return []

@@ -176,7 +176,7 @@ def report_options(function: F) -> F:
 # GitHub shows at most ten annotations per step, and silently drops the rest.
 _MOST: Final = 10
 
-_LEVELS: Final = {"timed_out": "warning", "cancelled": "warning", "not_started": "warning"}
+_LEVELS: Final = dict.fromkeys(("undecided", "timed_out", "cancelled", "not_started"), "warning")
 
 
 def annotate(result: BatchResult) -> None:

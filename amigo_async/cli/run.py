@@ -13,7 +13,7 @@ from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnE
 from amigo_async.cli.command import (
     Outputs,
     details_options,
-    gate_option,
+    gate_options,
     ids_argument,
     open_client,
     print_notes,
@@ -39,8 +39,11 @@ from amigo_async.cli.streams import note, writing_to_stdout
 from amigo_async.cli.summary import console_of, show_continuing_runs, show_summary
 from amigo_async.client import AmigoClient
 from amigo_async.escaping import log_line
+from amigo_async.names import Names, select_unit_tests, unit_test_ids
+from amigo_async.protocol.requests import is_id
+from amigo_async.report.model import notes_of
 from amigo_async.starting import OnConflict
-from amigo_async.verdicts.gate import Gate, verdict_of
+from amigo_async.verdicts.gate import Gate
 
 
 @click.command(
@@ -51,8 +54,8 @@ from amigo_async.verdicts.gate import Gate, verdict_of
     goes to stdout, progress to stderr.
 
     Exit status: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not start,
-    4 timed out, 130 interrupted. If sets end differently, 1 takes precedence over 3, and 3
-    over 4.
+    4 timed out, 5 undecided (with --confidence: too few repeats to tell), 130 interrupted. If
+    sets end differently, 1 takes precedence over 3, 3 over 4, and 4 over 5.
     """,
 )
 @ids_argument("SET", what="ids or names")
@@ -94,7 +97,7 @@ from amigo_async.verdicts.gate import Gate, verdict_of
     show_default=True,
     help="What to do with unfinished runs on Ctrl-C and after --timeout.",
 )
-@gate_option
+@gate_options
 @quiet_option
 @service_command
 async def run(
@@ -113,6 +116,8 @@ async def run(
     selectors = read_selectors(ids, file)
     if not selectors and not tags:
         raise click.UsageError("Give at least one SET, or --from FILE with some, or --tag.")
+    if not names and not all(map(is_id, options["known_failing"])):
+        raise click.UsageError("--known-failing has names: leave out --no-names, or give ids.")
     if not dry_run:
         reports.check(options["journal"])
     relay = EventRelay()
@@ -120,7 +125,13 @@ async def run(
         selected = await select(client, selectors, tags, read=dry_run)
         if dry_run:
             with writing_to_stdout():
-                show_plan(console_of(sys.stdout), selected, options["journal"])
+                show_plan(
+                    console_of(sys.stdout),
+                    selected,
+                    options["journal"],
+                    gate=options["gate"],
+                    known_failing=options["known_failing"],
+                )
             return ExitCode.PASSED
         batch_options = cast("BatchOptions", options | {"describe": names, "explain": reasons})
         job = Job(selected.ids, batch_options, quiet)
@@ -150,7 +161,7 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
             f"{unresolved.unit_test_set_id}"
         )
     show_continuing_runs(result.outcomes, job)
-    print_notes((*result.names.notes, *result.explanations.notes))
+    print_notes(notes_of(result))
     with outputs.to("the annotations"):
         annotate(result)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
@@ -178,7 +189,7 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
 @report_options
 @details_options
 @timeout_option("the runs continue after it")
-@gate_option
+@gate_options
 @quiet_option
 @service_command
 async def wait(
@@ -188,6 +199,7 @@ async def wait(
     artifacts: str | None,
     timeout: float | None,
     gate: Gate | None,
+    known_failing: list[str],
     names: bool,
     reasons: bool,
     quiet: bool,
@@ -199,8 +211,11 @@ async def wait(
     reports.check()
 
     async def act(client: AmigoClient, action: RunAction) -> None:
+        action.gate = gate
         run = await client.wait_for_completion(action.run_id, on_progress=action.set_progress)
-        action.set_finished(run, verdict_of(run, gate, cancelled=False))
+        called = Names() if all(map(is_id, known_failing)) else await client.describe([run])
+        action.known_failing = select_unit_tests(known_failing, unit_test_ids(run), called)
+        action.set_finished(run)
         if artifacts is None:
             return
         action.collecting = True
@@ -208,7 +223,7 @@ async def wait(
             later = await client.wait_for_completion(
                 action.run_id, timeout=ARTIFACTS_PATIENCE, require_artifacts=True
             )
-            action.set_finished(later, verdict_of(later, gate, cancelled=False))
+            action.set_finished(later)
         await collect(client, action, artifacts)
 
     results = await run_actions(

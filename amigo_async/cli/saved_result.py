@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.command import (
     Outputs,
-    gate_option,
+    gate_options,
     open_client,
     print_notes,
     read_text,
@@ -26,9 +26,10 @@ from amigo_async.cli.streams import writing_to_stdout
 from amigo_async.cli.summary import show_summary
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
-from amigo_async.names import Explanations, combined
+from amigo_async.names import Explanations, Names, combined, select_unit_tests, unit_test_ids
 from amigo_async.report import from_json
-from amigo_async.verdicts.gate import Gate, verdict_of
+from amigo_async.report.model import notes_of
+from amigo_async.verdicts.gate import Gate, passing_again, reason_of, verdict_of
 
 
 @click.command(
@@ -45,17 +46,24 @@ from amigo_async.verdicts.gate import Gate, verdict_of
 @report_options
 @click.option("--names", is_flag=True, help="Read names that FILE does not have.")
 @click.option("--reasons", is_flag=True, help="Read why runs failed, as far as FILE lacks it.")
-@gate_option
+@gate_options
 @service_command
 async def report(
-    *, file: IO[Any], names: bool, reasons: bool, gate: Gate | None, **kinds: Any
+    *,
+    file: IO[Any],
+    names: bool,
+    reasons: bool,
+    gate: Gate | None,
+    known_failing: list[str],
+    **kinds: Any,
 ) -> int:
     """Write reports from a saved result."""
     reports = Reports(**kinds)
     result = read_result(file)
     reports.check()
-    if gate is not None:
-        result = replace(result, outcomes=[_judged(o, gate) for o in result.outcomes])
+    if gate is not None or known_failing:
+        outcomes = [_judged(o, gate, known_failing, result.names) for o in result.outcomes]
+        result = replace(result, outcomes=outcomes)
     if names or reasons:
         result = await _completed(result, names=names, reasons=reasons)
     outputs = Outputs()
@@ -68,7 +76,7 @@ async def report(
     else:
         with outputs.to("the summary on stdout"), writing_to_stdout():
             show_summary(finished, job)
-    print_notes((*result.names.notes, *result.explanations.notes))
+    print_notes(notes_of(result))
     reports.write(result, gate, outputs)
     return outputs.print_failures(exit_code_of_batch(result.outcomes, artifacts=artifacts))
 
@@ -92,12 +100,23 @@ def read_result(file: IO[Any]) -> BatchResult:
     return result
 
 
-def _judged(outcome: RunOutcome, gate: Gate) -> RunOutcome:
-    """Return an outcome with the verdict that `gate` gives, if its run has completed."""
-    if outcome.run is None or not outcome.run.is_completed:
+def _judged(
+    outcome: RunOutcome, gate: Gate | None, known_failing: list[str], names: Names
+) -> RunOutcome:
+    """Return an outcome as `gate` judges its run, if that has completed."""
+    run, cancelled = outcome.run, outcome.verdict == "cancelled"
+    if run is None or not run.is_completed:
         return outcome
-    cancelled = outcome.verdict == "cancelled"
-    return replace(outcome, verdict=verdict_of(outcome.run, gate, cancelled=cancelled))
+    known = outcome.known_failing
+    if known_failing:
+        known = select_unit_tests(known_failing, unit_test_ids(run), names)
+    return replace(
+        outcome,
+        verdict=verdict_of(run, gate, cancelled=cancelled, known_failing=known),
+        reason=reason_of(run, None if cancelled else gate, known),
+        known_failing=known,
+        passing_again=passing_again(run, known),
+    )
 
 
 async def _completed(result: BatchResult, *, names: bool, reasons: bool) -> BatchResult:
@@ -120,7 +139,7 @@ async def _completed(result: BatchResult, *, names: bool, reasons: bool) -> Batc
 
 
 def _unsuccessful(result: BatchResult) -> list[Run]:
-    bad = ("failed", "errored", "cancelled")
+    bad = ("failed", "undecided", "errored", "cancelled")
     return [o.run for o in result.outcomes if o.run is not None and o.verdict in bad]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from amigo_async.models import UnitTestSet
 from amigo_async.protocol.endpoints import CREATE
 from amigo_async.protocol.requests import is_id
 from amigo_async.report.wording import plural
+from amigo_async.verdicts.gate import Gate, sets_too_short, too_few_repeats
 
 
 class Selected(NamedTuple):
@@ -51,13 +52,22 @@ async def select(
     return Selected(list(selectors if by_id else sets), sets)
 
 
-def show_plan(console: Console, selected: Selected, journal: str | None) -> None:
+def show_plan(
+    console: Console,
+    selected: Selected,
+    journal: str | None,
+    *,
+    gate: Gate | None = None,
+    known_failing: Collection[str] = (),
+) -> None:
     """Print what would be run.
 
     Args:
         console: Where to print.
         selected: The sets.
         journal: Path of a journal that may have finished some of them; None for none.
+        gate: What counts as passing; None for the flags of the runs.
+        known_failing: Ids and names of unit tests that decide nothing.
     """
     sets = selected.sets.values()  # one that is named twice is run once
     table: Table = plain_table("set", "tests", "repeats", "id")
@@ -79,7 +89,15 @@ def show_plan(console: Console, selected: Selected, journal: str | None) -> None
         f"Starting them takes {start} of the create limit ({CREATE.limit} a minute).",
         "Nothing was started.",
     ]
+    short = sets_too_short(sets, gate, lambda ids: _known(ids, known_failing)) if gate else []
+    if gate is not None and short:
+        lines.append(f"{plural(len(short), 'set')} could not pass: {too_few_repeats(gate, short)}.")
     if journal is not None:
         lines.append(f"A run with {log_line(journal)} does not start again what that has finished.")
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def _known(ids: list[str], known_failing: Collection[str]) -> list[str] | None:
+    """Return which unit tests decide nothing; None if that depends on names, which are not read."""
+    return [i for i in ids if i in known_failing] if all(map(is_id, known_failing)) else None

@@ -31,7 +31,7 @@ from amigo_async.escaping import log_line
 from amigo_async.report.wording import duration, plural
 from amigo_async.verdicts.gate import Gate
 
-STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}
+STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}  # others: yellow
 
 # Width if the output is not a terminal, wide enough that no id is cut or wrapped.
 _WIDTH: Final = 120

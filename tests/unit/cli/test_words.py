@@ -3,10 +3,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import click
 import msgspec
 import pytest
 
 from amigo_async.cli import reasons as words
+from amigo_async.cli.command import share
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch, exit_code_of_error
 from amigo_async.cli.reasons import amount_done, explain, reasons
 from amigo_async.errors import (
@@ -235,6 +237,10 @@ def test_the_exit_status_of_an_error(error: Exception, status: int) -> None:
         ("passed cancelled", ExitCode.ERRORED),
         ("passed timed_out", ExitCode.TIMED_OUT),
         ("passed not_started", ExitCode.TIMED_OUT),
+        ("passed undecided", ExitCode.UNDECIDED),
+        ("undecided timed_out", ExitCode.TIMED_OUT),
+        ("undecided errored", ExitCode.ERRORED),
+        ("undecided failed", ExitCode.FAILED),
     ],
 )
 def test_the_exit_status_of_a_batch(verdicts: str, status: ExitCode) -> None:
@@ -249,8 +255,25 @@ def test_exit_status_of_an_errored_set() -> None:
     unsaved = ArtifactError("no space", run_id=some_id(1))
     assert exit_code_of_batch([outcome("passed", error=unsaved)]) == 3
     assert exit_code_of_batch([outcome("failed", error=unsaved)]) == 1
+    assert exit_code_of_batch([outcome("undecided", error=unsaved)]) == 3
 
 
 def test_late_artifacts_are_missed() -> None:
     assert exit_code_of_batch([outcome("passed")], artifacts=True) == 4
     assert exit_code_of_batch([outcome("passed", artifacts="x")], artifacts=True) == 0
+    assert exit_code_of_batch([outcome("undecided")], artifacts=True) == 4
+    assert exit_code_of_batch([outcome("undecided", artifacts="x")], artifacts=True) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("90%", 0.9), ("0.9", 0.9), (" 99.9 % ", 0.999), ("1", 1.0), ("100%", 1.0), ("0", 0.0)],
+)
+def test_a_share(text: str, number: float) -> None:
+    assert share(text) == number
+
+
+@pytest.mark.parametrize("text", ["90", "101%", "-1%", "x", "", "%", "nan", "inf%", "9%0"])
+def test_what_is_no_share(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"90% or 0\.9"):
+        share(text)
