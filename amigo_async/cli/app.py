@@ -10,13 +10,15 @@ import click
 from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from amigo_async.cli.account import auth
-from amigo_async.cli.actions import cancel, download, list_runs
+from amigo_async.cli.actions import cancel, download
 from amigo_async.cli.command import print_error
 from amigo_async.cli.demo import demo, sandbox
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.history import history
+from amigo_async.cli.listing import list_runs
 from amigo_async.cli.run import run, wait
 from amigo_async.cli.saved_result import report
+from amigo_async.cli.show import show
 from amigo_async.cli.signals import ignore_signals
 from amigo_async.cli.streams import drop_stdout, prepare_streams, settle_streams, writing_to_stdout
 from amigo_async.version import __version__
@@ -63,6 +65,7 @@ for _command in (
     wait,
     report,
     list_runs,
+    show,
     cancel,
     download,
     history,

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from tests.support.command import (  # noqa: F401  # fixtures
     LASTING,
     Said,
     elsewhere,
+    on_terminal,
     served,
     some_id,
     start,
@@ -232,7 +234,10 @@ def test_wait_without_list_budget(sandbox: Sandbox, capsys: pytest.CaptureFixtur
 # --- list ---
 
 
-def test_list_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_is_a_table(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal(monkeypatch)
     plans = [AT_ONCE, FAILING, ERRING, LASTING]
     runs = start(sandbox, *(sandbox.add_set(plan) for plan in plans))
     said = Said(capsys, "list")
@@ -245,6 +250,63 @@ def test_list_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -
         if run_id in line
     }
     assert states == dict(zip(runs, ("passed", "failed", "errored", "running"), strict=True))
+    assert list(states) == runs[::-1]  # the newest first
+    zone = datetime.now().astimezone().strftime("%Z")
+    assert f"created ({zone})" in said.out.splitlines()[0]
+    assert said.out.endswith("\n4 runs\n")
+
+
+def test_a_list_that_was_cut_off_says_so(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_id = sandbox.add_set(AT_ONCE)
+    runs = [sandbox.start_run(set_id) for _ in range(52)]
+    said = Said(capsys, "list", "--ids")
+    assert said.out.splitlines() == runs[:1:-1]
+    assert said.err == "50 runs; --all lists more\n"
+    said = Said(capsys, "list", "--ids", "--limit", "51")
+    assert (said.out.splitlines(), said.err) == (runs[:0:-1], "51 runs; --all lists more\n")
+    for options in (["--all"], ["--limit", "52"]):
+        said = Said(capsys, "list", "--ids", *options)
+        assert (said.out.splitlines(), said.err) == (runs[::-1], "")
+    said = Said(capsys, "list", "--ids", "--sort-by", "+created_at", "--limit", "3")
+    assert said.out.splitlines() == runs[:3]
+    on_terminal(monkeypatch)
+    said = Said(capsys, "list", "--limit", "2")
+    assert said.out.endswith("\n2 runs; --all lists more\n")
+    assert said.err == ""
+
+
+def test_a_piped_list_has_fields(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = sandbox.add_set(FAILING, name="Refund\tpolicy")
+    [run_id] = start(sandbox, set_id)
+    said = Said(capsys, "list")
+    assert said.err == ""
+    [line] = said.out.splitlines()
+    state, run, created, done, of_set, name = line.split("\t")
+    assert (state, run, done, of_set) == ("failed", run_id, "9/9", set_id)
+    assert name == "Refund policy"
+    assert datetime.fromisoformat(created).utcoffset() is not None
+
+
+def test_nothing_found_is_one_line(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--ids"]):
+        said = Said(capsys, "list", "--in-progress", *options)
+        assert (said.status, said.out, said.err) == (0, "", "No runs found.\n")
+    assert Said(capsys, "list", "--json").err == ""
+    assert Said(capsys, "list", "--json", "--ids").status == 2
+
+
+def test_listed_ids_can_be_waited_for(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = start(sandbox, sandbox.add_set(AT_ONCE), sandbox.add_set(FAILING))
+    ids = Said(capsys, "list", "--ids").out
+    monkeypatch.setattr(sys, "stdin", io.StringIO(ids))
+    said = Said(capsys, "wait", "-")
+    assert said.status == 1
+    assert "1 passed, 1 failed" in said.out
+    assert all(run_id in said.out for run_id in runs)
 
 
 def test_list_shows_cancelled_runs(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -438,6 +500,8 @@ def test_debug_shows_the_traceback(
         ["run", "--from", "no-such-file"],
         ["list", "--created-after", "then"],
         ["list", "--set", "short"],
+        ["show"],
+        ["show", "short"],
         ["fly"],
         [],
     ],
@@ -530,7 +594,7 @@ def test_arguments_are_completed(
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "run", "wait", "report", "list", "cancel", "download"),
+        *("", "run", "wait", "report", "list", "show", "history", "cancel", "download"),
         *("auth", "auth check", "auth logout", "sandbox", "demo", "completion"),
     ],
 )

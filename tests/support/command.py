@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,14 @@ class Said:
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
         self.status = main(arguments)
         self.out, self.err = capsys.readouterr()
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 120) -> None:
+    """Take stdout for a terminal without colors."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
 
 
 def some_id(number: int) -> str:

@@ -17,6 +17,7 @@ from tests.support.command import (  # noqa: F401  # fixtures
     AT_ONCE,
     Said,
     elsewhere,
+    on_terminal,
     served,
     start,
 )
@@ -46,6 +47,7 @@ def test_a_list_fits_the_terminal(
     form: str,
 ) -> None:
     [run_id] = start(sandbox, sandbox.add_set(AT_ONCE))
+    on_terminal(monkeypatch, columns)
     monkeypatch.setattr("amigo_async.cli.summary._WIDTH", columns)
     [line] = [line for line in Said(capsys, "list").out.splitlines() if run_id in line]
     assert len(line) <= columns
@@ -58,7 +60,7 @@ def test_traceback_is_inert(
     def fail(*_: Any) -> None:
         raise ValueError("x\n::error::y\n##vso[a]\x1b[2J https://h/k?X-Amz-Signature=hunter2")
 
-    monkeypatch.setattr("amigo_async.cli.actions.open_client", fail)
+    monkeypatch.setattr("amigo_async.cli.listing.open_client", fail)
     said = Said(capsys, "list", "--debug")
     assert said.status == 3
     lines = said.err.splitlines()

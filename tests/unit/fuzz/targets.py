@@ -45,7 +45,7 @@ from amigo_async.batch.journal import (
     parse,
 )
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
-from amigo_async.cli import actions, command
+from amigo_async.cli import command, listing
 from amigo_async.cli.reasons import amount_done, explain, gate_reasons, reasons
 from amigo_async.cli.summary import console_of
 from amigo_async.config import Configuration, configure
@@ -273,7 +273,7 @@ def _told(outcome: RunOutcome, gate: Gate) -> None:
         gate_reasons(outcome, gate)
     set_id = outcome.run.simulation_unit_test_set_id
     known = Names({set_id: set_id}, notes=(set_id,))
-    actions._table([actions._Row.of(outcome.run)], known, console_of(io.StringIO()))
+    listing._table([listing._Row.of(outcome.run)], known, console_of(io.StringIO()))
 
 
 def cursor(found: RunPage) -> None:

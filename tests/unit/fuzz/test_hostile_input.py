@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from amigo_async import AmigoClient, BearerAuth, report
 from amigo_async.artifacts.record import ResumeRecord
 from amigo_async.batch.journal import Finished, JournalHeader, open_journal
-from amigo_async.cli import actions
+from amigo_async.cli import listing
 from amigo_async.cli.summary import console_of
 from amigo_async.decoding import decode_run_page, decode_sign_in
 from amigo_async.errors import (
@@ -377,7 +377,7 @@ def test_edge_years_are_listed(year: int) -> None:
     edge = "-01-01T00:00:00" if year == 1 else "-12-31T23:59:59"
     run = some_run(run_id(1), created_at=datetime.fromisoformat(f"{year:04}{edge}{zone}"))
 
-    table = actions._table([actions._Row.of(run)], Names(), console_of(io.StringIO()))
+    table = listing._table([listing._Row.of(run)], Names(), console_of(io.StringIO()))
     assert table.row_count == 1
 
 
