@@ -9,7 +9,7 @@ from typing import Final
 import click
 from rich.text import Text
 
-from amigo_async.batch import BatchResult, RunOutcome
+from amigo_async.batch.outcomes import VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.cli.command import (
     details_options,
     open_client,
@@ -35,7 +35,7 @@ from amigo_async.models import (
 from amigo_async.names import Explanations, Names, evaluated
 from amigo_async.protocol.requests import check_run_id
 from amigo_async.report.model import Case, SetReport, UnitTestReport, set_reports
-from amigo_async.report.wording import VERDICT_WORDS, instant, value_in_words
+from amigo_async.report.wording import instant, value_in_words
 from amigo_async.verdicts.gate import reason_of, verdict_of
 
 # Width of the column of labels.
