@@ -463,7 +463,7 @@ def _margins(evaluated: int, baseline_evaluated: int, passed: int) -> _Margins:
 
 def _at_least_one(every: Counter[_Margins], p_value: float) -> float:
     """Return the probability that any stratum gives a p-value of at most `p_value` by chance."""
-    if p_value >= 1:
+    if p_value * _EQUAL >= 1:
         return 1.0
     none = 0.0
     for one, count in every.items():
