@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from amigo_async.escaping import encode_json
 from amigo_async.models import (
@@ -170,11 +170,33 @@ COMPARISON_WORDS: Final = {
 }
 
 
-def comparison_in_words(comparison: Comparison, names: Names) -> list[str]:
-    """Describe a comparison in lines: the verdict, the unit tests behind it, what changed.
+class ComparisonWords(NamedTuple):
+    """A comparison in words.
 
-    Lines about a unit test or a change are indented. What the service wrote is on one line,
-    redacted and cut, but not yet encoded for the place where it is shown.
+    What the service wrote is on one line, redacted and cut, but not yet encoded for the place where
+    it is shown.
+
+    Attributes:
+        head: The name of the set, the verdict and the counts.
+        tests: The unit tests behind the verdict, a line each.
+        changes: What changed between the runs.
+        caveats: What could have been seen, what the verdict does not cover, and what weakens it.
+    """
+
+    head: str
+    tests: tuple[str, ...]
+    changes: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it, with lines about unit tests and changes indented."""
+        indented = (f"  {line}" for line in (*self.tests, *self.changes))
+        return [self.head, *indented, *self.caveats]
+
+
+def comparison_in_words(comparison: Comparison, names: Names) -> ComparisonWords:
+    """Describe a comparison: the verdict, the unit tests behind it, what changed.
 
     Args:
         comparison: The comparison.
@@ -196,13 +218,12 @@ def comparison_in_words(comparison: Comparison, names: Names) -> list[str]:
     else:
         head = f"{head}."
     tests = [*comparison.regressed, *comparison.improved]
-    return [
+    return ComparisonWords(
         head,
-        *(f"  {_unit_test(one, names, comparison.alpha)}" for one in tests),
-        *(f"  {line}" for line in changes_in_words(comparison.changes, names)),
-        *_power_in_words(comparison),
-        *_caveats(comparison, names),
-    ]
+        tuple(_unit_test(one, names, comparison.alpha) for one in tests),
+        tuple(changes_in_words(comparison.changes, names)),
+        (*_power_in_words(comparison), *_caveats(comparison, names)),
+    )
 
 
 def p_in_words(p_value: float) -> str:
@@ -214,19 +235,25 @@ def _name(name: str) -> str:
     return short_text(name, MOST_OF_A_NAME)
 
 
-def _share(counts: RateCounts) -> str:
+def share(counts: RateCounts) -> str:
+    """Format how many of the evaluated repeats passed: ``4/10``."""
     return f"{counts.passed}/{counts.evaluated}"
 
 
 def _unit_test(one: UnitTestComparison, names: Names, alpha: float) -> str:
-    """Describe a unit test that changed, with the metrics that did: those alone beyond chance."""
+    """Describe a unit test that changed, with the metrics that did."""
+    name = _name(names.unit_test(one.unit_test_id))
+    shown = metrics_that_changed(one, alpha)
+    return f"{name}   {share(one.baseline)} -> {share(one.candidate)}   {shown}".rstrip()
+
+
+def metrics_that_changed(one: UnitTestComparison, alpha: float) -> str:
+    """List the metrics behind the verdict on a unit test: those alone that are beyond chance."""
     worse = one.verdict == "regressed"
     by_p = sorted((m.p_value if worse else m.p_improved, m.name) for m in one.metrics)
     clear = [name for p_value, name in by_p if at_most(p_value, alpha)]
     metrics = clear or [name for _, name in by_p[:1]]
-    shown = ", ".join(_name(name) for name in metrics)
-    name = _name(names.unit_test(one.unit_test_id))
-    return f"{name}   {_share(one.baseline)} -> {_share(one.candidate)}   {shown}".rstrip()
+    return ", ".join(_name(name) for name in metrics)
 
 
 def changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
@@ -244,10 +271,10 @@ def changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
         else:
             some.setdefault(words, []).append(_name(names.unit_test(one.unit_test_id)))
     lines = [", ".join(every)] * bool(every)
-    return lines + [f"{words} in {_few(tests)}" for words, tests in some.items()]
+    return lines + [f"{words} in {few(tests)}" for words, tests in some.items()]
 
 
-def _few(texts: list[str]) -> str:
+def few(texts: Sequence[str]) -> str:
     """List texts; of many only the first ones, and how many more there are."""
     most = 5
     more = [f"{len(texts) - most:,} more"] * (len(texts) > most)
@@ -276,16 +303,16 @@ def _caveats(comparison: Comparison, names: Names) -> list[str]:
     """Say what the verdict does not cover, and what weakens it."""
 
     def tests(ids: Iterable[str]) -> str:
-        return _few([_name(names.unit_test(i)) for i in ids])
+        return few([_name(names.unit_test(i)) for i in ids])
 
     lines = [f"{_name(reason)}." for reason in comparison.reasons]
     if comparison.missing:
         count = plural(len(comparison.missing), "unit test")
         lines.append(f"Missing, so not passed: {count}: {tests(comparison.missing)}.")
-    lines += [
-        f"Left out: {_name(names.unit_test(one.unit_test_id))}: {_name('; '.join(one.reasons))}."
-        for one in comparison.not_comparable
-    ]
+    alike: dict[str, list[str]] = {}
+    for one in comparison.not_comparable:
+        alike.setdefault("; ".join(one.reasons), []).append(one.unit_test_id)
+    lines += [f"Left out: {tests(ids)}: {_name(reason)}." for reason, ids in alike.items()]
     if comparison.added:
         count = plural(len(comparison.added), "unit test")
         lines.append(f"New: {count}: {tests(comparison.added)}.")

@@ -445,7 +445,7 @@ def test_a_regression_in_words() -> None:
     after = respecified(
         after, 1, service_hierarchical_state_machine_version_info=VersionInfo("machine", 4)
     )
-    assert comparison_in_words(compare(before, after), NAMES) == [
+    assert comparison_in_words(compare(before, after), NAMES).lines == [
         "Refund policy: regressed. 13 of 20 repeats passed, before 20 of 20 (p = 0.0054).",
         "  Angry caller wants money back   10/10 -> 4/10   m",
         "  agent 7 -> 8",
@@ -454,7 +454,7 @@ def test_a_regression_in_words() -> None:
 
 
 def test_no_regression_in_words() -> None:
-    assert comparison_in_words(pair((59, 60, 58, 60)), NAMES) == [
+    assert comparison_in_words(pair((59, 60, 58, 60)), NAMES).lines == [
         "Refund policy: no regression seen (58 of 60 repeats passed, before 59 of 60).",
         "A drop of 14 points in every unit test would have been seen four times in five.",
     ]
@@ -466,7 +466,8 @@ def test_what_weakens_a_verdict_in_words() -> None:
         for n, a in enumerate((20, 20, 8))
     ]
     after = sampled("after", ("t0", "+" * 10 + "!" * 10), ("new", "+"), ("odd", "+"))
-    lines = comparison_in_words(compare(before, respecified(after, 2, max_interactions=9)), NAMES)
+    found = compare(before, respecified(after, 2, max_interactions=9))
+    lines = comparison_in_words(found, NAMES).lines
     assert lines[0] == (
         "Refund policy: no regression seen (10 of 10 repeats passed, before 48 of 60)."
     )
@@ -495,18 +496,18 @@ def test_what_weakens_a_verdict_in_words() -> None:
     ],
 )
 def test_other_verdicts_in_words(found: Comparison, head: str) -> None:
-    assert comparison_in_words(found, NAMES)[0] == head
+    assert comparison_in_words(found, NAMES).head == head
 
 
 def test_more_repeats_in_words() -> None:
-    assert comparison_in_words(pair((48, 50, 8, 10)), NAMES)[-1] == (
+    assert comparison_in_words(pair((48, 50, 8, 10)), NAMES).lines[-1] == (
         "If the rates stay, 10 more repeats of each unit test would tell."
     )
 
 
 def test_text_of_the_service_is_cleaned() -> None:
     names = Names({"set": "two\nlines"}, {"t0": "x" * 500})
-    lines = comparison_in_words(pair((5, 5, 1, 5)), names)
+    lines = comparison_in_words(pair((5, 5, 1, 5)), names).lines
     assert lines[0].startswith("two lines: regressed")
     assert all(len(line) < 300 for line in lines)
 
