@@ -21,19 +21,27 @@ from amigo_async.report.wording import (
     short_text,
 )
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, UnitTestComparison
+from amigo_async.verdicts.statistics import at_most
 
 # Characters of a reason.
 MOST_OF_A_REASON: Final = 300
 
 # The verdict of a set within its batch: what looks worse in one of many sets may be chance.
 SetStatus: TypeAlias = Literal[
-    "regressed", "worse", "improved", "no_change_seen", "too_few", "not_comparable"
+    "regressed",
+    "worse",
+    "improved",
+    "better",
+    "no_change_seen",
+    "too_few",
+    "not_comparable",
 ]
 
 STATUS_WORDS: Final[dict[SetStatus, str]] = {
     "regressed": "regressed",
     "worse": "worse, within chance",
     "improved": "improved",
+    "better": "better, within chance",
     "no_change_seen": "no regression seen",
     "too_few": "too few repeats to tell",
     "not_comparable": "not comparable",
@@ -165,11 +173,12 @@ def _set(
     if outcome.name and set_id not in names.unit_test_sets:
         names = Names({**names.unit_test_sets, set_id: outcome.name}, names.unit_tests)
     words = comparison_in_words(comparison, names)
-    if status == "regressed" and set_id not in batch.regressed:
-        status = "worse"
+    corrected = batch.p_values if status == "regressed" else batch.p_improved
+    if status in ("regressed", "improved") and not at_most(corrected[set_id], batch.alpha):
+        status = "worse" if status == "regressed" else "better"
         caveat = (
-            f"Among {plural(len(batch.p_values), 'set')} this may be chance "
-            f"(corrected {p_in_words(batch.p_values[set_id])})."
+            f"Among {plural(len(corrected), 'set')} this may be chance "
+            f"(corrected {p_in_words(corrected[set_id])})."
         )
         words = words._replace(caveats=(caveat, *words.caveats))
     changed = (*comparison.regressed, *comparison.improved)
