@@ -24,9 +24,9 @@ from amigo_async.verdicts.comparison import Comparison, are_comparable, compare
 _PAGE: Final = LIST.page_size or 50
 
 # Runs that are read of each set beyond those asked for, as some may not be usable.
-_SPARE: Final = 5
+SPARE: Final = 5
 
-_NO_BASELINE: Final = "no baseline: the set has no completed run from before this one"
+NO_BASELINE: Final = "no baseline: the set has no completed run from before this one"
 
 # The verdicts of completed runs that were not cut short.
 _COMPARED: Final = frozenset({"passed", "failed", "undecided", "errored"})
@@ -111,9 +111,9 @@ class Baselines:
         earlier = [
             one for one in past if one.id != run.id and (named or one.created_at <= run.created_at)
         ]
-        found = await in_thread(_compared, earlier, run, self._most)
+        found = await in_thread(compare_with_last, earlier, run, self._most)
         if found is None:
-            self.reasons[set_id] = self._failures.get(set_id, _NO_BASELINE)
+            self.reasons[set_id] = self._failures.get(set_id, NO_BASELINE)
             return
         self.comparisons[set_id] = found
         self._emit(
@@ -147,7 +147,7 @@ class Baselines:
 
     async def _read_last(self, items: Mapping[str, BatchItem]) -> None:
         """Read the last runs of all sets, several sets with one request."""
-        size = (self._most or 1) + _SPARE
+        size = (self._most or 1) + SPARE
         for group in _chunks(list(items), max(_PAGE // size, 1)):
             more = group
             if len(group) > 1:
@@ -239,8 +239,17 @@ def _chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:
         yield list(ids[at : at + size])
 
 
-def _compared(past: Sequence[Run], run: Run, most: int | None) -> Comparison | None:
-    """Compare a run with the last `most` that are comparable; None if there is none at all."""
+def compare_with_last(past: Sequence[Run], run: Run, most: int | None) -> Comparison | None:
+    """Compare a run with the last ones that are comparable.
+
+    Args:
+        past: Completed runs that were not cut short, newest first.
+        run: The run.
+        most: Number of runs to compare with; None for all, comparable or not.
+
+    Returns:
+        The comparison; one that says why if no run is comparable, and None if there is no run.
+    """
     chosen = list(past)
     if most is not None:
         comparable = (one for one in past if are_comparable(one, run))

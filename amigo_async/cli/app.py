@@ -12,6 +12,7 @@ from click.shell_completion import BashComplete, FishComplete, ZshComplete
 from amigo_async.cli.account import auth
 from amigo_async.cli.actions import cancel, download
 from amigo_async.cli.command import print_error
+from amigo_async.cli.compare import compare
 from amigo_async.cli.demo import demo, sandbox
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.history import history
@@ -69,6 +70,7 @@ for _command in (
     cancel,
     download,
     history,
+    compare,
     auth,
     sandbox,
     demo,

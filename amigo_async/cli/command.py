@@ -17,7 +17,7 @@ from typing import IO, Any, Final, NamedTuple, TypeVar, cast, get_args
 
 import click
 
-from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
+from amigo_async.cli.exit_codes import ExitCode, FailOn, exit_code_of_error
 from amigo_async.cli.notices import logging_to_stderr, print_delay
 from amigo_async.cli.reasons import explain
 from amigo_async.cli.settings import read_settings
@@ -422,6 +422,18 @@ def details_options(function: F) -> F:
         help="Show what was seen where runs failed, and why.",
     )
     return names_option(option(function))
+
+
+def fail_on_option(function: F) -> F:
+    """Add the option --fail-on."""
+    option = click.option(
+        "--fail-on",
+        type=click.Choice(get_args(FailOn)),
+        default="failure",
+        show_default=True,
+        help="What exit status 1 is for: a metric that failed, or a regression.",
+    )
+    return option(function)
 
 
 def gate_options(function: F) -> F:

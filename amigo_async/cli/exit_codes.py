@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import Literal, TypeAlias
 
-from amigo_async.batch import RunOutcome
+from msgspec.structs import replace
+
+from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.report.json import type_of
 
@@ -26,7 +29,31 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+# What `ExitCode.FAILED` is for: metrics that failed, or a regression against the baseline.
+FailOn: TypeAlias = Literal["failure", "regression"]
+
 _WORST_FIRST = (ExitCode.FAILED, ExitCode.ERRORED, ExitCode.TIMED_OUT, ExitCode.UNDECIDED)
+
+
+def exit_code_of_result(
+    result: BatchResult, *, artifacts: bool = False, fail_on: FailOn = "failure"
+) -> ExitCode:
+    """Return the exit code for the result of a batch, as `exit_code_of_batch` does.
+
+    Args:
+        result: The result.
+        artifacts: Whether artifacts were to be downloaded.
+        fail_on: What `ExitCode.FAILED` is for. A comparison that leaves open whether anything
+            regressed is none.
+    """
+    if fail_on == "failure":
+        return exit_code_of_batch(result.outcomes, artifacts=artifacts)
+    if result.comparison is not None and result.comparison.verdict == "regressed":
+        return ExitCode.FAILED
+    outcomes = [
+        replace(o, verdict="passed") if o.verdict == "failed" else o for o in result.outcomes
+    ]
+    return exit_code_of_batch(outcomes, artifacts=artifacts)
 
 
 def exit_code_of_batch(outcomes: Iterable[RunOutcome], *, artifacts: bool = False) -> ExitCode:

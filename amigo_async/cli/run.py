@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, cast, get_args
 
@@ -13,6 +14,7 @@ from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnE
 from amigo_async.cli.command import (
     Outputs,
     details_options,
+    fail_on_option,
     gate_options,
     ids_argument,
     open_client,
@@ -23,7 +25,8 @@ from amigo_async.cli.command import (
     service_command,
     timeout_option,
 )
-from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
+from amigo_async.cli.compare import parse_baseline
+from amigo_async.cli.exit_codes import ExitCode, FailOn, exit_code_of_result
 from amigo_async.cli.jobs import (
     EventRelay,
     FinishedJob,
@@ -36,7 +39,12 @@ from amigo_async.cli.jobs import (
 from amigo_async.cli.reports import Reports, annotate, report_options, summarize
 from amigo_async.cli.sets import select, show_plan
 from amigo_async.cli.streams import note, writing_to_stdout
-from amigo_async.cli.summary import console_of, show_continuing_runs, show_summary
+from amigo_async.cli.summary import (
+    console_of,
+    note_what_is_open,
+    show_continuing_runs,
+    show_summary,
+)
 from amigo_async.client import AmigoClient
 from amigo_async.escaping import log_line
 from amigo_async.names import Names, select_unit_tests, unit_test_ids
@@ -55,7 +63,9 @@ from amigo_async.verdicts.gate import Gate
 
     Exit status: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not start,
     4 timed out, 5 undecided (with --confidence: too few repeats to tell), 130 interrupted. If
-    sets end differently, 1 takes precedence over 3, 3 over 4, and 4 over 5.
+    sets end differently, 1 takes precedence over 3, 3 over 4, and 4 over 5. With --fail-on
+    regression, 1 is for a set that got worse than its baseline beyond chance, and nothing else: not
+    where too few repeats or no baseline leave that open.
     """,
 )
 @ids_argument("SET", what="ids or names")
@@ -98,6 +108,13 @@ from amigo_async.verdicts.gate import Gate
     help="What to do with unfinished runs on Ctrl-C and after --timeout.",
 )
 @gate_options
+@click.option(
+    "--baseline",
+    metavar="last|N|FILE",
+    callback=parse_baseline,
+    help="Compare with the last run, the last N, or those in FILE, a saved JSON result.",
+)
+@fail_on_option
 @quiet_option
 @service_command
 async def run(
@@ -109,6 +126,7 @@ async def run(
     names: bool,
     reasons: bool,
     quiet: bool,
+    fail_on: FailOn,
     **options: Any,
 ) -> int:
     """Run unit test sets and collect the results."""
@@ -118,6 +136,8 @@ async def run(
         raise click.UsageError("Give at least one SET, or --from FILE with some, or --tag.")
     if not names and not all(map(is_id, options["known_failing"])):
         raise click.UsageError("--known-failing has names: leave out --no-names, or give ids.")
+    if fail_on == "regression" and options["baseline"] is None:
+        raise click.UsageError("--fail-on regression needs --baseline.")
     if not dry_run:
         reports.check(options["journal"])
     relay = EventRelay()
@@ -133,15 +153,31 @@ async def run(
                     known_failing=options["known_failing"],
                 )
             return ExitCode.PASSED
+        options["baseline"] = _of_sets(options["baseline"], selected.ids)
         batch_options = cast("BatchOptions", options | {"describe": names, "explain": reasons})
         job = Job(selected.ids, batch_options, quiet)
         relay.listener = lambda _: None  # the display shows it
         job_result = await run_job(client, job)
-    return report_result(job_result, reports, job)
+    return report_result(job_result, reports, job, fail_on)
 
 
-def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCode:
+def _of_sets(baseline: Any, set_ids: Sequence[str]) -> Any:
+    """Return the baselines of these sets alone; a saved result may have others too."""
+    if not isinstance(baseline, Mapping):
+        return baseline
+    return {set_id: run_ids for set_id, run_ids in baseline.items() if set_id in set_ids}
+
+
+def report_result(
+    job_result: FinishedJob, reports: Reports, job: Job, fail_on: FailOn = "failure"
+) -> ExitCode:
     """Print the result of a job, and write the reports.
+
+    Args:
+        job_result: The result.
+        reports: The reports to write.
+        job: The job.
+        fail_on: What exit status 1 is for.
 
     Returns:
         The exit code.
@@ -162,6 +198,8 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
         )
     show_continuing_runs(result.outcomes, job)
     print_notes(notes_of(result))
+    if fail_on == "regression":
+        note_what_is_open(result)
     with outputs.to("the annotations"):
         annotate(result)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
@@ -169,9 +207,8 @@ def report_result(job_result: FinishedJob, reports: Reports, job: Job) -> ExitCo
     reports.write(result, gate, outputs)
     if job_result.interrupted:
         return outputs.print_failures(ExitCode.INTERRUPTED)
-    code = exit_code_of_batch(
-        result.outcomes, artifacts=job.options.get("artifacts_dir") is not None
-    )
+    artifacts = job.options.get("artifacts_dir") is not None
+    code = exit_code_of_result(result, artifacts=artifacts, fail_on=fail_on)
     return outputs.print_failures(code)
 
 

@@ -13,17 +13,18 @@ from msgspec.structs import replace
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.command import (
     Outputs,
+    fail_on_option,
     gate_options,
     open_client,
     print_notes,
     read_text,
     service_command,
 )
-from amigo_async.cli.exit_codes import exit_code_of_batch
+from amigo_async.cli.exit_codes import FailOn, exit_code_of_result
 from amigo_async.cli.jobs import FinishedJob, Job
 from amigo_async.cli.reports import Reports, report_options
 from amigo_async.cli.streams import writing_to_stdout
-from amigo_async.cli.summary import show_summary
+from amigo_async.cli.summary import note_what_is_open, show_summary
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names, combined, select_unit_tests, unit_test_ids
@@ -47,6 +48,7 @@ from amigo_async.verdicts.gate import Gate, passing_again, reason_of, verdict_of
 @click.option("--names", is_flag=True, help="Read names that FILE does not have.")
 @click.option("--reasons", is_flag=True, help="Read why runs failed, as far as FILE lacks it.")
 @gate_options
+@fail_on_option
 @service_command
 async def report(
     *,
@@ -55,6 +57,7 @@ async def report(
     reasons: bool,
     gate: Gate | None,
     known_failing: list[str],
+    fail_on: FailOn,
     **kinds: Any,
 ) -> int:
     """Write reports from a saved result."""
@@ -77,8 +80,11 @@ async def report(
         with outputs.to("the summary on stdout"), writing_to_stdout():
             show_summary(finished, job)
     print_notes(notes_of(result))
+    if fail_on == "regression":
+        note_what_is_open(result)
     reports.write(result, gate, outputs)
-    return outputs.print_failures(exit_code_of_batch(result.outcomes, artifacts=artifacts))
+    code = exit_code_of_result(result, artifacts=artifacts, fail_on=fail_on)
+    return outputs.print_failures(code)
 
 
 def read_result(file: IO[Any]) -> BatchResult:

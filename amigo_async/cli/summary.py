@@ -24,14 +24,26 @@ from amigo_async.cli.reasons import (
     named,
     reasons,
     set_name,
+    shortened,
 )
 from amigo_async.cli.streams import drop_stdout, note
 from amigo_async.errors import NotFoundError
 from amigo_async.escaping import log_line
-from amigo_async.report.wording import duration, plural
+from amigo_async.report.compared import ComparedBatch, ComparedSet, compared_batch
+from amigo_async.report.wording import duration, few, plural
 from amigo_async.verdicts.gate import Gate
 
 STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}  # others: yellow
+
+# Sets that have changed against their baseline, in one way or the other.
+_CHANGED: Final = frozenset({"regressed", "worse", "improved", "better"})
+_COMPARED_STYLES: Final = {"regressed": "red", "improved": "green", "no_change_seen": "green"}
+
+# Compared sets without a change that are shown one by one; of more, only those that changed are.
+_MOST_UNCHANGED: Final = 5
+
+# Unit tests of a compared set that are named.
+_MOST_TESTS: Final = 10
 
 # Width if the output is not a terminal, wide enough that no id is cut or wrapped.
 _WIDTH: Final = 120
@@ -80,6 +92,9 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     print_table(console, _table(outcomes, words, wide=is_wide(console)))
     for outcome in outcomes:
         _show_details(console, outcome, words, job.options.get("gate"), job_result.result)
+    compared = compared_batch(job_result.result)
+    if compared is not None:
+        show_compared(console, compared)
     counts = count_verdicts(job_result.result.counts, words)
     if job_result.elapsed is not None:
         counts += f" in {duration(job_result.elapsed)}"
@@ -88,6 +103,48 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     if folder is not None:
         saved = len({o.artifacts for o in outcomes if o.artifacts is not None})
         console.print(Text(f"{plural(saved, 'artifact')} in {folder}"), soft_wrap=True)
+
+
+def show_compared(console: Console, compared: ComparedBatch) -> None:
+    """Write what came of comparing sets with their baselines: what changed first.
+
+    Args:
+        console: Where to write.
+        compared: The comparisons.
+    """
+    style = _COMPARED_STYLES.get(compared.status, "yellow")
+    console.print(Text(log_line(compared.sentence), style), soft_wrap=True)
+    most = len(compared.sets) if len(compared.sets) <= _MOST_UNCHANGED else 0
+    shown = [one for one in compared.sets if one.tests or one.status in _CHANGED]
+    shown += [one for one in compared.sets if one not in shown][:most]
+    for one in shown:
+        for line in (one.words.head, *_indented(one)):
+            console.print(Text(log_line(line) if line[:1] != " " else line), soft_wrap=True)
+    few_repeats = [named(one.label) for one in compared.sets if one.status == "too_few"]
+    if few_repeats and not most:
+        line = f"Too few repeats to tell: {few(few_repeats)}"
+        console.print(Text(line), soft_wrap=True)
+    for missing in compared.uncompared:
+        console.print(Text(log_line(missing.words)), soft_wrap=True)
+
+
+def note_what_is_open(result: BatchResult) -> None:
+    """Say on stderr why it is open whether a batch regressed, and what does not count as failed."""
+    compared = compared_batch(result)
+    if compared is None:
+        note("Note: nothing was compared with a baseline, so nothing counts as a regression.")
+    elif compared.undecided is not None:
+        note(f"Note: {compared.undecided} It does not count as a regression.")
+    failed = result.counts.get("failed", 0)
+    if failed:
+        note(f"Note: {plural(failed, 'set')} failed a metric, which --fail-on regression ignores.")
+
+
+def _indented(one: ComparedSet) -> list[str]:
+    """Return what is below the head of a set, with the ids of unit tests cut to the first ones."""
+    tests = shortened([log_line(line) for line in one.words.tests], _MOST_TESTS)
+    rest = [log_line(line) for line in (*one.words.changes, *one.words.caveats)]
+    return [f"  {line}" for line in (*tests, *rest)]
 
 
 def is_wide(console: Console) -> bool:
