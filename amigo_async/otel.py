@@ -1,11 +1,13 @@
 """OpenTelemetry spans and metrics, made from events. Needs the extra ``otel``.
 
-There are two kinds of spans. ``amigo.run`` lasts from the start of a run to its end; its parent is
-the span that is current when the run is started. It has the ids and the verdict as attributes, an
-event for each progress and, if the batch reads names (``describe=True``) and the name of the set is
-known before the span ends, ``amigo.unit_test_set.name``. ``amigo.artifact`` is its child and lasts
-from the first byte of an artifact to the last, retries included. Retries and unresolved starts are
-events of the span that is current when the client is called.
+There are three kinds of spans. ``amigo.run`` lasts from the start of a run to its end; its parent
+is the span that is current when the run is started. It has the ids and the verdict as attributes,
+an event for each progress and, if the batch reads names (``describe=True``) and the name of the set
+is known before the span ends, ``amigo.unit_test_set.name``. ``amigo.artifact`` is its child and
+lasts from the first byte of an artifact to the last, retries included. ``amigo.comparison`` is its
+child too, if the run was compared with a baseline: it has the verdict, the ids of the baseline and
+those of the unit tests that got worse as attributes, and no length. Retries and unresolved starts
+are events of the span that is current when the client is called.
 
 The metrics and their attributes:
 
@@ -18,6 +20,7 @@ amigo.request.hold    histogram s         amigo.endpoint; expected delay by the 
 amigo.run.starts      counter   {run}     amigo.run.attached
 amigo.run.unresolved  counter   {start}
 amigo.runs            counter   {run}     amigo.run.verdict, error.type; completed runs
+amigo.comparisons     counter   {run}     amigo.comparison.verdict; compared with a baseline
 amigo.run.duration    histogram s         amigo.run.verdict, error.type; runs started here
 amigo.sets            counter   {set}     amigo.run.verdict, error.type; every set of a batch
 amigo.batches         counter   {batch}   amigo.batch.passed
@@ -53,6 +56,7 @@ from amigo_async.events import (
     LimitHeld,
     NamesRead,
     RequestRetried,
+    RunCompared,
     RunFinished,
     RunProgressed,
     RunStarted,
@@ -140,6 +144,8 @@ class Telemetry:
                 self._run_finished(event)
             case SetFinished():
                 self._set_finished(event)
+            case RunCompared():
+                self._run_compared(event)
             case ArtifactProgress():
                 self._artifact_progressed(event)
             case ArtifactSaved():
@@ -194,6 +200,23 @@ class Telemetry:
         run = self._runs.get(event.run_id) if event.run_id is not None else None
         if run is not None and not run.ended:
             run.end(_set_verdict(event), event.error)
+
+    def _run_compared(self, event: RunCompared) -> None:
+        run = self._runs.get(event.run_id)
+        self._meters.comparisons.add(1, {"amigo.comparison.verdict": event.verdict})
+        began = (_Stopwatch() if run is None else run.stopwatch).now()
+        self._tracer.start_span(
+            "amigo.comparison",
+            context=None if run is None else trace.set_span_in_context(run.span),
+            attributes={
+                **self._set_attributes(event.unit_test_set_id),
+                "amigo.run.id": log_line(event.run_id),
+                "amigo.comparison.verdict": event.verdict,
+                "amigo.comparison.baseline": [log_line(i) for i in event.baseline_run_ids],
+                "amigo.comparison.regressed": [log_line(i) for i in event.regressed],
+            },
+            start_time=began,
+        ).end(began)
 
     def _artifact_progressed(self, event: ArtifactProgress) -> None:
         if event.run_id in self._fetches:
@@ -312,6 +335,9 @@ class _Meters:
             "s",
             "Time from the opening of a batch to its end.",
             explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self.comparisons = meter.create_counter(
+            "amigo.comparisons", "{run}", "Runs compared with a baseline."
         )
         self.run_duration = meter.create_histogram(
             "amigo.run.duration",

@@ -23,7 +23,7 @@ from amigo_async.cli.command import (
     service_command,
 )
 from amigo_async.cli.exit_codes import ExitCode, FailOn
-from amigo_async.cli.reports import Reports, report_options
+from amigo_async.cli.reports import Reports, annotate_regressions, report_options
 from amigo_async.cli.saved_result import read_result
 from amigo_async.cli.sets import select
 from amigo_async.cli.streams import note, writing_to_stdout
@@ -253,6 +253,8 @@ def _report(result: BatchResult, reports: Reports, fail_on: FailOn) -> ExitCode:
             with outputs.to("the comparison on stdout"), writing_to_stdout():
                 show_compared(console_of(sys.stdout), compared)
     print_notes(result.names.notes)
+    with outputs.to("the annotations"):
+        annotate_regressions(result)
     reports.write(result, None, outputs)
     if fail_on == "regression":
         note_what_is_open(result)

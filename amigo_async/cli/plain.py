@@ -21,8 +21,10 @@ from amigo_async.cli.reasons import (
 from amigo_async.escaping import log_line
 from amigo_async.events import (
     ArtifactSaved,
+    BaselineMissing,
     Event,
     RequestRetried,
+    RunCompared,
     RunFinished,
     RunLeft,
     RunProgressed,
@@ -69,6 +71,9 @@ class PlainView(View):
             self._write(f"signed in; the token expires in {duration(event.expires_in)}")
         elif isinstance(event, RequestRetried):
             self._write_retry(event)
+        elif isinstance(event, BaselineMissing):
+            sets = plural(len(event.unit_test_set_ids), "set")
+            self._write(f"{sets} not compared: {log_line(event.reason)}")
         elif row is not None and (text := _text(event, row, self._progress.now())):
             self._write(f"{row.title}  {text}")
 
@@ -137,6 +142,8 @@ def _text(event: Event, row: SetProgress, now: float) -> str | None:
             text = f"{'attached to' if attached else 'started as'} run {log_line(run_id)}"
         case RunFinished(verdict=verdict):
             text = f"{label(verdict)} after {duration(row.elapsed(now) or 0.0)}"
+        case RunCompared(verdict=verdict) if verdict in ("regressed", "improved"):
+            text = f"{verdict} against its baseline"
         case ArtifactSaved(path=path, size=length):
             text = f"saved {log_line(path)} ({size(length)})"
         case StartUnresolved(reason=reason):

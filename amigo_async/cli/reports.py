@@ -14,11 +14,12 @@ import click
 from amigo_async import report
 from amigo_async.batch import BatchResult
 from amigo_async.cli.command import Outputs
-from amigo_async.cli.reasons import label, reasons, set_name
+from amigo_async.cli.reasons import label, named, reasons, set_name, shortened
 from amigo_async.cli.streams import note, stdout_is_closed, write
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command
 from amigo_async.report import markdown
+from amigo_async.report.compared import compared_batch
 from amigo_async.report.links import Links
 from amigo_async.report.markdown import MAX_BYTES
 from amigo_async.verdicts.gate import Gate
@@ -180,11 +181,12 @@ _LEVELS: Final = dict.fromkeys(("undecided", "timed_out", "cancelled", "not_star
 
 
 def annotate(result: BatchResult) -> None:
-    """Print an annotation for each set that did not pass, in GitHub Actions only."""
+    """Print an annotation for each set that regressed or did not pass, in GitHub Actions only."""
+    left = _MOST - annotate_regressions(result)
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
     bad = [o for o in result.outcomes if o.verdict != "passed" or o.error is not None]
-    for outcome in bad[:_MOST]:
+    for outcome in bad[:left]:
         level = _LEVELS.get(outcome.verdict, "error")
         lines = reasons(outcome, result.names, result.explanations)
         title = f"Unit test set {set_name(outcome)} {label(outcome.verdict)}"
@@ -192,8 +194,20 @@ def annotate(result: BatchResult) -> None:
             ids = [f"set {outcome.unit_test_set_id}", f"run {outcome.run_id or '-'}"]
             lines.append(", ".join(ids))
         note(workflow_command(level, lines, title=title))
-    if len(bad) > _MOST:
-        note(workflow_command("warning", [f"{len(bad) - _MOST} more sets did not pass"]))
+    if len(bad) > left:
+        note(workflow_command("warning", [f"{len(bad) - left} more sets did not pass"]))
+
+
+def annotate_regressions(result: BatchResult) -> int:
+    """Print an annotation for each set that regressed, in GitHub Actions only; return how many."""
+    compared = compared_batch(result)
+    if compared is None or os.environ.get("GITHUB_ACTIONS") != "true":
+        return 0
+    regressed = [one for one in compared.sets if one.status == "regressed"][: _MOST - 1]
+    for one in regressed:
+        lines = shortened(one.words.lines, _MOST)
+        note(workflow_command("error", lines, title=f"Unit test set {named(one.label)} regressed"))
+    return len(regressed)
 
 
 def summarize(result: BatchResult, gate: Gate | None, link: str | None = None) -> None:

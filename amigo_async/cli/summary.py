@@ -30,17 +30,12 @@ from amigo_async.cli.streams import drop_stdout, note
 from amigo_async.errors import NotFoundError
 from amigo_async.escaping import log_line
 from amigo_async.report.compared import ComparedBatch, ComparedSet, compared_batch
-from amigo_async.report.wording import duration, few, plural
+from amigo_async.report.wording import duration, plural
 from amigo_async.verdicts.gate import Gate
 
 STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}  # others: yellow
 
-# Sets that have changed against their baseline, in one way or the other.
-_CHANGED: Final = frozenset({"regressed", "worse", "improved", "better"})
 _COMPARED_STYLES: Final = {"regressed": "red", "improved": "green", "no_change_seen": "green"}
-
-# Compared sets without a change that are shown one by one; of more, only those that changed are.
-_MOST_UNCHANGED: Final = 5
 
 # Unit tests of a compared set that are named.
 _MOST_TESTS: Final = 10
@@ -113,19 +108,15 @@ def show_compared(console: Console, compared: ComparedBatch) -> None:
         compared: The comparisons.
     """
     style = _COMPARED_STYLES.get(compared.status, "yellow")
-    console.print(Text(log_line(compared.sentence), style), soft_wrap=True)
-    most = len(compared.sets) if len(compared.sets) <= _MOST_UNCHANGED else 0
-    shown = [one for one in compared.sets if one.tests or one.status in _CHANGED]
-    shown += [one for one in compared.sets if one not in shown][:most]
-    for one in shown:
-        for line in (one.words.head, *_indented(one)):
-            console.print(Text(log_line(line) if line[:1] != " " else line), soft_wrap=True)
-    few_repeats = [named(one.label) for one in compared.sets if one.status == "too_few"]
-    if few_repeats and not most:
-        line = f"Too few repeats to tell: {few(few_repeats)}"
-        console.print(Text(line), soft_wrap=True)
-    for missing in compared.uncompared:
-        console.print(Text(log_line(missing.words)), soft_wrap=True)
+    title = f"Against the baseline: {compared.sentence[:1].lower()}{compared.sentence[1:]}"
+    console.print(Text(log_line(title), style), soft_wrap=True)
+    for one in compared.shown:
+        console.print(Text(log_line(one.words.head)), soft_wrap=True)
+        for line in _indented(one):
+            console.print(Text(line), soft_wrap=True)
+    rest = [compared.rest] if compared.rest else []
+    for line in (*rest, *(missing.words for missing in compared.uncompared)):
+        console.print(Text(log_line(line)), soft_wrap=True)
 
 
 def note_what_is_open(result: BatchResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
@@ -10,6 +11,7 @@ from msgspec import Struct
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.names import Names
 from amigo_async.report.wording import (
+    COMPARISON_WORDS,
     MOST_OF_A_NAME,
     ComparisonWords,
     comparison_in_words,
@@ -37,15 +39,21 @@ SetStatus: TypeAlias = Literal[
     "not_comparable",
 ]
 
+# In the order in which sets are shown.
 STATUS_WORDS: Final[dict[SetStatus, str]] = {
-    "regressed": "regressed",
+    "regressed": COMPARISON_WORDS["regressed"],
     "worse": "worse, within chance",
-    "improved": "improved",
+    "improved": COMPARISON_WORDS["improved"],
     "better": "better, within chance",
-    "no_change_seen": "no regression seen",
-    "too_few": "too few repeats to tell",
-    "not_comparable": "not comparable",
+    "no_change_seen": COMPARISON_WORDS["no_change_seen"],
+    "too_few": COMPARISON_WORDS["too_few"],
+    "not_comparable": COMPARISON_WORDS["not_comparable"],
 }
+
+
+# What is worth showing of a set in a large batch.
+_CHANGED: Final = frozenset({"regressed", "worse", "improved", "better"})
+_MOST_UNCHANGED: Final = 5
 
 
 class ComparedTest(Struct, frozen=True):
@@ -128,6 +136,23 @@ class ComparedBatch(Struct, frozen=True):
     uncompared: tuple[Uncompared, ...]
 
     @property
+    def shown(self) -> tuple[ComparedSet, ...]:
+        """The sets worth showing one by one: all if they are few, else those that changed."""
+        if len(self.sets) <= _MOST_UNCHANGED:
+            return self.sets
+        return tuple(one for one in self.sets if one.tests or one.status in _CHANGED)
+
+    @property
+    def rest(self) -> str | None:
+        """Which other sets have too few repeats, and how many are not shown; None if none is."""
+        left = [one for one in self.sets if one not in self.shown]
+        too_few = [one.label for one in left if one.status == "too_few"]
+        words = [f"too few repeats to tell: {few(too_few)}"] * bool(too_few)
+        others = len(left) - len(too_few)
+        words += [f"{plural(others, 'other set')} without a change beyond chance"] * bool(others)
+        return f"And {'; '.join(words)}." if words else None
+
+    @property
     def undecided(self) -> str | None:
         """Why there is neither a regression nor none, in a sentence; None if that is known."""
         if self.status == "no_baseline":
@@ -172,15 +197,14 @@ def _set(
     status: SetStatus = comparison.verdict
     if outcome.name and set_id not in names.unit_test_sets:
         names = Names({**names.unit_test_sets, set_id: outcome.name}, names.unit_tests)
-    words = comparison_in_words(comparison, names)
     corrected = batch.p_values if status == "regressed" else batch.p_improved
     if status in ("regressed", "improved") and not at_most(corrected[set_id], batch.alpha):
         status = "worse" if status == "regressed" else "better"
-        caveat = (
-            f"Among {plural(len(corrected), 'set')} this may be chance "
-            f"(corrected {p_in_words(corrected[set_id])})."
-        )
-        words = words._replace(caveats=(caveat, *words.caveats))
+    words = comparison_in_words(comparison, names, STATUS_WORDS[status])
+    if status in ("worse", "better"):
+        sets = plural(len(corrected), "set")
+        chance = f"Among {sets} this may be chance (corrected {p_in_words(corrected[set_id])})."
+        words = words._replace(caveats=(chance, *words.caveats))
     changed = (*comparison.regressed, *comparison.improved)
     return ComparedSet(
         number=number,
@@ -226,11 +250,11 @@ def _uncompared(outcomes: Iterable[RunOutcome], names: Names) -> tuple[Uncompare
 
 
 def _sentence(sets: Iterable[ComparedSet], uncompared: int) -> str:
-    every = list(sets)
-    counted = [
-        (sum(one.status == status for one in every), words)
-        for status, words in STATUS_WORDS.items()
-    ]
-    parts = [f"{plural(count, 'set')} {words}" for count, words in counted if count]
-    parts += [f"{plural(uncompared, 'set')} not compared"] * bool(uncompared)
-    return f"Against the baseline: {', '.join(parts)}."
+    counted = Counter(STATUS_WORDS[one.status] for one in sets)
+    counted["not compared"] += uncompared
+    found = [(words, count) for words, count in counted.items() if count]
+    if sum(counted.values()) == 1:
+        return f"{found[0][0].capitalize()}."
+    parts = [f"{words} in {plural(count, 'set')}" for words, count in found]
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."

@@ -15,6 +15,7 @@ from msgspec import Struct
 from amigo_async.batch.outcomes import VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.files import check_path
 from amigo_async.redact import HTML_ESCAPES
+from amigo_async.report.compared import STATUS_WORDS, compared_batch
 from amigo_async.report.markdown import took
 from amigo_async.report.model import (
     Case,
@@ -44,6 +45,19 @@ MARKS: Final = {
     "incomplete": "!",
     "empty": "○",
     "unfinished": "…",
+}
+
+
+# The verdicts that share their colour and mark with the verdict on a comparison.
+_TONES: Final = {
+    "regressed": "failed",
+    "worse": "errored",
+    "improved": "passed",
+    "better": "passed",
+    "no_change_seen": "passed",
+    "too_few": "empty",
+    "not_comparable": "empty",
+    "no_baseline": "empty",
 }
 
 
@@ -84,6 +98,11 @@ def html(
         headline=headline(result, sets),
         counts=result.counts,
         sets=sets,
+        compared=compared_batch(result),
+        tones=_TONES,
+        status_words=STATUS_WORDS,
+        most_compared=_MOST_SETS,
+        most_tests=_MOST_TESTS,
         failures=_failures(wrong),
         others=max(len(wrong) - _MOST_SETS, 0),
         timeline=timeline(result, sets),
@@ -112,6 +131,7 @@ def _url(link: str) -> Markup:
 
 # What is shown of what went wrong, on the whole page and in each part of it: people read the
 # first screens, and a browser has to draw them all.
+_MOST_TESTS: Final = 20
 _MOST_SETS: Final = 100
 _MOST_GROUPS: Final = 120
 _MOST_GROUPS_OF_A_SET: Final = 20

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.escaping import XmlText, document_text, encode_xml
+from amigo_async.report.compared import ComparedSet, compared_batch
 from amigo_async.report.model import Case, SetReport, UnitTestReport, set_reports
 from amigo_async.report.wording import plural, repeats_named
 from amigo_async.verdicts.gate import Gate
@@ -41,8 +42,9 @@ def junit(
 
     Sets, unit tests and metrics are called by their names where these are known; their ids are in
     the properties and the texts. A set whose unit tests are not visible, or that has a problem as
-    a whole, gets a case ``run`` for the run as a whole. Repeats that failed although the set
-    passed (by a gate) are listed in the output of their case. What is undecided (by a gate with a
+    a whole, gets a case ``run`` for the run as a whole; one that was to be compared with a
+    baseline, a case ``against the baseline``, which fails if the set regressed. Repeats that failed
+    although the set passed (by a gate) are listed in the output of their case. What is undecided (by a gate with a
     confidence), and unit tests that are known to fail and did, are skipped, with the reason: they
     have neither passed nor failed. Cases with the same class and name (of a set that was run
     twice, or of two sets of one name) are numbered from the second on. The time of a suite is that
@@ -61,8 +63,10 @@ def junit(
     root = ET.Element("testsuites", name=name)
     total: Counter[str] = Counter(tests=0, failures=0, errors=0)
     seconds = 0.0
+    compared = compared_batch(result)
+    found = {} if compared is None else {one.number: one for one in compared.sets}
     for each in set_reports(result, gate, link):
-        suite, counts = _suite(each)
+        suite, counts = _suite(each, found.get(each.number))
         root.append(suite)
         total.update({key: counts[key] for key in total})
         seconds += float(suite.get("time", "0"))
@@ -73,7 +77,7 @@ def junit(
     return encode_xml(root)
 
 
-def _suite(each: SetReport) -> tuple[ET.Element, Counter[str]]:
+def _suite(each: SetReport, compared: ComparedSet | None) -> tuple[ET.Element, Counter[str]]:
     outcome = each.outcome
     suite = ET.Element("testsuite", name=each.label, id=str(each.number - 1))
     suite.append(_properties(each))
@@ -81,6 +85,8 @@ def _suite(each: SetReport) -> tuple[ET.Element, Counter[str]]:
     cases += [_case(each, test, case) for test in each.tests for case in test.cases]
     if each.problem is not None or not cases:
         cases.insert(0, _run_case(each))
+    if compared is not None or each.outcome.uncompared is not None:
+        cases.insert(0, _compared_case(each, compared))
     suite.extend(cases)
     verdicts = Counter(child.tag for case in cases for child in case)
     counts = Counter(
@@ -150,6 +156,24 @@ def _run_case(each: SetReport) -> ET.Element:
     verdict = "" if outcome.verdict == "passed" else f"\nverdict: {outcome.verdict}"
     ids = "\n".join(_ids(each))
     _add_result(element, tag, each.problem_type, each.problem, f"{each.problem}{verdict}\n{ids}")
+    return element
+
+
+def _compared_case(each: SetReport, compared: ComparedSet | None) -> ET.Element:
+    """Build the case of the comparison with the baseline: it fails if the set regressed."""
+    element = _new_case(each.label, "against the baseline")
+    if compared is None:
+        reason = each.outcome.uncompared or ""
+        _add_result(element, "skipped", "no_baseline", reason, "\n".join([reason, *_ids(each)]))
+        return element
+    text = "\n".join([*compared.words.lines, *_ids(each)])
+    status = compared.status
+    if status == "regressed":
+        _add_result(element, "failure", "regression", compared.words.head, text)
+    elif status in ("too_few", "not_comparable"):
+        _add_result(element, "skipped", status, compared.words.head, text)
+    else:
+        ET.SubElement(element, "system-out").text = text
     return element
 
 

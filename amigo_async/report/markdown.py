@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from amigo_async.batch.outcomes import BatchResult
+from amigo_async.report.compared import ComparedBatch, compared_batch
 from amigo_async.report.model import (
     Group,
     Reason,
@@ -29,6 +30,17 @@ MARKS: Final = {
     "timed_out": "⏱️",
     "cancelled": "🚫",
     "not_started": "⏸️",
+}
+
+COMPARED_MARKS: Final = {
+    "regressed": "❌",
+    "worse": "⚠️",
+    "improved": "✅",
+    "better": "✅",
+    "no_change_seen": "✅",
+    "too_few": "❔",
+    "not_comparable": "❔",
+    "no_baseline": "❔",
 }
 
 # GitHub's limit for the summary of a step; it drops a larger one completely.
@@ -89,15 +101,31 @@ def markdown(
             "code": _code,
             "reason": _shown_reasons,
             "verdict_in_words": verdict_in_words,
+            "compared_marks": COMPARED_MARKS,
+            "most_tests": _MOST_OF_A_GROUP,
         }
     )
     head: str = parts.head()
-    left = max_bytes - _size(head, _DETAILS, _TABLE) - 2 * _NOTICE
+    left = max_bytes - _size(head, _DETAILS, _TABLE) - 3 * _NOTICE
+    against = _compared(parts, compared_batch(result), left // 2)
+    left -= _size(against)
     rows = {each.number: parts.row(each) for each in sets}
     wrong = [each for each in sets if not each.fine]
     details = _details(parts, wrong, max(left - _size(*rows.values()), left // 2))
     table = _table(rows, wrong, left - _size(details))
-    return head + details + table
+    return head + against + details + table
+
+
+def _compared(parts: Any, compared: ComparedBatch | None, left: int) -> str:
+    """Render the comparison with the baseline in `left` bytes, what changed first."""
+    if compared is None:
+        return ""
+    heading: str = parts.compared(compared)
+    ends: str = parts.uncompared(compared)
+    lines = _fitting(
+        (parts.compared_set(one) for one in compared.shown), left - _size(heading, ends)
+    )
+    return heading + "".join(lines) + _notice(len(compared.shown) - len(lines), "set") + ends
 
 
 def _details(parts: Any, wrong: list[SetReport], left: int) -> str:

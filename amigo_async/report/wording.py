@@ -178,12 +178,14 @@ class ComparisonWords(NamedTuple):
 
     Attributes:
         head: The name of the set, the verdict and the counts.
+        counts: The counts alone, with the p-value of a change.
         tests: The unit tests behind the verdict, a line each.
         changes: What changed between the runs.
         caveats: What could have been seen, what the verdict does not cover, and what weakens it.
     """
 
     head: str
+    counts: str
     tests: tuple[str, ...]
     changes: tuple[str, ...]
     caveats: tuple[str, ...]
@@ -195,15 +197,18 @@ class ComparisonWords(NamedTuple):
         return [self.head, *indented, *self.caveats]
 
 
-def comparison_in_words(comparison: Comparison, names: Names) -> ComparisonWords:
+def comparison_in_words(
+    comparison: Comparison, names: Names, verdict: str | None = None
+) -> ComparisonWords:
     """Describe a comparison: the verdict, the unit tests behind it, what changed.
 
     Args:
         comparison: The comparison.
         names: Names of the set and its unit tests; without a name the id stands.
+        verdict: The verdict in words, where other sets count too; None for that of the comparison.
     """
     before, now = comparison.baseline, comparison.candidate
-    verdict = COMPARISON_WORDS[comparison.verdict]
+    verdict = verdict or COMPARISON_WORDS[comparison.verdict]
     counts = (
         f"{now.passed:,} of {plural(now.evaluated, 'repeat')} passed, "
         f"before {before.passed:,} of {before.evaluated:,}"
@@ -212,14 +217,16 @@ def comparison_in_words(comparison: Comparison, names: Names) -> ComparisonWords
     if comparison.verdict in ("regressed", "improved"):
         worse = comparison.verdict == "regressed"
         p_value = comparison.p_value if worse else comparison.p_improved
-        head = f"{head}. {counts} ({p_in_words(p_value)})."
+        counts = f"{counts} ({p_in_words(p_value)})."
+        head = f"{head}. {counts}"
     elif now.evaluated or before.evaluated:
-        head = f"{head} ({counts})."
+        head, counts = f"{head} ({counts}).", f"{counts}."
     else:
-        head = f"{head}."
+        head, counts = f"{head}.", ""
     tests = [*comparison.regressed, *comparison.improved]
     return ComparisonWords(
         head,
+        counts,
         tuple(_unit_test(one, names, comparison.alpha) for one in tests),
         tuple(changes_in_words(comparison.changes, names)),
         (*_power_in_words(comparison), *_caveats(comparison, names)),

@@ -13,7 +13,7 @@ import pytest
 from amigo_async import BatchResult
 from amigo_async.report import html
 from tests.support.needs import needs, needs_modules
-from tests.support.report_samples import BEGAN, GATE, batch, outcome, run
+from tests.support.report_samples import BEGAN, GATE, batch, compared_batch, outcome, run
 
 needs_modules("selenium")
 
@@ -67,7 +67,9 @@ def show(browser: Any, path: Path, *, width: int, scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("result", [batch(), HORRORS], ids=["batch", "horrors"])
+@pytest.mark.parametrize(
+    "result", [batch(), HORRORS, compared_batch()], ids=["batch", "horrors", "compared"]
+)
 def test_shown_without_complaint(
     browser: Any, tmp_path: Path, result: BatchResult, width: int, scheme: str
 ) -> None:
@@ -82,8 +84,9 @@ def test_shown_without_complaint(
     reasons = browser.find_elements("css selector", "#failures .reason")
     assert reasons
     assert reasons[0].is_displayed()
-    if result is not HORRORS:
-        assert reasons[0].rect["y"] < 800  # on the first screen
+    if result is not HORRORS:  # on the first screen
+        worst = browser.find_elements("css selector", "#baseline .now") or reasons
+        assert worst[0].rect["y"] < 800
     browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     # On a phone nothing is wider than the screen, not even within a box that scrolls.

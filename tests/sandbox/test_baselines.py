@@ -17,8 +17,8 @@ from amigo_async.testing import Fault, Permission, Sandbox, SetPlan
 
 pytestmark = pytest.mark.anyio
 
-GOOD = SetPlan(seconds=5.0, repeats=10)
-WORSE = SetPlan(seconds=5.0, repeats=10, outcome="failed", trouble_at=0.0)
+GOOD = SetPlan(seconds=5.0, repeats=40)
+WORSE = SetPlan(seconds=5.0, repeats=40, outcome="failed", trouble_at=0.0)
 
 
 async def past_runs(sandbox: Sandbox, set_id: str, count: int) -> list[str]:
@@ -139,7 +139,7 @@ async def test_what_is_no_baseline(client: AmigoClient, sandbox: Sandbox) -> Non
     sandbox.cancel_run(cut)
     await anyio.sleep(10.0)
     sandbox.add_user("someone")
-    change(sandbox, set_id, SetPlan(seconds=900.0, repeats=10))
+    change(sandbox, set_id, SetPlan(seconds=900.0, repeats=40))
     sandbox.start_run(set_id, user_id="someone")
     change(sandbox, set_id, GOOD)
     result = await client.run_many([set_id], baseline=3)
@@ -148,7 +148,7 @@ async def test_what_is_no_baseline(client: AmigoClient, sandbox: Sandbox) -> Non
 
 async def test_run_that_began_later_is_no_baseline(client: AmigoClient, sandbox: Sandbox) -> None:
     """Someone else's run that was started after this one and ended before its baseline was read."""
-    set_id = sandbox.add_set(SetPlan(seconds=60.0, repeats=10))
+    set_id = sandbox.add_set(SetPlan(seconds=60.0, repeats=40))
     sandbox.add_user("someone")
     sandbox.fault("list", Fault.delay(20.0))
     async with client.open_batch([set_id], baseline="last") as batch:
@@ -357,7 +357,7 @@ async def test_outcomes_have_the_comparison(client: AmigoClient, sandbox: Sandbo
 async def test_run_without_verdict_is_not_compared(client: AmigoClient, sandbox: Sandbox) -> None:
     cut, late = sandbox.add_set(GOOD), sandbox.add_set(SetPlan(seconds=900.0))
     await past_runs(sandbox, cut, 1)
-    change(sandbox, cut, SetPlan(seconds=60.0, repeats=10, cancelled_at=20.0))
+    change(sandbox, cut, SetPlan(seconds=60.0, repeats=40, cancelled_at=20.0))
     sandbox.start_run(late)
     await anyio.sleep(1000.0)
     result = await client.run_many([cut, late], baseline="last", timeout=100.0)

@@ -31,6 +31,7 @@ from amigo_async.events import (
     ArtifactSaved,
     NamesRead,
     RequestRetried,
+    RunCompared,
     RunFinished,
     RunProgressed,
     RunStarted,
@@ -512,3 +513,30 @@ async def test_any_attribute_is_exportable(observer: Observer) -> None:
     assert "/x\ufffd # #vso[a]" in texts
     assert "GET https://h/k?***" in texts
     assert not any("\ud800" in text or "##" in text for text in texts)
+
+
+async def test_comparison_is_a_child_of_its_run() -> None:
+    observer = Observer()
+    compared = RunCompared("set-1", "run-1", "regressed", ("old-1", "old-2"), ("test-1",))
+    for event in (STARTED, FINISHED, compared):
+        observer.telemetry(event)
+    [run], [comparison] = observer.spans("amigo.run"), observer.spans("amigo.comparison")
+    assert comparison.parent is not None
+    assert run.context is not None
+    assert comparison.parent.span_id == run.context.span_id
+    assert dict(comparison.attributes or {}) == {
+        "amigo.unit_test_set.id": "set-1",
+        "amigo.run.id": "run-1",
+        "amigo.comparison.verdict": "regressed",
+        "amigo.comparison.baseline": ("old-1", "old-2"),
+        "amigo.comparison.regressed": ("test-1",),
+    }
+    [(attributes, point)] = observer.points("amigo.comparisons")
+    assert (attributes, point.value) == ({"amigo.comparison.verdict": "regressed"}, 1)
+
+
+async def test_comparison_of_an_unknown_run_is_recorded() -> None:
+    observer = Observer()
+    observer.telemetry(RunCompared("set-1", "run-9", "too_few", (), ()))
+    [comparison] = observer.spans()
+    assert comparison.parent is None

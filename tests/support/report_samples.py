@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from amigo_async import BatchResult, Explanations, Gate, Names, RunOutcome
+from msgspec.structs import replace
+
+from amigo_async import BatchResult, Explanations, Gate, Names, RunOutcome, compare
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
 from amigo_async.models import (
     BooleanMetricSuccessCriterion,
     CategoricalMetricSuccessCriterion,
     Evaluation,
     EvaluationResult,
+    LLMConfig,
     MetricEvaluationResult,
     MetricToEvaluate,
     NumericalMetricSuccessCriterion,
@@ -221,3 +224,72 @@ def batch(sets: int = 60, *, seed: int = 7) -> BatchResult:
 
 
 GATE = Gate(min_pass_rate=0.8, per="metric", errored="fail")
+
+
+def rated_run(
+    set_id: str,
+    run_id: str,
+    passed: Sequence[int],
+    repeats: int = 10,
+    *,
+    agent: int = 4,
+    model: str = "x-large",
+    **flags: Any,
+) -> Run:
+    """A run whose unit tests passed so many of their repeats, by an agent of some version."""
+    one = run(
+        *(
+            (f"66cc{n:020x}", {TONE: "+" * rate + "-" * (repeats - rate)}, [None] * repeats)
+            for n, rate in enumerate(passed)
+        ),
+        set_id=set_id,
+        run_id=run_id,
+        **flags,
+    )
+    specs = [
+        replace(
+            each,
+            agent_version_info=VersionInfo("agent", agent),
+            llm_model_preferences={"agent": LLMConfig(model)},
+        )
+        for each in one.unit_test_run_specs
+    ]
+    return replace(one, unit_test_run_specs=specs)
+
+
+TONE = "67aa00000000000000000001"
+# What each set of `compared_batch` passed before and passes now, by the name of the set.
+COMPARED: dict[str, tuple[Sequence[int], Sequence[int], int]] = {
+    "Billing": ([10, 10, 10], [10, 10, 10], 10),
+    "Refund policy": ([10, 10, 10], [4, 10, 9], 10),
+    "Returns": ([1, 1], [1, 1], 1),
+    "Angry callers": ([3, 2, 4], [10, 10, 10], 10),
+    "Vouchers": ([10], [6], 10),
+}
+
+
+def compared_batch(*, more: int = 0) -> BatchResult:
+    """A batch that was compared: a set that regressed, one that improved, one within chance.
+
+    Args:
+        more: Number of further sets, in which nothing changed.
+    """
+    outcomes, names = [], {}
+    sets = COMPARED | {f"Set {n}": COMPARED["Billing"] for n in range(more)}
+    for number, (name, (before, now, repeats)) in enumerate(sets.items()):
+        set_id = f"6618791275130b73714e8{number:03x}"
+        names[set_id] = name
+        old = rated_run(set_id, f"77bb{number:020x}", before, repeats)
+        new = rated_run(
+            *(set_id, f"77dd{number:020x}", now, repeats),
+            agent=5 if name == "Refund policy" else 4,
+            model="x-small" if name == "Refund policy" else "x-large",
+        )
+        times = {"started_at": BEGAN, "finished_at": BEGAN + timedelta(seconds=90)}
+        outcomes.append(outcome(new, name=name, comparison=compare(old, new), **times))
+    first = outcome(rated_run("6618791275130b73714e8fff", "77ddf", [1]), uncompared=NO_BASELINE)
+    tests = {f"66cc{0:020x}": "Angry caller wants money back"}
+    return BatchResult((*outcomes, first), names=Names(names, tests))
+
+
+NO_BASELINE = "no baseline: the set has no completed run from before this one"

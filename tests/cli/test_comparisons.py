@@ -1,0 +1,345 @@
+"""``run --baseline``, ``compare`` and ``history``, against a sandbox over real sockets."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from amigo_async.report import from_json
+from amigo_async.testing import Fault, Sandbox, SetPlan
+from tests.support.command import (  # noqa: F401  # fixtures
+    ERRING,
+    Said,
+    elsewhere,
+    served,
+    some_id,
+)
+
+AT_ONCE = SetPlan(seconds=0.0, artifacts_after=0.0, repeats=40)
+WORSE = SetPlan(seconds=0.0, artifacts_after=0.0, repeats=40, outcome="failed", trouble_at=0.0)
+REGRESSION = ("--fail-on", "regression")
+
+
+def a_set(sandbox: Sandbox, name: str, *, past: int = 1) -> str:
+    """A set that passes, with runs of the past."""
+    set_id = sandbox.add_set(AT_ONCE, name=name)
+    for _ in range(past):
+        sandbox.start_run(set_id)
+    return set_id
+
+
+def change(sandbox: Sandbox, set_id: str, name: str, plan: SetPlan) -> None:
+    sandbox.add_set(plan, id=set_id, name=name)
+
+
+# --- run ---
+
+
+def test_regression_is_shown_first(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [a_set(sandbox, name) for name in ("Billing", "Refund policy")]
+    change(sandbox, ids[1], "Refund policy", WORSE)
+    said = Said(capsys, "run", *ids, "--baseline", "last")
+    assert said.status == 1
+    lines = said.out.splitlines()
+    at = lines.index("Against the baseline: regressed in 1 set; no regression seen in 1 set.")
+    assert re.fullmatch(
+        r"Refund policy: regressed\. \d+ of 120 repeats passed, before 120 of 120 \(p [=<] [\d.]+\)\.",
+        lines[at + 1],
+    )
+    assert any(line.startswith("Billing: no regression seen") for line in lines[at:])
+    assert "Refund policy" in said.err
+    assert "regressed against its baseline" in said.err
+
+
+@pytest.mark.parametrize(
+    ("plan", "past", "options", "status", "note"),
+    [
+        (WORSE, 1, ("--baseline", "last", *REGRESSION), 1, "failed a metric"),
+        (WORSE, 3, ("--baseline", "3", *REGRESSION), 1, "failed a metric"),
+        (AT_ONCE, 1, ("--baseline", "last", *REGRESSION), 0, None),
+        (AT_ONCE, 0, ("--baseline", "last", *REGRESSION), 0, "There is no baseline"),
+        (WORSE, 0, ("--baseline", "last", *REGRESSION), 0, "There is no baseline"),
+        (WORSE, 0, ("--baseline", "last"), 1, None),
+        (ERRING, 1, ("--baseline", "last", *REGRESSION), 3, None),
+    ],
+)
+def test_exit_status(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    plan: SetPlan,
+    past: int,
+    options: tuple[str, ...],
+    status: int,
+    note: str | None,
+) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=past)
+    change(sandbox, set_id, "Refund policy", plan)
+    said = Said(capsys, "run", set_id, "-q", *options)
+    assert said.status == status
+    notes = [line for line in said.err.splitlines() if line.startswith("Note: ")]
+    if note is None:
+        assert not any("baseline" in line or "failed a metric" in line for line in notes)
+    else:
+        assert any(note in line for line in notes)
+
+
+def test_too_few_repeats_are_no_regression(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = SetPlan(seconds=0.0, repeats=1, unit_tests=1, artifacts_after=None)
+    set_id = sandbox.add_set(few, name="Refund policy")
+    sandbox.start_run(set_id)
+    failing = SetPlan(seconds=0.0, repeats=1, unit_tests=1, outcome="failed", artifacts_after=None)
+    change(sandbox, set_id, "Refund policy", failing)
+    said = Said(capsys, "run", set_id, "-q", "--baseline", "last", *REGRESSION)
+    assert said.status == 0
+    assert "too few repeats to tell" in said.out
+    assert "Note: There are too few repeats to tell whether anything regressed." in said.err
+    assert "Note: 1 set failed a metric, which --fail-on regression ignores." in said.err
+
+
+def test_baseline_of_a_saved_result(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """The release, saved once, is what each candidate is compared with."""
+    ids = [a_set(sandbox, name, past=0) for name in ("Billing", "Refund policy")]
+    assert Said(capsys, "run", *ids, "-q", "--json", "release.json").status == 0
+    release = from_json(Path("release.json").read_text())
+    for set_id in ids:
+        sandbox.start_run(set_id)
+    said = Said(capsys, "run", ids[0], "-q", "--baseline", "release.json", "--json", "new.json")
+    assert said.status == 0
+    [outcome] = from_json(Path("new.json").read_text()).outcomes
+    assert outcome.comparison is not None
+    assert outcome.comparison.baseline_run_ids == (release.outcomes[0].run_id,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--baseline", "0"), "at least 1"),
+        (("--baseline", "first"), "neither last, nor a number, nor a file"),
+        (("--baseline", "broken.json"), "is not a result"),
+        (REGRESSION, "--fail-on regression needs --baseline"),
+    ],
+)
+def test_used_wrongly(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    Path("broken.json").write_text("{}")
+    said = Said(capsys, "run", some_id(1), *options)
+    assert said.status == 2
+    assert message in said.err
+    assert sandbox.requests == []
+
+
+def test_reports_have_the_comparison(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = a_set(sandbox, "Refund policy")
+    change(sandbox, set_id, "Refund policy", WORSE)
+    names = ("report.json", "report.xml", "report.md", "report.html")
+    kinds = ("--json", "--junit", "--markdown", "--html")
+    options = [text for pair in zip(kinds, names, strict=True) for text in pair]
+    assert Said(capsys, "run", set_id, "-q", "--baseline", "last", *options).status == 1
+    document = json.loads(Path("report.json").read_text())
+    assert document["comparison"]["verdict"] == "regressed"
+    assert "Refund policy\\: regressed\\." in Path("report.md").read_text()
+    assert '<section id="baseline"' in Path("report.html").read_text()
+    root = ET.fromstring(Path("report.xml").read_text())  # our own
+    [case] = [c for c in root.iter("testcase") if c.get("name") == "against the baseline"]
+    assert [child.get("type") for child in case] == ["regression"]
+    again = Said(capsys, "report", "report.json", *REGRESSION)
+    assert again.status == 1
+    assert "Refund policy: regressed." in again.out
+
+
+def test_annotations_begin_with_regressions(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    ids = [a_set(sandbox, f"Set {n}") for n in range(12)]
+    for number, set_id in enumerate(ids):
+        change(sandbox, set_id, f"Set {number}", WORSE)
+    said = Said(capsys, "run", *ids, "-q", "--baseline", "last")
+    titles = [line for line in said.err.splitlines() if line.startswith("::error")]
+    assert len(titles) == 10  # of which GitHub shows no more
+    assert "regressed::" in titles[0]
+    assert "regressed" not in titles[-1] or len(ids) < 10
+    said = Said(capsys, "compare", "--set", "Set 0")
+    assert "::error title=Unit test set Set 0 regressed::" in said.err
+
+
+def test_list_that_fails_is_said_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [a_set(sandbox, name) for name in ("Billing", "Refund policy")]
+    Said(capsys, "run", *ids, "-q", "--journal", "journal")
+    sandbox.fault("list", Fault.status(403), times=3)
+    said = Said(capsys, "run", *ids, "--journal", "journal", "--baseline", "last")
+    assert said.status == 0
+    [line] = [line for line in said.out.splitlines() if line.startswith("Not compared: ")]
+    assert line.startswith("Not compared: Billing, Refund policy: the baseline could not be read:")
+    assert said.err.count("the baseline could not be read") == 1
+
+
+# --- compare ---
+
+
+def test_two_saved_results(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [a_set(sandbox, name, past=0) for name in ("Billing", "Refund policy")]
+    alone = a_set(sandbox, "Old", past=0)
+    assert Said(capsys, "run", *ids, alone, "-q", "--json", "old.json").status == 0
+    change(sandbox, ids[1], "Refund policy", WORSE)
+    new = a_set(sandbox, "New", past=0)
+    assert Said(capsys, "run", *ids, new, "-q", "--json", "new.json").status == 1
+    sandbox.forget_requests()
+    said = Said(capsys, "compare", "old.json", "new.json")
+    assert said.status == 0
+    assert said.out.splitlines()[0] == (
+        "Against the baseline: regressed in 1 set; no regression seen in 1 set; "
+        "not compared in 1 set."
+    )
+    assert "Note: set Old is in the first alone." in said.err
+    assert "Not compared: New: no baseline" in said.out
+    assert Said(capsys, "compare", "old.json", "new.json", *REGRESSION).status == 1
+    assert Said(capsys, "compare", "old.json", "old.json", *REGRESSION).status == 0
+    assert sandbox.requests == []
+
+
+def test_runs_by_id(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = a_set(sandbox, "Refund policy")
+    change(sandbox, set_id, "Refund policy", WORSE)
+    sandbox.start_run(set_id)
+    before, after = (run.id for run in sandbox.runs)
+    said = Said(capsys, "compare", before, after, "--json", "-")
+    assert said.status == 0
+    [outcome] = from_json(said.out).outcomes
+    assert outcome.comparison is not None
+    assert outcome.comparison.verdict == "regressed"
+    assert outcome.comparison.candidate_run_ids == (after,)
+    assert "Refund policy: regressed" in said.err
+    assert "Refund policy: improved" in Said(capsys, "compare", after, before).out
+    ids = Said(capsys, "compare", before, after, "--no-names")
+    assert f"{set_id}: regressed" in ids.out
+    other = sandbox.start_run(a_set(sandbox, "Other", past=0))
+    refused = Said(capsys, "compare", before, other)
+    assert refused.status == 2
+    assert "no set in common" in refused.err
+
+
+def test_newest_against_those_before(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=7)
+    change(sandbox, set_id, "Refund policy", WORSE)
+    sandbox.start_run(set_id)
+    said = Said(capsys, "compare", "--set", "refund policy", "--last", "5", *REGRESSION)
+    assert said.status == 1
+    assert "before 600 of 600" in said.out
+    one = Said(capsys, "compare", "--set", set_id)
+    assert "before 120 of 120" in one.out
+    new = a_set(sandbox, "New")
+    only = Said(capsys, "compare", "--set", new, "--last", "5", *REGRESSION)
+    assert only.status == 0
+    assert "no baseline" in only.out
+    assert "Note: There is no baseline to compare with." in only.err
+    none = Said(capsys, "compare", "--set", a_set(sandbox, "Never run", past=0))
+    assert none.status == 2
+    assert "has no completed run" in none.err
+
+
+def test_run_that_has_not_ended_is_not_compared(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = a_set(sandbox, "Refund policy")
+    change(sandbox, set_id, "Refund policy", SetPlan(seconds=900.0))
+    running = sandbox.start_run(set_id)
+    [before, _] = (run.id for run in sandbox.runs)
+    said = Said(capsys, "compare", before, running)
+    assert f"Not compared: Refund policy: run {running} has not ended." in said.out
+    assert "both are the same run" in Said(capsys, "compare", before, before).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Give two runs or files, or --set SET"),
+        (("a" * 24,), "Give two runs or files"),
+        (("a" * 24, "b" * 24, "--set", "x"), "Give two runs or files"),
+        (("a" * 24, "b" * 24, "--last", "2"), "--last needs --set"),
+        (("nowhere", "b" * 24), "nowhere is neither the id of a run nor a file"),
+        (("broken.json", "b" * 24), "broken.json is not a result"),
+    ],
+)
+def test_compare_used_wrongly(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    Path("broken.json").write_text("[]")
+    said = Said(capsys, "compare", *arguments)
+    assert said.status == 2
+    assert message in said.err
+    assert sandbox.requests == []
+
+
+# --- history ---
+
+
+def test_history_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=3)
+    change(sandbox, set_id, "Refund policy", WORSE)
+    sandbox.start_run(set_id)
+    said = Said(capsys, "history", "refund policy")
+    assert said.status == 0
+    lines = said.out.splitlines()
+    assert lines[0] == f"Refund policy  {set_id}"
+    [whole] = [line for line in lines if line.startswith("all unit tests")]
+    bars = whole.split()[3]
+    assert len(bars) == 4
+    assert bars[:3] == "███"
+    assert bars[3] != "█"
+    assert re.search(r"\d+ of 480 passed, \d+% \(\d+% to \d+%\)", whole)
+    assert "Angry caller wants money back"[:20] in said.out
+    assert "4 runs from " in said.out
+    two = Said(capsys, "history", set_id, "--last", "2", "--no-names")
+    assert "2 runs from " in two.out
+    assert "Angry" not in two.out
+
+
+def test_history_as_json_and_page(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = a_set(sandbox, "Refund <policy>", past=2)
+    said = Said(capsys, "history", set_id, "--json", "-", "--html", "history.html")
+    assert said.status == 0
+    document = json.loads(said.out)
+    assert [run["rate"] for run in document["runs"]] == [1.0, 1.0]
+    assert [run["run_id"] for run in document["runs"]] == [run.id for run in sandbox.runs]
+    [first, *_] = document["unit_tests"]
+    assert (first["passed"], first["interval"][1], len(first["runs"])) == (80, 1.0, 2)
+    page = Path("history.html").read_text()
+    assert "Refund &lt;policy&gt;" in page
+    assert page.count("<rect") == 2 * (1 + len(document["unit_tests"]))
+    assert "<script" not in page
+
+
+def test_history_says_what_changed(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sandbox changes no version: that of an agent is tested with the reports."""
+    set_id = sandbox.add_set(AT_ONCE, name="Refund policy")
+    sandbox.start_run(set_id)
+    change(sandbox, set_id, "Refund policy", SetPlan(seconds=900.0, cancel_after=0.0))
+    cut = sandbox.start_run(set_id)
+    sandbox.cancel_run(cut)
+    said = Said(capsys, "history", set_id)
+    assert f"run {cut}" in said.out
+    assert "  some repeats never ran" in said.out
+
+
+def test_history_of_a_new_set(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=0)
+    said = Said(capsys, "history", set_id, "--html", "history.html")
+    assert said.status == 0
+    assert "The set has no completed run." in said.out
+    assert "no completed run" in Path("history.html").read_text()
+    assert Said(capsys, "history", "nothing").status == 2
+    assert Said(capsys, "history", set_id, "--json", "-", "--html", "-").status == 2
