@@ -43,8 +43,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import log_line
@@ -123,6 +124,18 @@ class Telemetry:
         self._runs: OrderedDict[str, _RunSpan] = OrderedDict()
         self._fetches: OrderedDict[str, _Stopwatch] = OrderedDict()
         self._set_names: OrderedDict[str, str] = OrderedDict()
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            RunStarted: self._run_started,
+            RunProgressed: self._run_progressed,
+            RunFinished: self._run_finished,
+            SetFinished: self._set_finished,
+            RunCompared: self._run_compared,
+            ArtifactProgress: self._artifact_progressed,
+            ArtifactSaved: self._artifact_saved,
+            RequestRetried: self._request_retried,
+            StartUnresolved: self._start_unresolved,
+            NamesRead: self._names_read,
+        }
 
     def __call__(self, event: Event) -> None:
         """Record `event`, as `on_event` does."""
@@ -135,27 +148,9 @@ class Telemetry:
             event: The event.
         """
         self._meters.count(event)
-        match event:
-            case RunStarted():
-                self._run_started(event)
-            case RunProgressed():
-                self._run_progressed(event)
-            case RunFinished():
-                self._run_finished(event)
-            case SetFinished():
-                self._set_finished(event)
-            case RunCompared():
-                self._run_compared(event)
-            case ArtifactProgress():
-                self._artifact_progressed(event)
-            case ArtifactSaved():
-                self._artifact_saved(event)
-            case RequestRetried():
-                self._request_retried(event)
-            case StartUnresolved():
-                self._start_unresolved(event)
-            case NamesRead():
-                self._names_read(event)
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
 
     def close(self) -> None:
         """End the spans of runs whose end was not reported, without a verdict.
@@ -203,12 +198,14 @@ class Telemetry:
 
     def _run_compared(self, event: RunCompared) -> None:
         run = self._runs.get(event.run_id)
-        self._meters.comparisons.add(1, {"amigo.comparison.verdict": event.verdict})
+        measured = {"amigo.comparison.verdict": event.verdict, **_organization(event)}
+        self._meters.comparisons.add(1, measured)
         began = (_Stopwatch() if run is None else run.stopwatch).now()
         self._tracer.start_span(
             "amigo.comparison",
             context=None if run is None else trace.set_span_in_context(run.span),
             attributes={
+                **_organization(event),
                 **self._set_attributes(event.unit_test_set_id),
                 "amigo.run.id": log_line(event.run_id),
                 "amigo.comparison.verdict": event.verdict,

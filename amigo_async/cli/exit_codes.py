@@ -51,7 +51,8 @@ def exit_code_of_result(
     if result.comparison is not None and result.comparison.verdict == "regressed":
         return ExitCode.FAILED
     outcomes = [
-        replace(o, verdict="passed") if o.verdict == "failed" else o for o in result.outcomes
+        replace(one, verdict="passed") if one.verdict in ("failed", "undecided") else one
+        for one in result.outcomes
     ]
     return exit_code_of_batch(outcomes, artifacts=artifacts)
 

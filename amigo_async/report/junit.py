@@ -44,11 +44,12 @@ def junit(
     the properties and the texts. A set whose unit tests are not visible, or that has a problem as
     a whole, gets a case ``run`` for the run as a whole; one that was to be compared with a
     baseline, a case ``against the baseline``, which fails if the set regressed. Repeats that failed
-    although the set passed (by a gate) are listed in the output of their case. What is undecided (by a gate with a
-    confidence), and unit tests that are known to fail and did, are skipped, with the reason: they
-    have neither passed nor failed. Cases with the same class and name (of a set that was run
-    twice, or of two sets of one name) are numbered from the second on. The time of a suite is that
-    of its run; the time of a case is 0, as the service does not report the duration of unit tests.
+    although the set passed (by a gate) are listed in the output of their case. What is undecided
+    (by a gate with a confidence), and unit tests that are known to fail and did, are skipped, with
+    the reason: they have neither passed nor failed. Cases with the same class and name (of a set
+    that was run twice, or of two sets of one name) are numbered from the second on. The time of a
+    suite is that of its run; the time of a case is 0, as the service does not report the duration
+    of unit tests.
 
     Args:
         result: The result of the batch.

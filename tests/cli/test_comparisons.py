@@ -47,7 +47,7 @@ def test_regression_is_shown_first(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     lines = said.out.splitlines()
     at = lines.index("Against the baseline: regressed in 1 set; no regression seen in 1 set.")
     assert re.fullmatch(
-        r"Refund policy: regressed\. \d+ of 120 repeats passed, before 120 of 120 \(p [=<] [\d.]+\)\.",
+        r"Refund policy: regressed\. \d+ of 120 repeats passed, before 120 of 120 \(p < 0.0001\)\.",
         lines[at + 1],
     )
     assert any(line.startswith("Billing: no regression seen") for line in lines[at:])
@@ -147,7 +147,7 @@ def test_reports_have_the_comparison(sandbox: Sandbox, capsys: pytest.CaptureFix
     assert Said(capsys, "run", set_id, "-q", "--baseline", "last", *options).status == 1
     document = json.loads(Path("report.json").read_text())
     assert document["comparison"]["verdict"] == "regressed"
-    assert "Refund policy\\: regressed\\." in Path("report.md").read_text()
+    assert "Refund policy\\: regressed." in Path("report.md").read_text()
     assert '<section id="baseline"' in Path("report.html").read_text()
     root = ET.fromstring(Path("report.xml").read_text())  # our own
     [case] = [c for c in root.iter("testcase") if c.get("name") == "against the baseline"]
