@@ -34,7 +34,7 @@ def kept() -> list[Path]:
 
 
 def listed(capsys: pytest.CaptureFixture[str], *options: str) -> None:
-    said = Said(capsys, "list", *options)
+    said = Said(capsys, "list", "--json", *options)
     assert (said.status, said.err) == (0, "")
 
 
@@ -55,7 +55,7 @@ def test_seven_commands_sign_in_once(sandbox: Sandbox, capsys: pytest.CaptureFix
 def test_commands_at_the_same_time_sign_in_once(sandbox: Sandbox, tmp_path: Path) -> None:
     commands = [
         subprocess.Popen(
-            [*COMMAND, "list"],
+            [*COMMAND, "list", "--json"],
             cwd=tmp_path,
             env=environment(sandbox),
             stdout=subprocess.DEVNULL,
@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 def test_a_full_disk_is_no_error(sandbox: Sandbox, tmp_path: Path) -> None:
     ended = subprocess.run(
-        ["bash", "-c", 'ulimit -f 0; "$@"', "-", *COMMAND, "list"],
+        ["bash", "-c", 'ulimit -f 0; "$@"', "-", *COMMAND, "list", "--json"],
         cwd=tmp_path,
         env=environment(sandbox, PYTHONDONTWRITEBYTECODE="1", COVERAGE_PROCESS_START=""),
         capture_output=True,
