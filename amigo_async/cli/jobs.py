@@ -20,8 +20,10 @@ from amigo_async.cli.command import interrupts, is_verbose, open_client
 from amigo_async.cli.notices import print_delay
 from amigo_async.cli.progress import BatchProgress, Budgets, Display, View
 from amigo_async.cli.reasons import UNKNOWN_SET
+from amigo_async.cli.resuming import duration_of_runs, resumed_in_words
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArtifactTimeoutError, DeadlineError, WaitTimeoutError
+from amigo_async.escaping import log_line
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
@@ -53,12 +55,14 @@ class FinishedJob(NamedTuple):
         elapsed: Duration in seconds; None if unknown.
         interrupted: Whether a signal stopped the job.
         unresolved: Starts of which it is unknown whether they started a run.
+        origin: Which outcomes were taken from earlier, in words; None if none were.
     """
 
     result: BatchResult
     elapsed: float | None
     interrupted: bool
     unresolved: list[StartUnresolved]
+    origin: str | None = None
 
 
 async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
@@ -82,8 +86,18 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
                         display.finish(outcome.unit_test_set_id, outcome)
             finally:
                 result = result if batch is None else batch.result()
-    elapsed = progress.now() - progress.began
-    return FinishedJob(result, elapsed, interrupts().interrupted, progress.unresolved)
+    elapsed: float | None = progress.now() - progress.began
+    resumed = [
+        outcome
+        for outcome in result.outcomes
+        if outcome.finished_at is not None and not progress.rows[outcome.unit_test_set_id].ran
+    ]
+    origin, journal = None, job.options.get("journal")
+    if resumed and journal is not None:
+        origin = resumed_in_words(resumed, len(result.outcomes), log_line(os.fspath(journal)))
+        if len(resumed) == len(result.outcomes):
+            elapsed = duration_of_runs(resumed)
+    return FinishedJob(result, elapsed, interrupts().interrupted, progress.unresolved, origin)
 
 
 class RunAction:

@@ -50,6 +50,7 @@ class SetProgress:
             is none.
         began: Loop time at which its run became known; None before.
         ended: Loop time at which it ended; None before.
+        ran: Whether its run was started or ended meanwhile, rather than at an earlier time.
     """
 
     key: str
@@ -65,6 +66,7 @@ class SetProgress:
     verdict: str | None = None
     began: float | None = None
     ended: float | None = None
+    ran: bool = False
 
     @property
     def label(self) -> str:
@@ -138,6 +140,7 @@ class BatchProgress:
         if row.set_id is None and isinstance(event, RunProgressed | RunFinished):
             row.set_id = event.unit_test_set_id
             row.name = self.names.unit_test_sets.get(row.set_id)
+        row.ran |= isinstance(event, RunStarted | RunFinished)
         if isinstance(event, RunStarted):
             self._start(row, event.run_id)
         elif isinstance(event, RunProgressed):

@@ -35,13 +35,14 @@ _KINDS = (
 
 
 class Reports(NamedTuple):
-    """The files to write, None for reports that are not wanted; and the template of links."""
+    """The files to write, None for those not wanted; the template of links; the title."""
 
     json: str | None = None
     junit: str | None = None
     markdown: str | None = None
     html: str | None = None
     link: str | None = None
+    title: str | None = None
 
     @property
     def on_stdout(self) -> bool:
@@ -89,8 +90,8 @@ class Reports(NamedTuple):
         if kind == "junit":
             return report.junit(result, gate=gate, link=self.link)
         if kind == "markdown":
-            return report.markdown(result, gate=gate, link=self.link)
-        return report.html(result, gate=gate, link=self.link, folder=folder)
+            return report.markdown(result, gate=gate, link=self.link, title=self.title)
+        return report.html(result, gate=gate, link=self.link, title=self.title, folder=folder)
 
 
 def check_outputs(wanted: Sequence[tuple[str, str]], journal: str | None = None) -> None:
@@ -163,11 +164,14 @@ def _check_file(path: str) -> None:
 
 
 def report_options(function: F) -> F:
-    """Add the options --json, --junit, --markdown, --html and --link."""
+    """Add the options --json, --junit, --markdown, --html, --title and --link."""
     function = click.option(
         "--link",
         metavar="URL",
         help="Make names in reports links: a URL with {run_id}, {set_id} or {unit_test_id}.",
+    )(function)
+    function = click.option(
+        "--title", metavar="TEXT", help="Title of the Markdown summary and the HTML page."
     )(function)
     for kind, text in reversed(_KINDS):
         function = click.option(f"--{kind}", metavar="FILE|-", help=text)(function)
@@ -210,13 +214,13 @@ def annotate_regressions(result: BatchResult) -> int:
     return len(regressed)
 
 
-def summarize(result: BatchResult, gate: Gate | None, link: str | None = None) -> None:
+def summarize(result: BatchResult, gate: Gate | None, reports: Reports) -> None:
     """Append a summary to the job summary, in GitHub Actions only.
 
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
-        link: Template of links; None for none.
+        reports: The title, and the template of links.
     """
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if os.environ.get("GITHUB_ACTIONS") != "true" or not name:
@@ -224,7 +228,13 @@ def summarize(result: BatchResult, gate: Gate | None, link: str | None = None) -
     path = Path(name)
     size = path.stat().st_size if path.exists() else 0
     try:
-        text = markdown(result, gate=gate, link=link, max_bytes=MAX_BYTES - size)
+        text = markdown(
+            result,
+            gate=gate,
+            link=reports.link,
+            title=reports.title,
+            max_bytes=MAX_BYTES - size,
+        )
     except ConfigurationError as error:
         note(workflow_command("notice", [f"No job summary: {error}"]))
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any, cast, get_args
+from typing import IO, Any, NamedTuple, cast, get_args
 
 import click
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnE
 from amigo_async.cli.command import (
     Outputs,
     details_options,
+    duration,
     fail_on_option,
     gate_options,
     ids_argument,
@@ -37,6 +38,8 @@ from amigo_async.cli.jobs import (
     run_job,
 )
 from amigo_async.cli.reports import Reports, annotate, report_options, summarize
+from amigo_async.cli.resuming import merged, set_aside, sets_to_repeat
+from amigo_async.cli.saved_result import read_result
 from amigo_async.cli.sets import select, show_plan
 from amigo_async.cli.streams import note, writing_to_stdout
 from amigo_async.cli.summary import (
@@ -50,7 +53,9 @@ from amigo_async.escaping import log_line
 from amigo_async.names import Names, select_unit_tests, unit_test_ids
 from amigo_async.protocol.requests import is_id
 from amigo_async.report.model import notes_of
+from amigo_async.report.wording import plural
 from amigo_async.starting import OnConflict
+from amigo_async.threads import in_thread
 from amigo_async.verdicts.gate import Gate
 
 
@@ -76,6 +81,11 @@ from amigo_async.verdicts.gate import Gate
     metavar="KEY:VALUE",
     help="Sets with this tag; repeatable, they must have all.",
 )
+@click.option(
+    "--failed-from",
+    type=click.File("rb"),
+    help="Run again what has not passed in FILE, a saved JSON result; the rest is taken from it.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and start nothing.")
 @click.option(
     "--artifacts", "artifacts_dir", metavar="DIR", help="Download the artifacts into this folder."
@@ -84,6 +94,12 @@ from amigo_async.verdicts.gate import Gate
 @details_options
 @click.option(
     "--journal", metavar="FILE", help="Record every step in this file; resume if it exists."
+)
+@click.option(
+    "--max-age",
+    type=duration,
+    metavar="DURATION",
+    help="Do not resume from a journal that ended longer ago, e.g. 12h; it is renamed.",
 )
 @timeout_option("--on-exit says what happens then")
 @click.option(
@@ -122,7 +138,9 @@ async def run(
     ids: tuple[str, ...],
     file: IO[str] | None,
     tags: tuple[str, ...],
+    failed_from: IO[Any] | None,
     dry_run: bool,
+    max_age: float | None,
     names: bool,
     reasons: bool,
     quiet: bool,
@@ -131,15 +149,23 @@ async def run(
 ) -> int:
     """Run unit test sets and collect the results."""
     reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
+    earlier = None if failed_from is None else Earlier(failed_from.name, read_result(failed_from))
     selectors = read_selectors(ids, file)
-    if not selectors and not tags:
-        raise click.UsageError("Give at least one SET, or --from FILE with some, or --tag.")
-    if not names and not all(map(is_id, options["known_failing"])):
-        raise click.UsageError("--known-failing has names: leave out --no-names, or give ids.")
-    if fail_on == "regression" and options["baseline"] is None:
-        raise click.UsageError("--fail-on regression needs --baseline.")
+    _check_selection(selectors, tags, earlier)
+    _check_together(options | {"names": names, "max_age": max_age, "fail_on": fail_on})
     if not dry_run:
         reports.check(options["journal"])
+    if earlier is not None:
+        selectors = sets_to_repeat(earlier.result)
+        if not selectors:
+            note(f"All sets have passed in {log_line(earlier.name)}; nothing to run.")
+            job_result = FinishedJob(earlier.result, None, interrupted=False, unresolved=[])
+            job = Job([], cast("BatchOptions", options), quiet)
+            return report_result(job_result, reports, job, fail_on)
+    if max_age is not None and not dry_run:
+        renamed = await in_thread(set_aside, options["journal"], max_age)
+        if renamed is not None:
+            note(log_line(renamed))
     relay = EventRelay()
     async with open_client(relay.on_event) as client:
         selected = await select(client, selectors, tags, read=dry_run)
@@ -158,7 +184,58 @@ async def run(
         job = Job(selected.ids, batch_options, quiet)
         relay.listener = lambda _: None  # the display shows it
         job_result = await run_job(client, job)
-    return report_result(job_result, reports, job, fail_on)
+    if earlier is None:
+        return report_result(job_result, reports, job, fail_on)
+    again = job_result.result
+    return report_result(earlier.completed(job_result), reports, job, fail_on, judged=again)
+
+
+class Earlier(NamedTuple):
+    """A result of which the sets that have not passed are run again.
+
+    Attributes:
+        name: Name of its file.
+        result: The result.
+    """
+
+    name: str
+    result: BatchResult
+
+    def completed(self, again: FinishedJob) -> FinishedJob:
+        """Return the job that ran sets again, with the outcomes of all other sets."""
+        result = merged(self.result, again.result)
+        count = len(sets_to_repeat(self.result))
+        origin = (
+            f"{count} of {plural(len(result.outcomes), 'set')} run again, the rest taken from "
+            f"{log_line(self.name)}"
+        )
+        return again._replace(result=result, origin="; ".join(filter(None, [origin, again.origin])))
+
+
+def _check_selection(selectors: list[str], tags: tuple[str, ...], earlier: Earlier | None) -> None:
+    """Check that sets are selected, in one way.
+
+    Raises:
+        click.UsageError: If not.
+    """
+    if earlier is not None and (selectors or tags):
+        raise click.UsageError("--failed-from names the sets; leave out SET, --from and --tag.")
+    if earlier is None and not selectors and not tags:
+        raise click.UsageError("Give at least one SET, or --from FILE with some, or --tag.")
+
+
+def _check_together(options: Mapping[str, Any]) -> None:
+    """Check that options that need others have them.
+
+    Raises:
+        click.UsageError: If not.
+    """
+    if not options["names"] and not all(map(is_id, options["known_failing"])):
+        raise click.UsageError("--known-failing has names: leave out --no-names, or give ids.")
+    if options["fail_on"] == "regression" and options["baseline"] is None:
+        raise click.UsageError("--fail-on regression needs --baseline.")
+    if options["max_age"] is not None and options["journal"] is None:
+        raise click.UsageError("--max-age needs --journal.")
 
 
 def _of_sets(baseline: Any, set_ids: Sequence[str]) -> Any:
@@ -169,7 +246,12 @@ def _of_sets(baseline: Any, set_ids: Sequence[str]) -> Any:
 
 
 def report_result(
-    job_result: FinishedJob, reports: Reports, job: Job, fail_on: FailOn = "failure"
+    job_result: FinishedJob,
+    reports: Reports,
+    job: Job,
+    fail_on: FailOn = "failure",
+    *,
+    judged: BatchResult | None = None,
 ) -> ExitCode:
     """Print the result of a job, and write the reports.
 
@@ -178,6 +260,7 @@ def report_result(
         reports: The reports to write.
         job: The job.
         fail_on: What exit status 1 is for.
+        judged: The result that decides about the exit code; None for that of `job_result`.
 
     Returns:
         The exit code.
@@ -203,12 +286,12 @@ def report_result(
     with outputs.to("the annotations"):
         annotate(result)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
-        summarize(result, gate, reports.link)
+        summarize(result, gate, reports)
     reports.write(result, gate, outputs)
     if job_result.interrupted:
         return outputs.print_failures(ExitCode.INTERRUPTED)
     artifacts = job.options.get("artifacts_dir") is not None
-    code = exit_code_of_result(result, artifacts=artifacts, fail_on=fail_on)
+    code = exit_code_of_result(judged or result, artifacts=artifacts, fail_on=fail_on)
     return outputs.print_failures(code)
 
 

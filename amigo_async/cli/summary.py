@@ -84,6 +84,8 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     outcomes = job_result.result.outcomes
     words = {**LABELS, "timed_out": "running"} if job_result.interrupted else LABELS
     console = console_of(file or sys.stdout)
+    if job_result.origin is not None:
+        console.print(Text(job_result.origin, "bold yellow"), soft_wrap=True)
     print_table(console, _table(outcomes, words, wide=is_wide(console)))
     for outcome in outcomes:
         _show_details(console, outcome, words, job.options.get("gate"), job_result.result)

@@ -200,7 +200,7 @@ def test_eleventh_annotation_is_counted(summary: Path, capsys: pytest.CaptureFix
 
 
 def test_summary_is_appended(summary: Path) -> None:
-    summarize(RESULT, None)
+    summarize(RESULT, None, Reports())
     text = summary.read_text()
     assert text.startswith("before\n")
     assert "is polite" in text
@@ -210,7 +210,7 @@ def test_failed_summary_is_told(
     summary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_jinja2(monkeypatch)
-    summarize(RESULT, None)
+    summarize(RESULT, None, Reports())
     assert summary.read_text() == "before\n"
     assert capsys.readouterr().err.startswith("::notice::No job summary: ")
 
@@ -220,7 +220,7 @@ def test_elsewhere_github_is_not_told(
 ) -> None:
     monkeypatch.delenv("GITHUB_ACTIONS")
     annotate(RESULT)
-    summarize(RESULT, None)
+    summarize(RESULT, None, Reports())
     assert capsys.readouterr() == ("", "")
     assert summary.read_text() == "before\n"
 
@@ -241,13 +241,13 @@ def test_service_cannot_forge_annotations(
 def test_summary_is_bounded(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = BatchResult([outcome("failed", n, run=run(failed=1)) for n in range(9000)])
     summary.write_text("x" * 500_000)
-    summarize(many, None)
+    summarize(many, None, Reports())
     assert 900_000 < summary.stat().st_size <= 1024 * 1024
     assert "more sets are not shown here" in summary.read_text()
     summary.write_text("x" * (1024 * 1024 - 100))
-    summarize(many, None)
+    summarize(many, None, Reports())
     assert summary.stat().st_size == 1024 * 1024 - 100
     assert capsys.readouterr().err == "::notice::No job summary: the summary of this step is full\n"
     summary.unlink()
-    summarize(RESULT, None)
+    summarize(RESULT, None, Reports())
     assert "is polite" in summary.read_text()
