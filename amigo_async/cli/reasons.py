@@ -200,6 +200,9 @@ def details(
         for status in ("failed", "errored"):
             groups = [group for group in each.groups if group.status == status]
             lines += shortened([_group_line(each, group) for group in groups], most)
+        known = [test for test in each.tests if test.status == "known_failing"]
+        told = [log_line(f"known to fail: {test.label}: {test.seen}") for test in known]
+        lines += shortened(told, most)
     if outcome.error is not None:
         lines.append(explain(outcome.error))
     return lines

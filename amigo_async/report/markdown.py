@@ -55,6 +55,7 @@ _TABLE: Final = (
     "| | Set | Verdict | Unit tests | Repeats passed | Took | Run |\n"
     "| :-: | :-- | :-- | --: | --: | --: | :-- |\n"
 )
+_KNOWN: Final = "\n## Known to fail\n\n"
 _DETAILS: Final = "\n## What went wrong\n"
 # Bytes reserved for a sentence that says what was omitted.
 _NOTICE: Final = 100
@@ -70,6 +71,7 @@ def markdown(
 ) -> str:
     """Render `result` as Markdown: the verdict, a table of the sets, and what went wrong.
 
+    Unit tests that are known to fail, and did not pass, are listed after what went wrong.
     Unit tests that failed by the same criterion, or with the same error, are grouped; of a large
     group the first 10 are shown. What does not fit into `max_bytes` is omitted, and the text says
     so: findings are omitted first (each set keeps some), then rows of the table, beginning with
@@ -106,14 +108,15 @@ def markdown(
         }
     )
     head: str = parts.head()
-    left = max_bytes - _size(head, _DETAILS, _TABLE) - 3 * _NOTICE
+    left = max_bytes - _size(head, _DETAILS, _KNOWN, _TABLE) - 4 * _NOTICE
     against = _compared(parts, compared_batch(result), left // 2)
     left -= _size(against)
     rows = {each.number: parts.row(each) for each in sets}
     wrong = [each for each in sets if not each.fine]
     details = _details(parts, wrong, max(left - _size(*rows.values()), left // 2))
-    table = _table(rows, wrong, left - _size(details))
-    return head + against + details + table
+    known = _known(parts, sets, (left - _size(details)) // 4)
+    table = _table(rows, wrong, left - _size(details, known))
+    return head + against + details + known + table
 
 
 def _compared(parts: Any, compared: ComparedBatch | None, left: int) -> str:
@@ -126,6 +129,15 @@ def _compared(parts: Any, compared: ComparedBatch | None, left: int) -> str:
         (parts.compared_set(one) for one in compared.shown), left - _size(heading, ends)
     )
     return heading + "".join(lines) + _notice(len(compared.shown) - len(lines), "set") + ends
+
+
+def _known(parts: Any, sets: Iterable[SetReport], left: int) -> str:
+    """Render the unit tests that are known to fail, and did not pass, in `left` bytes."""
+    every = [(s, test) for s in sets for test in s.tests if test.status == "known_failing"]
+    lines = _fitting((parts.known(*pair) for pair in every[:_MOST_DETAILS]), left)
+    if not every:
+        return ""
+    return _KNOWN + "".join(lines) + _notice(len(every) - len(lines), "unit test")
 
 
 def _details(parts: Any, wrong: list[SetReport], left: int) -> str:

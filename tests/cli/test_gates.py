@@ -182,6 +182,7 @@ def test_known_failures_from_a_file(
     known = Said(capsys, command, target, "--known-failing=known", "--markdown=r.md")
     assert known.status == 0
     assert "1 of 2 unit tests known to fail" in Path("r.md").read_text()
+    assert f"  known to fail: {last[1]}: 2 of 3 repeats passed, 1 failed" in known.out
     Path("known").write_text(first[by_name])
     other = Said(capsys, command, target, "--known-failing=known")
     assert other.status == 1

@@ -83,6 +83,29 @@ async def test_sets_with_too_few_repeats_are_named_first(
     assert from_json(to_json(result)) == result
 
 
+async def test_all_sets_that_are_too_short_are_named(client: AmigoClient, sandbox: Sandbox) -> None:
+    """Those of later pages too; the sentence names the first."""
+    short = [sandbox.add_set(FEW, name=f"Set {n}") for n in range(24)]
+    heard = Heard(sandbox)
+    await client.run_many([*short, sandbox.add_set(ENOUGH)], gate=SURE, on_event=heard)
+    [event] = heard.of(TooFewRepeats)
+    assert set(event.unit_test_set_ids) == set(short)
+    assert "and 21 more" in event.reason
+    assert sandbox.count("unit_test_sets") == 2
+    with pytest.raises(ArgumentError, match="no set could pass"):
+        await client.run_many(short, gate=SURE)
+
+
+async def test_another_batch_does_not_hear_it(client: AmigoClient, sandbox: Sandbox) -> None:
+    heard = Heard(sandbox)
+    async with client.open_batch([sandbox.add_set(ENOUGH)], on_event=heard) as batch:
+        async for _ in batch:
+            pass
+        await client.run_many([sandbox.add_set(ENOUGH), sandbox.add_set(FEW)], gate=SURE)
+    assert heard.of(TooFewRepeats) == []
+    assert heard.of(RunFinished)
+
+
 async def test_nothing_starts_if_no_set_could_pass(client: AmigoClient, sandbox: Sandbox) -> None:
     set_ids = [sandbox.add_set(FEW, name=f"Set {n}") for n in range(5)]
     with pytest.raises(ArgumentError, match=r"gate: no set could pass.*29 repeats.*Set 0, Set 1"):

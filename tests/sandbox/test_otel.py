@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from amigo_async import ConfigurationError, NotFoundError, otel
+from amigo_async import ConfigurationError, Gate, NotFoundError, otel
 from amigo_async.events import (
     ArtifactProgress,
     ArtifactSaved,
@@ -133,6 +133,19 @@ async def test_a_span_for_each_run_of_a_batch(sandbox: Sandbox, observer: Observ
         assert 55 <= seconds(span) <= 90
         assert span.instrumentation_scope is not None
         assert span.instrumentation_scope.name == "amigo_async"
+
+
+async def test_an_undecided_run_is_no_error(sandbox: Sandbox, observer: Observer) -> None:
+    plans = [SetPlan(seconds=5.0, unit_tests=1, repeats=repeats) for repeats in (5, 29)]
+    gate = Gate(min_pass_rate=0.9, confidence=0.95)
+    async with sandbox.client() as client:
+        ids = [sandbox.add_set(plan) for plan in plans]
+        await client.run_many(ids, on_event=observer.telemetry, gate=gate)
+    spans = {attributes(s)["amigo.unit_test_set.id"]: s for s in observer.spans("amigo.run")}
+    told = attributes(spans[ids[0]])
+    assert told["amigo.run.verdict"] == "undecided"
+    assert "error.type" not in told
+    assert spans[ids[0]].status.status_code is StatusCode.UNSET
 
 
 async def test_a_span_has_the_name_of_its_set(sandbox: Sandbox, observer: Observer) -> None:

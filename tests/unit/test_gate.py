@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -544,6 +545,25 @@ def test_a_sure_verdict_is_that_of_the_rates(
             assert told.low >= rate
         if told.verdict == "failed":
             assert told.high < rate
+
+
+@pytest.mark.parametrize("units", [1, 20])
+@pytest.mark.parametrize("repeats_each", [3, 5, 10, 29, 46, 61])
+@pytest.mark.parametrize(("rate", "confidence"), [(0.9, 0.95), (0.5, 0.9), (0.8, 0.99)])
+def test_a_claim_is_wrong_no_more_often_than_said(
+    units: int, repeats_each: int, rate: float, confidence: float
+) -> None:
+    """Exactly, over all results of one unit test at a true rate equal to the threshold."""
+    gate = Gate(min_pass_rate=rate, confidence=confidence)
+    others = [repeats(f"t{n}", 300, 0) for n in range(units - 1)]
+    chance: dict[str, float] = {"failed": 0.0, "passed": 0.0, "undecided": 0.0}
+    for passed in range(repeats_each + 1):
+        mine = gate.judge(run(repeats("a", passed, repeats_each - passed), *others)).rates[0]
+        ways = math.comb(repeats_each, passed)
+        chance[mine.verdict] += ways * rate**passed * (1 - rate) ** (repeats_each - passed)
+    assert sum(chance.values()) == pytest.approx(1)
+    assert 1 - (1 - chance["failed"]) ** units <= 1 - confidence  # any of them
+    assert chance["passed"] <= 1 - confidence + 1e-12
 
 
 # --- known to fail ---------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def test_known_failures_are_shown_and_no_finding(gate: Gate | None) -> None:
     found = cases(result, gate)
     assert tags(found[f"{C} / Empathy"]) == [("skipped", "known_failing")]
     assert tags(found[f"{A} / Empathy"]) == []
-    assert "1 of 2 unit tests known to fail" in markdown(result, gate=gate)
+    shown = markdown(result, gate=gate)
+    assert "1 of 2 unit tests known to fail" in shown
+    limits = " \\(rate 34.2% to 98.9%\\)" if gate is SURE else ""
+    assert f"## Known to fail\n\n- s1, `{C}`: 4 of 5 repeats passed, 1 failed{limits}\n" in shown
     text = " ".join(Page(html(result, gate=gate)).text.split())
     assert f"Known to fail {C} 4 of 5 repeats passed, 1 failed" in text
     assert "What went wrong" not in text
@@ -172,3 +175,16 @@ def test_one_that_passes_again_is_said() -> None:
     assert [test.status for test in each.tests] == ["passed", "passed"]
     other = outcome(run(repeats(C, 4, 1), set_id="s2"), "passed", **KNOWN)
     assert "passed every repeat" not in markdown(BatchResult([again, other]))
+
+
+def test_many_known_failures_fit() -> None:
+    tests = [repeats(f"{n:024x}", 1, 1) for n in range(200)]
+    known = tuple(test[0] for test in tests)
+    result = BatchResult([outcome(run(*tests), "passed", known_failing=known)])
+    text = markdown(result)
+    assert text.count("1 of 2 repeats passed") == 50
+    assert "150 more unit tests are not shown here." in text
+    short = markdown(result, max_bytes=2000)
+    assert len(short.encode()) <= 2000
+    assert "more unit tests are not shown here." in short
+    assert "| ✅ |" in short

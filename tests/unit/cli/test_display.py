@@ -3,11 +3,15 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
 
+from amigo_async import report
+from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS
+from amigo_async.cli import live
 from amigo_async.cli.live import LiveView, choose, frame
 from amigo_async.cli.progress import BatchProgress
 from amigo_async.cli.reasons import LABELS
@@ -23,6 +27,9 @@ from amigo_async.events import (
 )
 from amigo_async.names import Names
 from amigo_async.ratelimit import BudgetState
+from amigo_async.report.html import MARKS as HTML_MARKS
+from amigo_async.report.markdown import MARKS as MARKDOWN_MARKS
+from amigo_async.verdicts.gate import Verdict
 from tests.unit.cli.cli_samples import batch_progress, budget, outcome, run, some_id
 
 
@@ -275,3 +282,16 @@ def test_no_color_is_obeyed() -> None:
         each.view.close()
     assert any(color in colored.file.getvalue() for color in colors)
     assert not any(color in plain.file.getvalue() for color in colors)
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+def test_every_verdict_is_shown(verdict: Verdict) -> None:
+    """In every table of words, marks and styles that has the verdicts."""
+    style = (Path(report.__file__).parent / "templates" / "style.css").read_text()
+    assert live._STYLES[verdict]
+    assert (verdict in live._BAD) == (verdict != "passed")
+    assert VERDICT_WORDS[verdict]
+    assert (verdict in UNEXPLAINED) == (verdict != "passed")
+    assert verdict in MARKDOWN_MARKS
+    assert verdict in HTML_MARKS
+    assert re.search(rf"\.is-{verdict}\b", style)

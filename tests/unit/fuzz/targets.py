@@ -65,7 +65,7 @@ from amigo_async.models import (
     SignIn,
     SimulationEvaluationSource,
 )
-from amigo_async.names import Names
+from amigo_async.names import Names, unit_test_ids
 from amigo_async.protocol import ranges, requests, responses
 from amigo_async.protocol import ranges as objects
 from amigo_async.protocol import urls as links
@@ -78,7 +78,7 @@ from amigo_async.transport import Sender, Session
 from amigo_async.transport.body import _BodyBuffer
 from amigo_async.transport.session import _Call, _pause, _rate_limit
 from amigo_async.transport.store import _path, _secrets
-from amigo_async.verdicts.gate import Gate, verdict_of
+from amigo_async.verdicts.gate import Gate, passing_again, verdict_of
 from tests.support import report_samples
 from tests.unit.service import run
 
@@ -254,7 +254,14 @@ def page(data: bytes) -> None:
         progress, _ = parse(msgspec.json.encode(line) + b"\n", _OPENED, Path("j"))
         (record,) = progress.values()
         assert record.finished == line, "the journal says something else"
-        _told(RunOutcome(unit_test_set_id=each.id, run_id=each.id, verdict=verdict, run=each), gate)
+        told = RunOutcome(unit_test_set_id=each.id, run_id=each.id, verdict=verdict, run=each)
+        _told(told, gate)
+        sure, known = Gate(min_pass_rate=0.9, confidence=0.95), tuple(unit_test_ids(each)[:1])
+        if each.is_completed:
+            verdict = verdict_of(each, sure, cancelled=False, known_failing=known)
+        again = passing_again(each, known)
+        fields = {"verdict": verdict, "known_failing": known, "passing_again": again}
+        _told(msgspec.structs.replace(told, **fields), sure)
     cursor(found)
 
 
