@@ -49,20 +49,23 @@ def units_of(sandbox: Sandbox, set_id: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("plans", "status"),
+    ("plans", "options", "status"),
     [
-        ([ENOUGH], 0),
-        ([ENOUGH, FEW], 5),
-        ([ENOUGH, FEW, ERRING], 3),
-        ([ENOUGH, FEW, LASTING], 4),
+        ([ENOUGH], [], 0),
+        ([ENOUGH, FEW], [], 5),
+        ([ENOUGH, FEW, ERRING], [], 3),
+        ([ENOUGH, FEW, LASTING], ["--timeout=4"], 4),
     ],
 )
 def test_undecided_is_status_5_where_nothing_is_worse(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], plans: list[SetPlan], status: int
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    plans: list[SetPlan],
+    options: list[str],
+    status: int,
 ) -> None:
     ids = [sandbox.add_set(plan) for plan in plans]
-    said = Said(capsys, "run", *ids, *SURE, "--timeout=0.5", "--on-conflict=attach")
-    assert said.status == status
+    assert Said(capsys, "run", *ids, *SURE, *options).status == status
 
 
 def test_what_is_said_of_an_undecided_set(
