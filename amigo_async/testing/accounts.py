@@ -11,6 +11,7 @@ from enum import StrEnum
 from secrets import token_urlsafe
 
 from amigo_async.redact import Secret
+from amigo_async.testing.checks import check_names, check_text
 from amigo_async.testing.server import RefusalError
 
 
@@ -74,6 +75,10 @@ class Accounts:
         guest_of: Iterable[str],
     ) -> User:
         """Add or replace a user; adds the organization if it does not exist."""
+        check_text("organization_id", organization_id)
+        check_text("user_id", user_id)
+        if permissions is not None:
+            check_names("permissions", permissions, Permission)
         may = Permission if permissions is None else map(Permission, permissions)
         user = User(organization_id, user_id, frozenset(may), frozenset(guest_of))
         self.add_organization(organization_id)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
+from amigo_async.starting import check_choice
 from amigo_async.testing.accounts import Accounts, Permission, User, unauthorized
 from amigo_async.testing.artifact_store import ArtifactStore
+from amigo_async.testing.checks import check_names, check_number, check_type
 from amigo_async.testing.documents import (
     evaluation_documents,
     metric_document,
@@ -91,6 +94,21 @@ class Rules:
     link_lifetime: int
     rate_limit_headers: HeaderStyle | None
     retry_after: HeaderStyle | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a rule.
+
+        Raises:
+            ArgumentError: If there is no such rule, or the value is invalid.
+        """
+        check_names("rules", [name], get_type_hints(Rules))
+        if name == "token_lifetime":
+            check_number(name, value, above=-math.inf)
+        elif name == "link_lifetime":
+            check_type(name, value, int)
+        elif value is not None:
+            check_choice(name, value, get_args(HeaderStyle))
+        object.__setattr__(self, name, value)
 
 
 class Api:

@@ -6,9 +6,12 @@ import random
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from amigo_async.errors import ArgumentError
 from amigo_async.protocol.endpoints import ENDPOINTS
+from amigo_async.starting import check_choice
+from amigo_async.testing.checks import check_count, check_names, check_number, check_type
 
 Kind = Literal[
     "none",
@@ -25,7 +28,7 @@ Kind = Literal[
     "wrong_offset",
 ]
 
-_ROUTES: Final = frozenset({*(endpoint.name for endpoint in ENDPOINTS), "store"})
+_ROUTES: Final = (*(endpoint.name for endpoint in ENDPOINTS), "store")
 _ONLY_STORE: Final = frozenset({"expired_link", "ignore_range", "wrong_offset"})
 
 
@@ -47,6 +50,9 @@ class Fault:
         after_bytes: Bytes of the body to send; None for half of it.
         piece: Bytes to send between two pauses.
         shift: Bytes by which an offset is wrong.
+
+    Raises:
+        ArgumentError: If a setting is invalid; the message names it.
     """
 
     kind: Kind
@@ -59,6 +65,19 @@ class Fault:
     after_bytes: int | None = None
     piece: int = 1024
     shift: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, get_args(Kind))
+        check_number("seconds", self.seconds)
+        if self.status_code is not None:
+            check_count("status", self.status_code, least=100)
+            check_number("status", self.status_code, to=999)
+        if self.body is not None:
+            check_type("body", self.body, bytes)
+        if self.after_bytes is not None:
+            check_count("after_bytes", self.after_bytes)
+        check_count("piece", self.piece, least=1)
+        check_type("shift", self.shift, int)
 
     @classmethod
     def drop(cls, *, after_work: bool = False, reset: bool = False) -> Fault:
@@ -188,12 +207,14 @@ class Faults:
     def queue(self, route: str, fault: Fault, times: int) -> None:
         """Inject `fault` into the next `times` requests of `route`."""
         _check(route, fault)
+        check_count("times", times, least=1)
         self._queued.setdefault(route, deque()).extend([fault] * times)
 
     def at_random(self, route: str, faults: tuple[Fault, ...], rate: float, seed: int) -> None:
         """Inject one of `faults` into each request of `route` with probability `rate`."""
-        if not faults or not 0.0 <= rate <= 1.0:
-            raise ValueError("give at least one fault, and a rate from 0 to 1")
+        check_number("rate", rate, to=1.0)
+        if not faults:
+            raise ArgumentError("faults_at_random needs at least one fault to choose from")
         for fault in faults:
             _check(route, fault)
         # Seeded, so that the same requests get the same faults every time.
@@ -215,8 +236,9 @@ class Faults:
 
 
 def _check(route: str, fault: Fault) -> None:
-    if route not in _ROUTES:
-        raise ValueError(f"there is no route {route!r}")
+    check_names("route", [route], _ROUTES)
+    check_type("fault", fault, Fault)
     impossible = fault.kind in _ONLY_STORE if route != "store" else fault.kind == "expired_token"
     if impossible or (fault.kind == "expired_token" and route == "sign_in"):
-        raise ValueError(f"{fault.kind} cannot happen to {route!r}")
+        only = "only to 'store'" if fault.kind in _ONLY_STORE else "only where a token is sent"
+        raise ArgumentError(f"{fault.kind} cannot happen to {route!r}, {only}")

@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
+from amigo_async.starting import check_choice
+from amigo_async.testing.checks import check_count, check_names, check_number, check_type
 
 WindowMode = Literal["fixed", "sliding"]
 HeaderStyle = Literal["decimal", "whole"]
@@ -84,8 +86,13 @@ class Quotas:
         self, limits: Mapping[EndpointName, int | None], length: float, mode: WindowMode
     ) -> None:
         documented = {endpoint.name: endpoint.limit for endpoint in ENDPOINTS}
-        if unknown := sorted(limits.keys() - documented.keys()):
-            raise ValueError(f"limits: no such endpoint: {', '.join(unknown)}")
+        check_type("limits", limits, Mapping)
+        check_names("limits", limits, documented)
+        for name, limit in limits.items():
+            if limit is not None:
+                check_count(f"limits[{name!r}]", limit)
+        check_number("window", length, above=0)
+        check_choice("window_mode", mode, get_args(WindowMode))
         self._limits: dict[EndpointName, int | None] = {**documented, **limits}
         self._length = length
         self._mode = mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -11,17 +12,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from anyio.from_thread import start_blocking_portal
+from yarl import URL
 
-from amigo_async.protocol.endpoints import EndpointName
+from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 from amigo_async.ratelimit import forget
 from amigo_async.redact import Secret
 from amigo_async.testing.accounts import Accounts, User
 from amigo_async.testing.api import Api, Rules
 from amigo_async.testing.artifact_store import ArtifactStore
+from amigo_async.testing.checks import (
+    check_count,
+    check_names,
+    check_number,
+    check_text,
+    check_type,
+)
 from amigo_async.testing.faults import Fault, Faults
 from amigo_async.testing.quota import HeaderStyle, Quotas, WindowMode
 from amigo_async.testing.server import RecordedRequest, Route, Server, ServiceClock
 from amigo_async.testing.simulation import RunInfo, SetPlan, Simulation
+from amigo_async.testing.virtual_time import SERVERS, check_peer
 
 if TYPE_CHECKING:
     from amigo_async.client import AmigoClient
@@ -79,7 +89,8 @@ class Sandbox:
         rules: Lifetimes and header formats, which can be changed while the sandbox serves.
 
     Raises:
-        ValueError: If `permissions` or `limits` name something unknown.
+        ArgumentError: If a setting is invalid; the message says what it can be. It is a
+            `ValueError`.
     """
 
     def __init__(
@@ -101,6 +112,18 @@ class Sandbox:
         keep_requests: int = 100_000,
         seed: int | None = None,
     ) -> None:
+        for name, text in {"organization_id": organization_id, "user_id": user_id}.items():
+            check_text(name, text)
+        for name, seconds in {
+            "clock_skew": clock_skew,
+            "created_at_skew": created_at_skew,
+        }.items():
+            check_number(name, seconds, above=-math.inf)
+        check_count("keep_requests", keep_requests)
+        if plan is not None:
+            check_type("plan", plan, SetPlan)
+        if seed is not None:
+            check_type("seed", seed, int)
         self.organization_id = organization_id
         self.user_id = user_id
         self.api_key = Secret(token_hex(20))
@@ -109,7 +132,7 @@ class Sandbox:
         self.rules = Rules(token_lifetime, link_lifetime, rate_limit_headers, retry_after)
         self._plan = plan or SetPlan()
         self._clock = ServiceClock(clock_skew)
-        self._quotas = Quotas(limits or {}, window, window_mode)
+        self._quotas = Quotas({} if limits is None else limits, window, window_mode)
         self._accounts = Accounts()
         self._simulation = Simulation(seed, created_at_skew)
         self._faults = Faults()
@@ -135,6 +158,10 @@ class Sandbox:
             self.base_url, self.store_url = [
                 await stack.enter_async_context(server.serve()) for server in servers
             ]
+            for url in (self.base_url, self.store_url):
+                port = URL(url).port or 0
+                SERVERS[port] = asyncio.get_running_loop()
+                stack.callback(SERVERS.pop, port)
             self._serving = stack.pop_all()
         return self
 
@@ -173,6 +200,7 @@ class Sandbox:
 
     @clock_skew.setter
     def clock_skew(self, seconds: float) -> None:
+        check_number("clock_skew", seconds, above=-math.inf)
         self._clock.skew = seconds
 
     def now(self) -> float:
@@ -185,7 +213,12 @@ class Sandbox:
         Args:
             **overrides: Arguments of `AmigoClient` that replace or complement the configured
                 ones, e.g. ``auth`` to authenticate as another user.
+
+        Raises:
+            ConfigurationError: If `VirtualTimeLoop` is running, but the sandbox serves from another
+                event loop.
         """
+        check_peer(URL(self.base_url).port)
         from amigo_async.client import AmigoClient  # noqa: PLC0415  # only where it is used
 
         settings: dict[str, Any] = {
@@ -230,7 +263,7 @@ class Sandbox:
             guest_of: Other organizations in which the user may act (with ``X-ORG-ID``).
 
         Raises:
-            ValueError: If `permissions` name something unknown.
+            ArgumentError: If `permissions` name something unknown.
         """
         organization = organization_id or self.organization_id
         return self._accounts.add_user(organization, user_id, permissions, guest_of)
@@ -290,7 +323,20 @@ class Sandbox:
 
         Returns:
             Its id.
+
+        Raises:
+            ArgumentError: If an argument is invalid; the message names it.
         """
+        if plan is not None:
+            check_type("plan", plan, SetPlan)
+        for text, value in {"id": id, "organization_id": organization_id}.items():
+            if value is not None:
+                check_text(text, value)
+        for text, value in {"name": name, "description": description}.items():
+            if value is not None:
+                check_type(text, value, str)
+        if tags is not None:
+            check_type("tags", tags, Mapping)
         return self._simulation.add_set(
             organization_id or self.organization_id,
             plan or self._plan,
@@ -319,7 +365,11 @@ class Sandbox:
 
         Returns:
             Their ids.
+
+        Raises:
+            ArgumentError: If `count` is negative, or `plan` is no plan.
         """
+        check_count("count", count)
         return [self.add_set(plan) for _ in range(count)]
 
     def start_run(self, set_id: str, *, user_id: str | None = None) -> str:
@@ -413,7 +463,7 @@ class Sandbox:
             times: Number of requests.
 
         Raises:
-            ValueError: If the fault is impossible for this route.
+            ArgumentError: If the route is unknown, or the fault is impossible for it.
         """
         self._faults.queue(route, fault, times)
 
@@ -428,8 +478,8 @@ class Sandbox:
             seed: Seed of the choices; the same seed makes the same choices.
 
         Raises:
-            ValueError: If `rate` is out of range, there are no faults, or one is impossible for
-                this route.
+            ArgumentError: If `rate` is out of range, there are no faults, the route is unknown,
+                or a fault is impossible for it.
         """
         self._faults.at_random(route, faults, rate, seed)
 
@@ -449,7 +499,12 @@ class Sandbox:
 
         Returns:
             How many of the requests were within the limit.
+
+        Raises:
+            ArgumentError: If there is no such endpoint.
         """
+        check_names("endpoint", [endpoint], [each.name for each in ENDPOINTS])
+        check_count("count", count)
         organization, now = organization_id or self.organization_id, self.now()
         states = [self._quotas.admit(organization, endpoint, now) for _ in range(count)]
         return sum(state is None or state.admitted for state in states)
@@ -467,7 +522,11 @@ class Sandbox:
         Args:
             route: The endpoint, ``"store"``, or ``"unknown"``.
             status: Count only requests that got this status; None for all.
+
+        Raises:
+            ArgumentError: If there is no such route.
         """
+        check_names("route", [route], [*(each.name for each in ENDPOINTS), "store", "unknown"])
         return sum(
             request.route == route and status in {None, request.status} for request in self.requests
         )

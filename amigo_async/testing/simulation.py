@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
+from amigo_async.errors import ArgumentError
+from amigo_async.starting import check_choice
 from amigo_async.testing.catalog import SETS, titled
+from amigo_async.testing.checks import check_count, check_number, check_text, check_type
 
 Outcome = Literal["passed", "failed", "errored"]
+Form = Literal["zip", "json.gz"]
+ETag = Literal["md5", "multipart", "auto"]
+Checksum = Literal["sha256", "crc32"]
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
@@ -36,15 +41,30 @@ class ArtifactPlan:
         checksum: The ``x-amz-checksum-*`` header that the store sends; None for none.
         content_type: Its ``Content-Type``; None for that of the format.
         content_encoding: Its ``Content-Encoding``; None for none.
+
+    Raises:
+        ArgumentError: If a setting is invalid; the message names it.
     """
 
     name: str = "artifacts.zip"
     size: int | None = None
-    form: Literal["zip", "json.gz"] = "zip"
-    etag: Literal["md5", "multipart", "auto"] = "auto"
-    checksum: Literal["sha256", "crc32"] | None = None
+    form: Form = "zip"
+    etag: ETag = "auto"
+    checksum: Checksum | None = None
     content_type: str | None = None
     content_encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+        if self.size is not None:
+            check_count("size", self.size)
+        check_choice("form", self.form, get_args(Form))
+        check_choice("etag", self.etag, get_args(ETag))
+        if self.checksum is not None:
+            check_choice("checksum", self.checksum, get_args(Checksum))
+        for name in ("content_type", "content_encoding"):
+            if (value := getattr(self, name)) is not None:
+                check_text(name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +98,10 @@ class SetPlan:
             disappears for a while.
         pool: Take the unit tests from a pool of this size that sets share; None for unit tests
             that no other set has.
+
+    Raises:
+        ArgumentError: If a setting is invalid, or two contradict each other; the message names
+            them.
     """
 
     seconds: float | tuple[float, float] = 2.0
@@ -97,31 +121,62 @@ class SetPlan:
     pool: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unlisted", tuple(self.unlisted))  # hashable, reusable
-        if isinstance(self.pass_rate, Iterable):
-            object.__setattr__(self, "pass_rate", tuple(self.pass_rate))
-        low, high = self.bounds
-        if not 0 <= low <= high or math.isinf(high):
-            raise ValueError("seconds must be finite and not negative, the smaller one first")
-        if min(self.unit_tests, self.repeats) < 1 or self.metrics < 0:
-            raise ValueError("a run needs at least one unit test and one repeat")
-        if self.pool is not None and self.pool < self.unit_tests:
-            raise ValueError("a set cannot have more unit tests than the pool")
+        check_choice("outcome", self.outcome, get_args(Outcome))
+        self._check_times()
+        check_count("unit_tests", self.unit_tests, least=1)
+        check_count("repeats", self.repeats, least=1)
+        check_count("metrics", self.metrics)
+        check_count("agent_version", self.agent_version)
+        check_type("artifact", self.artifact, ArtifactPlan)
+        check_type("artifacts_when_cancelled", self.artifacts_when_cancelled, bool)
         if self.metrics == 0 and (self.outcome == "failed" or self.pass_rate is not None):
-            raise ValueError("a run without metrics cannot fail them")
-        if self.cancelled_at is not None and self.cancelled_at < 0:
-            raise ValueError("cancelled_at must not be negative")
-        if any(start > stop for start, stop in self.unlisted):
-            raise ValueError("unlisted: a span must not end before it begins")
+            raise ArgumentError("a run without metrics cannot fail them: give metrics from 1")
+        if self.pool is not None:
+            check_count("pool", self.pool)
+            if self.pool < self.unit_tests:
+                raise ArgumentError(
+                    f"pool must have at least the {self.unit_tests} unit tests of a set, "
+                    f"not {self.pool}"
+                )
         self._check_rates()
 
+    def _check_times(self) -> None:
+        if isinstance(self.seconds, tuple) and len(self.seconds) != 2:
+            raise ArgumentError(f"seconds must be one number or two, not {self.seconds!r:.80}")
+        for value in self.bounds:
+            check_number("seconds", value)
+        low, high = self.bounds
+        if low > high:
+            raise ArgumentError(f"seconds must have the smaller number first, not {self.seconds}")
+        check_number("trouble_at", self.trouble_at, to=1.0)
+        for name in ("artifacts_after", "cancel_after", "cancelled_at"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value)
+        check_type("unlisted", self.unlisted, Iterable)
+        object.__setattr__(self, "unlisted", tuple(self.unlisted))  # hashable, reusable
+        for span in self.unlisted:
+            pair = isinstance(span, tuple | list) and len(span) == 2
+            if not pair or not 0 <= span[0] <= span[1]:
+                raise ArgumentError(
+                    "unlisted must have spans like (0, 3), which do not end before they begin, "
+                    f"not {span!r:.80}"
+                )
+
     def _check_rates(self) -> None:
+        if isinstance(self.pass_rate, Iterable):
+            object.__setattr__(self, "pass_rate", tuple(self.pass_rate))
+        if self.pass_rate is not None:
+            check_type("pass_rate", self.pass_rate, int | float | tuple)
         if self.rates is None:
             return
-        if len(self.rates) != self.unit_tests or not all(0 <= rate <= 1 for rate in self.rates):
-            raise ValueError("pass_rate must be a probability, or one for each unit test")
+        for rate in self.rates:
+            check_number("pass_rate", rate, to=1.0)
+        if len(self.rates) != self.unit_tests:
+            raise ArgumentError(
+                f"pass_rate must be one number, or one for each of {self.unit_tests} unit tests"
+            )
         if self.outcome != "passed":
-            raise ValueError("pass_rate and outcome exclude each other")
+            raise ArgumentError("pass_rate and outcome exclude each other: give one of them")
 
     @property
     def rates(self) -> tuple[float, ...] | None:

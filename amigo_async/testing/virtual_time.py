@@ -4,9 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
+
+from amigo_async.errors import ConfigurationError
+
+# The event loops that serve on ports of this machine. A sandbox adds its own.
+SERVERS: Final[dict[int, asyncio.AbstractEventLoop]] = {}
+
+
+def check_peer(port: int | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Check that a loop which skips waits does not wait for a sandbox that does not skip them.
+
+    Args:
+        port: The port that the sandbox serves on; None if unknown.
+        loop: The loop that connects to it; None for the running one, if there is one.
+
+    Raises:
+        ConfigurationError: If it does.
+    """
+    server = None if port is None else SERVERS.get(port)
+    if loop is None:
+        with suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+    if server is not None and server is not loop and isinstance(loop, VirtualTimeLoop):
+        raise ConfigurationError(
+            "this sandbox serves from another event loop, so it cannot skip waits together with "
+            "VirtualTimeLoop; serve in the loop of the test, by the fixture amigo_sandbox_async or "
+            "`async with Sandbox()`"
+        )
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -17,13 +46,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     an hour of polling takes milliseconds. Time does not pass while other processes use the
     processor, so durations measured in a test are the same on a busy machine. Sockets are real,
     but both ends of a connection must be in this loop: a peer elsewhere does not know that time
-    has jumped. Waits are real while a job of an executor runs (``asyncio.to_thread``).
+    has jumped, so a sandbox in a thread is refused. Waits are real while a job of an executor runs
+    (``asyncio.to_thread``).
 
-    With anyio's pytest plugin, use it in a test module through a fixture::
+    With pytest, put this into ``conftest.py``, for anyio or for pytest-asyncio (1.4 or newer)::
 
         @pytest.fixture
         def anyio_backend():
             return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+        def pytest_asyncio_loop_factories(config, item):
+            return {"virtual": VirtualTimeLoop}
 
     Attributes:
         grace: Seconds to really wait for sockets before a wait is skipped. Data from a peer in
@@ -64,6 +97,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             await super().shutdown_default_executor(*args, **kwargs)
         finally:
             self._jobs -= 1
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect as usual.
+
+        Raises:
+            ConfigurationError: If a sandbox in another event loop serves there.
+        """
+        if isinstance(address, tuple):
+            check_peer(address[1], self)
+        await super().sock_connect(sock, address)
 
     def _job_done(self, _: asyncio.Future[Any]) -> None:
         self._jobs -= 1

@@ -303,9 +303,10 @@ async def test_queued_before_random() -> None:
 )
 def test_impossible_fault(route: Any, fault: Fault) -> None:
     sandbox = Sandbox()
-    with pytest.raises(ValueError, match=r"cannot happen|no route"):
+    said = r"cannot happen to '\w+', only |there is no 'nowhere'; there are sign_in, .*, store"
+    with pytest.raises(ValueError, match=said):
         sandbox.fault(route, fault)
-    with pytest.raises(ValueError, match=r"cannot happen|no route"):
+    with pytest.raises(ValueError, match=said):
         sandbox.faults_at_random(route, fault, rate=0.5)
 
 
@@ -313,5 +314,5 @@ def test_impossible_fault(route: Any, fault: Fault) -> None:
     ("faults", "rate"), [((), 0.5), ((Fault.drop(),), 1.5), ((Fault.drop(),), -1)]
 )
 def test_impossible_rate(faults: tuple[Fault, ...], rate: float) -> None:
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match=r"rate must be a number|at least one fault"):
         Sandbox().faults_at_random("list", *faults, rate=rate)

@@ -232,7 +232,7 @@ async def test_criteria_of_all_kinds() -> None:
 )
 def test_impossible_plan(wrong: dict[str, Any]) -> None:
     with pytest.raises(
-        ValueError, match=r"seconds|unit test|metrics|cancelled_at|unlisted|pass_rate"
+        ValueError, match=r"seconds|unit_tests|repeats|metrics|cancelled_at|unlisted|pass_rate"
     ):
         SetPlan(**wrong)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -14,7 +19,9 @@ import pytest
 import yarl
 from aiohttp import web
 
+from amigo_async import AmigoClient, ArgumentError, ConfigurationError
 from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan
+from tests.support.blocks import ROOT
 from tests.support.sandbox_kit import RUNS, serving, sleep
 
 pytest_plugins = ["pytester"]
@@ -253,6 +260,74 @@ async def test_start_fails(
     gc.collect()
 
 
+# What cannot be set
+
+
+@pytest.mark.parametrize("kind", [Sandbox, SetPlan, ArtifactPlan, Fault])
+def test_every_setting_is_checked(kind: type) -> None:
+    names = list(inspect.signature(kind).parameters)
+    assert len(names) > 6
+    given: dict[str, Any] = {"kind": "status"} if kind is Fault else {}
+    for name in names:
+        if name in ("after_work", "reset", "headers"):  # of a fault, by its methods alone
+            continue
+        with pytest.raises(ArgumentError) as caught:
+            kind(**(given | {name: object()}))
+        assert "not <object object" in str(caught.value), name
+        shown = "status" if name == "status_code" else name
+        assert str(caught.value).startswith(f"{shown} must be "), name
+
+
+# Untyped, as the point is what the types do not allow.
+Plan: Any = SetPlan
+Artifact: Any = ArtifactPlan
+Box: Any = Sandbox
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: Plan(outcome="fail"), "outcome must be one of 'passed', 'failed', 'errored'"),
+        (lambda s: Plan(trouble_at=1.5), "trouble_at must be a number of 0 or more, at most 1"),
+        (lambda s: Plan(seconds=(1, 2, 3)), "seconds must be one number or two"),
+        (lambda s: Plan(seconds=float("nan")), "seconds must be a number of 0 or more"),
+        (lambda s: Plan(repeats=2.5), "repeats must be a whole number from 1"),
+        (lambda s: Plan(artifacts_after=-1), "artifacts_after must be a number of 0 or more"),
+        (lambda s: Plan(unlisted=[3]), r"unlisted must have spans like \(0, 3\)"),
+        (lambda s: Plan(pool=2), "pool must have at least the 3 unit tests of a set, not 2"),
+        (lambda s: Artifact(form="tar"), "form must be one of 'zip', 'json.gz'"),
+        (lambda s: Artifact(checksum="md5"), "checksum must be one of 'sha256', 'crc32'"),
+        (lambda s: Artifact(size=-1), "size must be a whole number from 0"),
+        (lambda s: Fault.status(42), "status must be a whole number from 100, not 42"),
+        (lambda s: Fault.status(1000), "status must be a number of 0 or more, at most 999"),
+        (lambda s: Fault.delay(-1), "seconds must be a number of 0 or more"),
+        (lambda s: Fault.drip(1, piece=0), "piece must be a whole number from 1"),
+        (lambda s: Box(window=0), "window must be a number above 0, not 0"),
+        (lambda s: Box(window_mode="rolling"), "window_mode must be one of 'fixed', 'sliding'"),
+        (lambda s: Box(retry_after="date"), "retry_after must be one of 'decimal', 'whole'"),
+        (lambda s: Box(limits={"list": -1}), r"limits\['list'\] must be a whole number from 0"),
+        (lambda s: Box(permissions=["Run"]), "permissions: there is no 'Run'; there are Simul"),
+        (lambda s: Box(permissions="Run"), "permissions must be some of Simulation:"),
+        (lambda s: Box(organization_id=""), "organization_id must be a text that is not empty"),
+        (lambda s: s.add_set("failed"), "plan must be of the type SetPlan, not 'failed'"),
+        (lambda s: s.add_sets(-1), "count must be a whole number from 0"),
+        (lambda s: s.fault("list", Fault.drop(), times=0), "times must be a whole number from 1"),
+        (lambda s: s.fault("list", "drop"), "fault must be of the type Fault"),
+        (lambda s: s.count("creates"), "route: there is no 'creates'; there are .*unknown"),
+        (lambda s: s.spend("creates"), "endpoint: there is no 'creates'; there are sign_in"),
+        (lambda s: setattr(s.rules, "retry_after", "x"), "retry_after must be one of"),
+        (lambda s: setattr(s.rules, "retry", None), "rules: there is no 'retry'; there are token_"),
+        (lambda s: setattr(s, "clock_skew", "x"), "clock_skew must be a number, not 'x'"),
+    ],
+)
+def test_what_cannot_be_says_what_can(call: Callable[[Any], object], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        call(Sandbox())
+
+
+# Its use from elsewhere
+
+
 def test_plugin(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -286,8 +361,98 @@ def test_plugin_marker(pytester: pytest.Pytester) -> None:
     plugin_passes(pytester)
 
 
-def plugin_passes(pytester: pytest.Pytester) -> None:
+def test_plugin_in_the_loop_of_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import asyncio
+        import pytest
+        from amigo_async.testing import SetPlan, VirtualTimeLoop
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture(params=[VirtualTimeLoop, asyncio.SelectorEventLoop])
+        def anyio_backend(request):
+            return "asyncio", {"loop_factory": request.param}
+
+        @pytest.mark.amigo_sandbox(organization_id="mine", limits={"create": 1})
+        async def test_it(amigo_sandbox_async):
+            async with amigo_sandbox_async.client() as client:
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                result = await client.run_many(amigo_sandbox_async.add_sets(2))
+                assert result.passed, result.summary()
+                # The windows of the documented limits are skipped, those of real time are short.
+                assert (loop.time() - began > 60) == isinstance(loop, VirtualTimeLoop)
+            assert amigo_sandbox_async.organization_id == "mine"
+        """
+    )
+    plugin_passes(pytester, passed=2)
+
+
+def test_plugin_refuses_a_plain_test_in_the_loop(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_it(amigo_sandbox_async):
+            pass
+        """
+    )
+    result = plugin_run(pytester)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*plain tests use amigo_sandbox*"])
+
+
+@pytest.mark.anyio
+async def test_loop_that_skips_waits_refuses_a_sandbox_in_a_thread() -> None:
+    said = "cannot skip waits together with VirtualTimeLoop; .* amigo_sandbox_async"
+    with Sandbox().in_thread() as sandbox:
+        with pytest.raises(ConfigurationError, match=said):
+            sandbox.client()
+        # A service of one's own connects by the environment.
+        settings: dict[str, Any] = {
+            name[6:].lower(): value for name, value in sandbox.environment().items()
+        }
+        async with AmigoClient(**settings) as client:
+            with pytest.raises(ConfigurationError, match=said):
+                await client.runs.list()
+        assert sandbox.requests == []
+    async with Sandbox() as sandbox, sandbox.client() as client:
+        await client.runs.list()
+
+
+async def _in_real_time(sandbox: Sandbox) -> int:
+    async with sandbox.client() as client:
+        return len((await client.runs.list()).simulation_unit_test_set_runs)
+
+
+def test_loop_in_real_time_takes_a_sandbox_in_a_thread() -> None:
+    with Sandbox().in_thread() as sandbox:
+        assert asyncio.run(_in_real_time(sandbox)) == 0
+
+
+def test_plugin_imports_nothing_until_it_is_used() -> None:
+    program = """
+import sys, pytest
+before = set(sys.modules)
+import pytest_amigo_async
+new = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
+print(sorted(new), "asyncio" in sys.modules, "amigo_async" in sys.modules)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert ended.stdout.strip() == "['pytest_amigo_async'] False False"
+
+
+def plugin_passes(pytester: pytest.Pytester, passed: int = 1) -> None:
+    plugin_run(pytester).assert_outcomes(passed=passed)
+
+
+def plugin_run(pytester: pytest.Pytester) -> pytest.RunResult:
     # By name, whether or not the package is installed here with its entry point.
-    plugin = ("--strict-markers", "-p", "no:amigo_async", "-p", "amigo_async.testing.pytest_plugin")
-    result = pytester.runpytest_inprocess(*plugin)
-    result.assert_outcomes(passed=1)
+    options = ("--strict-markers", "-p", "no:asyncio", "-p", "no:amigo_async")
+    plugin = (*options, "-p", "pytest_amigo_async")
+    return pytester.runpytest_inprocess(*plugin)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +12,10 @@ import anyio
 import pytest
 
 from amigo_async.testing import Sandbox, SetPlan
-from tests.support.blocks import AT_ONCE, FOREIGN, Driver, drive
+from tests.support.blocks import AT_ONCE, FOREIGN, Block, Driver, check_project, drive, of
 from tests.support.needs import needs_modules
 from tests.support.redis_server import RedisServer
+from tests.support.workflow import ACTION
 
 needs_modules("celery", "cryptography", "distributed", "fastapi", "httpx", "redis", "temporalio")
 
@@ -127,3 +130,51 @@ async def test_foreign_blocks_work(
     for variable, value in sandbox.environment().items():
         monkeypatch.setenv(variable, value)
     await drive(name, DRIVERS, sandbox)
+
+
+@pytest.mark.parametrize(
+    ("ini", "options", "marks"),
+    [
+        ("asyncio_mode = strict\n", "", ("anyio", "asyncio")),
+        ("asyncio_mode = auto\n", "", ("anyio", "asyncio")),
+        ("", "-p no:asyncio", ("anyio",)),
+    ],
+    ids=["strict", "auto", "anyio"],
+)
+def test_testers_project_is_green(
+    ini: str, options: str, marks: tuple[str, ...], tmp_path: Path
+) -> None:
+    needs_modules("pytest_asyncio")
+    blocks = [b for b in of("python") if b.is_test and any(f"mark.{m}" in b.text for m in marks)]
+    assert len(blocks) == len(marks)
+    scope = "asyncio_default_fixture_loop_scope = function\n" if ini else ""
+    check_project(tmp_path, blocks, ini=ini + scope, options=options)
+
+
+def test_auto_mode_needs_no_mark(tmp_path: Path) -> None:
+    needs_modules("pytest_asyncio")
+    (block,) = [b for b in of("python") if b.is_test and "mark.asyncio" in b.text]
+    marked = [line for line in block.text.splitlines() if "mark.asyncio" in line]
+    assert len(marked) == 1
+    text = block.text.replace(marked[0], "").replace("import pytest\n", "")
+    ini = "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    check_project(tmp_path, [Block("python", text, block.line)], ini=ini)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ("github-workflows", of("yaml")[0].text),
+        ("gitlab-ci", of("yaml")[1].text),
+        ("github-actions", ACTION.read_text(encoding="utf-8")),
+    ],
+)
+def test_ci_files_have_the_form_that_is_documented(schema: str, text: str, tmp_path: Path) -> None:
+    needs_modules("check_jsonschema")
+    file = tmp_path / "file.yml"
+    file.write_text(text)
+    command = ["-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(file)]
+    ended = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert ended.returncode == 0, ended.stdout

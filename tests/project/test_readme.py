@@ -30,11 +30,12 @@ from tests.support.blocks import (
     FOREIGN,
     README,
     ROOT,
-    Block,
     Driver,
+    check_project,
     drive,
     of,
 )
+from tests.support.workflow import ACTION, action, run_step
 
 SET_ID: Final = re.compile(r"\b[0-9a-f]{24}\b")
 
@@ -129,36 +130,14 @@ async def test_python_blocks_work(
 def test_every_driver_has_a_block() -> None:
     driven = {*DRIVERS, *FOREIGN}
     for block in of("python"):
-        assert block.is_test or len(driven.intersection(block.functions)) == 1, block
+        tested = block.is_test or block.is_conftest
+        assert tested or len(driven.intersection(block.functions)) == 1, block
 
 
-@pytest.mark.parametrize("block", [b for b in of("python") if b.is_test], ids=str)
-def test_pytest_blocks_pass(block: Block, tmp_path: Path) -> None:
-    (tmp_path / "test_mine.py").write_text(block.text)
-    command = [
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "error",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:asyncio",
-        "test_mine.py",
-    ]
-    ended = subprocess.run(
-        [sys.executable, *command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    tests = [name for name in block.functions if name.startswith("test_")]
-    assert ended.returncode == 0, ended.stdout
-    assert f"{len(tests)} passed" in ended.stdout
+def test_pytest_blocks_pass(tmp_path: Path) -> None:
+    blocks = [block for block in of("python") if block.is_test and "mark.anyio" in block.text]
+    assert blocks
+    check_project(tmp_path, blocks, options="-p no:asyncio")
 
 
 # --- the shell ---
@@ -171,28 +150,35 @@ def quick() -> Iterator[Sandbox]:
 
 
 def in_shell(command: str, sandbox: Sandbox, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line as it is, with the command on the path and the sandbox in the environment."""
-    programs = folder / "bin"
-    programs.mkdir(exist_ok=True)
-    script = programs / "amigo-async"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m amigo_async.cli "$@"\n')
-    script.chmod(0o755)
-    foreign = ("AMIGO_", "GITHUB_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    """Run a command of a shell, with `amigo-async` and the sandbox in the environment."""
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
-        env={
-            **kept,
-            **sandbox.environment(),
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        },
+        env=command_environment(sandbox, folder),
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
+
+
+def command_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
+    """Variables with which a shell finds the command, and the command the sandbox.
+
+    The command is also where the action installs it.
+    """
+    script = folder / "temp" / "amigo-async" / "bin" / "amigo-async"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m amigo_async.cli "$@"\n')
+    script.chmod(0o755)
+    foreign = ("AMIGO_", "GITHUB_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {
+        **kept,
+        **sandbox.environment(),
+        "PATH": f"{script.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 def check_install(command: str) -> None:
@@ -232,31 +218,104 @@ def test_shell_lines_work(quick: Sandbox, tmp_path: Path) -> None:
     assert len(list((tmp_path / "results").glob("*/*"))) == len(ids)
 
 
-def test_ci_job_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
-    (block,) = of("yaml")
+def workflow() -> Any:
+    """The workflow of GitHub Actions that the README shows."""
+    block, _ = of("yaml")
     # YAML 1.1 takes the key "on" for a truth; GitHub does not.
-    workflow = yaml.safe_load(re.sub("^on:", '"on":', block.text, flags=re.MULTILINE))
-    assert set(workflow["on"]) == {"workflow_dispatch", "schedule"}
-    (job,) = workflow["jobs"].values()
-    install, run = [step for step in job["steps"] if "run" in step]
-    check_install(install["run"])
-    assert set(run["env"]) == set(quick.environment())
-    assert all(name in value for name, value in run["env"].items())
+    return yaml.safe_load(re.sub("^on:", '"on":', block.text, flags=re.MULTILINE))
+
+
+def test_workflow_uses_the_action(quick: Sandbox, tmp_path: Path) -> None:
+    parsed = workflow()
+    assert set(parsed["on"]) == {"pull_request", "schedule"}
+    assert set(parsed["env"]) == set(quick.environment())
+    assert all(name in value for name, value in parsed["env"].items())
+    (job,) = parsed["jobs"].values()
+    checkout, use, comment = job["steps"]
+    assert ".github/actions/run-sets@v" in use["uses"]
+    assert len(yaml.safe_dump([use, checkout], sort_keys=False).splitlines()) == 5
+    given = {"inputs": use["with"], "environment": command_environment(quick, tmp_path)}
     (tmp_path / "sets.txt").write_text("\n".join(quick.add_sets(2)))
-    ended = in_shell(run["run"], quick, tmp_path)
+    ended = run_step("Run the sets", folder=tmp_path, **given)
     assert ended.returncode == 0, ended.stderr
     assert "2 passed" in ended.stdout
-    upload = job["steps"][-1]["with"]["path"].split()
-    kept = {path.name for pattern in upload for path in tmp_path.glob(pattern.rstrip("/"))}
-    assert kept == {"report.xml", "report.md", "report.html", "results"}
+    assert (tmp_path / "output").read_text() == "exit-code=0\n"
+    # What the comment sends is there, and is what was uploaded.
+    uploaded = action()["inputs"]["folder"]["default"]
+    assert f"{uploaded}/report.md" in comment["run"]
+    assert parsed["permissions"]["pull-requests"] == "write"
+    kept = {path.name for path in (tmp_path / uploaded).iterdir()}
+    assert kept == {"report.xml", "report.md", "report.html", "report.json", "artifacts"}
     failing = quick.add_set(SetPlan(seconds=0.0, outcome="failed"))
     (tmp_path / "sets.txt").write_text(failing)
-    assert in_shell(run["run"], quick, tmp_path).returncode == 1
+    assert run_step("Run the sets", folder=tmp_path, **given).returncode == 1
+    assert (tmp_path / "output").read_text() == "exit-code=0\nexit-code=1\n"
+
+
+def test_action_takes_names_and_options(quick: Sandbox, tmp_path: Path) -> None:
+    for name in ("Refund policy", "$(touch hacked)", "Billing"):
+        quick.add_set(name=name)
+    (tmp_path / "more.txt").write_text("Billing\n")
+    ended = run_step(
+        "Run the sets",
+        inputs={
+            "sets": "Refund policy\n$(touch hacked)",
+            "from": "more.txt",
+            "options": "--timeout 1h --journal 'a journal' --no-reasons",
+            "folder": "a folder",
+        },
+        environment=command_environment(quick, tmp_path),
+        folder=tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "3 passed" in ended.stdout
+    assert {"a folder", "a journal"} <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "hacked").exists()
+    wrong = run_step(
+        "Run the sets",
+        inputs={"options": "--no-such-option"},
+        environment=command_environment(quick, tmp_path),
+        folder=tmp_path,
+    )
+    assert wrong.returncode == 2
+    assert (tmp_path / "output").read_text().splitlines()[-1] == "exit-code=2"
+
+
+def test_action_installs_its_own_version(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    pip = 'mkdir -p "$3/bin" && cp "$0" "$3/bin/pip"'
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n[ "$1" = -m ] && {pip}\nexit 0\n')
+    python.chmod(0o755)
+    context = {"steps.python.outputs.python-path": str(python), "github.action_path": ACTION.parent}
+    ended = run_step(
+        "Install amigo-async",
+        context={name: str(value) for name, value in context.items()},
+        environment={},
+        folder=tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    venv = tmp_path / "temp" / "amigo-async"
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == [f"-m venv {venv}", f"install -q {ROOT}[cli]"]
+
+
+def test_gitlab_pipeline_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
+    _, block = of("yaml")
+    assert len(block.text.splitlines()) == 6
+    (job,) = yaml.safe_load(block.text).values()
+    check_install(job["before_script"])
+    failing = quick.add_set(SetPlan(seconds=0.0, outcome="failed"))
+    (tmp_path / "sets.txt").write_text("\n".join([*quick.add_sets(2), failing]))
+    ended = in_shell(job["script"], quick, tmp_path)
+    assert ended.returncode == 1, ended.stderr
+    report = tmp_path / job["artifacts"]["reports"]["junit"]
+    assert report.suffix == ".xml"  # otherwise, GitLab does not read it
+    assert report.stat().st_size > 1000
 
 
 def test_every_block_is_tested() -> None:
     assert {block.language for block in BLOCKS} == {"python", "sh", "yaml"}
-    assert (len(of("sh")), len(of("yaml"))) == (3, 1)
+    assert (len(of("sh")), len(of("yaml"))) == (3, 2)
 
 
 # --- tables ---

@@ -85,7 +85,8 @@ async def test_found_run_is_not_cancelled(client: AmigoClient, sandbox: Sandbox,
     over = {run.unit_test_set_id: run.is_completed for run in sandbox.runs}
     assert over == {found: False, started: True}
     left = [event for event in heard if isinstance(event, RunLeft)]
-    assert left == [RunLeft(found, result.outcomes[0].run_id or "")]
+    run_id = result.outcomes[0].run_id or ""
+    assert left == [RunLeft(found, run_id, organization_id="sandbox")]
 
 
 async def test_found_run_survives_cancel_rest(client: AmigoClient, sandbox: Sandbox) -> None:

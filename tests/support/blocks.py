@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -39,6 +42,11 @@ class Block(NamedTuple):
         """Whether it is a test of its own."""
         return any(name.startswith("test_") for name in self.functions)
 
+    @property
+    def is_conftest(self) -> bool:
+        """Whether it is a `conftest.py`."""
+        return "anyio_backend" in self.functions
+
     def run(self) -> dict[str, Any]:
         """The names that it defines."""
         names: dict[str, Any] = {"__name__": "readme"}
@@ -66,6 +74,38 @@ FOREIGN: Final = ("lifespan", "replica", "fleet", "run_sets", "sets_activity")
 def of(language: str) -> list[Block]:
     """The blocks of the README in a language."""
     return [block for block in BLOCKS if block.language == language]
+
+
+def check_project(
+    folder: Path, blocks: Sequence[Block], *, ini: str = "", options: str = ""
+) -> None:
+    """Make a tester's project of the blocks, as they stand, and check that its tests pass.
+
+    Args:
+        folder: An empty folder for the project.
+        blocks: Tests of the README; its `conftest.py` is added.
+        ini: Settings of pytest.
+        options: Options of pytest, between blanks.
+    """
+    (conftest,) = [block for block in of("python") if block.is_conftest]
+    (folder / "conftest.py").write_text(conftest.text)
+    (folder / "pytest.ini").write_text(f"[pytest]\n{ini}")
+    for number, block in enumerate(blocks):
+        (folder / f"test_mine_{number}.py").write_text(block.text)
+    # By name, whether or not the package is installed here with its entry point.
+    plugin = "-p no:amigo_async -p pytest_amigo_async -p no:cacheprovider --strict-markers"
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *f"{plugin} {options}".split()],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    tests = [name for block in blocks for name in block.functions if name.startswith("test_")]
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{len(tests)} passed" in ended.stdout
 
 
 async def drive(name: str, drivers: Mapping[str, Driver], sandbox: Sandbox) -> None:
