@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 # In the order of the page: what is most asked for first.
 NAMES = (
     "batch",
+    "verdicts",
     "full",
     "fault",
     "wait",

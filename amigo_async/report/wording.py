@@ -281,6 +281,17 @@ def changes_in_words(changes: Iterable[Change], names: Names) -> list[str]:
     return lines + [f"{words} in {few(tests)}" for words, tests in some.items()]
 
 
+def _without_result(now: RateCounts, before: RateCounts, *, grew: bool) -> str:
+    """Say how many repeats are in no rate."""
+    shares = [f"{one.missing:,} of {one.missing + one.evaluated:,}" for one in (now, before)]
+    counts = ", before ".join(shares)
+    if grew:
+        return (
+            f"More repeats than before have an error or no result ({counts}); they are in no rate."
+        )
+    return f"Repeats with an error or no result are in no rate: {counts}."
+
+
 def few(texts: Sequence[str]) -> str:
     """List texts; of many only the first ones, and how many more there are."""
     most = 5
@@ -323,8 +334,9 @@ def _caveats(comparison: Comparison, names: Names) -> list[str]:
     if comparison.added:
         count = plural(len(comparison.added), "unit test")
         lines.append(f"New: {count}: {tests(comparison.added)}.")
-    if comparison.errors_grew:
-        lines.append("More repeats than before have an error or no result; they are in no rate.")
+    now, before = comparison.candidate, comparison.baseline
+    if now.missing or before.missing or comparison.errors_grew:
+        lines.append(_without_result(now, before, grew=comparison.errors_grew))
     if comparison.baselines_differ:
         lines.append(
             "The runs of the baseline differ among themselves beyond chance, so that a regression "

@@ -13,11 +13,12 @@ from functools import cache
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from amigo_async.testing import VirtualTimeLoop
 from benchmarks import __main__ as program
-from benchmarks import stage
+from benchmarks import rules, stage, verdicts
 from benchmarks.page import Measured
 from benchmarks.peers import NAIVE, OURS
 from tests.support.needs import needs, needs_modules
@@ -37,6 +38,7 @@ TINY = {
         *("--places", "disk", "--contestants", OURS, "curl", "--rounds", "1"),
     ],
     "imports": ["--rounds", "1"],
+    "verdicts": ["--comparisons", "2", "--seeds", "1", "--pairs", "2", "--large", "2"],
     "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1"],
 }
 
@@ -132,3 +134,104 @@ def test_naive_loop_loses_runs() -> None:
 )
 def test_bound_of_a_batch(lengths: list[float], bound: float) -> None:
     assert stage.bound(lengths) == bound + stage.ARTIFACTS_AFTER
+
+
+def sample(before: list[str], after: list[str]) -> rules.Sample:
+    """One comparison; each unit test has a string of repeats, ``+`` for one that passed."""
+    baseline, candidate = (
+        np.array([[[[sign == "+" for sign in signs] for signs in side]]])
+        for side in (before, after)
+    )
+    return rules.Sample(baseline, candidate)
+
+
+ALL = "+" * 10
+SIX = "+" * 6 + "-" * 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ([ALL], [ALL], set()),
+        # 7 of 10: a drop of 30 points, but p = 0.1. 6 of 10: p = 0.043, of which Bonferroni leaves
+        # nothing among two. McNemar's mid-p of none gained and four lost is 0.0625, of five 0.031.
+        ([ALL], ["+++++++---"], {rules.LOWER, rules.FIXED_RATE}),
+        (
+            [ALL],
+            [SIX],
+            {
+                *(rules.OURS, rules.WHOLE, rules.HOLM, rules.FISHER, rules.N8N),
+                *(rules.LOWER, rules.FIXED_RATE),
+            },
+        ),
+        (
+            [ALL, ALL],
+            [SIX, ALL],
+            {
+                *(rules.OURS, rules.WHOLE, rules.FISHER, rules.N8N),
+                *(rules.LOWER, rules.FIXED_RATE),
+            },
+        ),
+        (
+            [ALL],
+            ["+++++-----"],
+            {
+                *(rules.OURS, rules.WHOLE, rules.HOLM, rules.FISHER, rules.N8N),
+                *(rules.AGENT_EVALS, rules.LOWER, rules.FIXED_RATE),
+            },
+        ),
+        # From less than 70% n8n calls nothing a regression.
+        (
+            [SIX],
+            ["-" * 10],
+            {
+                *(rules.OURS, rules.WHOLE, rules.HOLM, rules.FISHER, rules.AGENT_EVALS),
+                *(rules.LOWER, rules.FIXED_RATE),
+            },
+        ),
+        # Better is not worse, and fewer than ten samples are too few for ai-agent-evals.
+        (["-" * 10], [ALL], set()),
+        (
+            ["+" * 9],
+            ["-" * 9],
+            {
+                *(rules.OURS, rules.WHOLE, rules.HOLM, rules.FISHER, rules.N8N),
+                *(rules.LOWER, rules.FIXED_RATE),
+            },
+        ),
+    ],
+)
+def test_rules_that_are_compared(before: list[str], after: list[str], says: set[str]) -> None:
+    one = sample(before, after)
+    assert {name for name, rule in rules.RULES.items() if rule(one).tolist() == [True]} == says
+
+
+def test_simulated_repeats_have_the_rates_asked_for() -> None:
+    cell = verdicts.Cell(
+        tests=2, repeats=50, rate=0.9, comparisons=0, seed=0, worse_tests=1, worse=0.5, metrics=2
+    )
+    drawn = verdicts.draw(cell, 400, np.random.default_rng(1))
+    assert drawn.baseline.shape == (2, 400, 2, 50)
+    assert drawn.baseline.mean(axis=(1, 3)) == pytest.approx(np.full((2, 2), 0.9), abs=0.02)
+    assert drawn.candidate.mean(axis=(0, 1, 3)) == pytest.approx([0.5, 0.9], abs=0.02)
+    # Metrics of a conversation fail together: independent ones would both pass in 0.25.
+    assert drawn.candidate.all(axis=0).mean(axis=(0, 2))[0] == pytest.approx(0.45, abs=0.02)
+
+
+def test_simulated_runs_shift() -> None:
+    def spread(effect: float) -> float:
+        cell = verdicts.Cell(tests=40, repeats=50, rate=0.9, comparisons=0, seed=0, effect=effect)
+        drawn = verdicts.draw(cell, 400, np.random.default_rng(1))
+        return float(drawn.candidate.mean(axis=(0, 2, 3)).std())
+
+    assert spread(0.0) == pytest.approx(math.sqrt(0.09 / 2000), rel=0.15)
+    assert spread(0.2) == pytest.approx(0.0195, rel=0.15)
+
+
+def test_gates_fail_as_counted() -> None:
+    """At 0.9 and five repeats Wilson's limit fails in 8%, as 2 of 5 or fewer are called failed."""
+    one = rules.gate_fails(0.9, 5, 1)
+    assert one["Wilson's upper limit"] == pytest.approx(0.0815, abs=1e-4)
+    assert one[rules.OURS] == pytest.approx(0.00856, abs=1e-5)
+    assert one["fixed rate"] == pytest.approx(1 - 0.9**5)
+    assert rules.gate_fails(0.9, 5, 20)["fixed rate"] == pytest.approx(1 - 0.9**100)

@@ -475,7 +475,10 @@ def test_what_weakens_a_verdict_in_words() -> None:
         "Missing, so not passed: 1 unit test: gone.",
         "Left out: odd: the max_interactions changed: 20 -> 9.",
         "New: 1 unit test: new.",
-        "More repeats than before have an error or no result; they are in no rate.",
+        (
+            "More repeats than before have an error or no result (10 of 20, before 0 of 60); they "
+            "are in no rate."
+        ),
         (
             "The runs of the baseline differ among themselves beyond chance, so that a regression "
             "is seen more often than it is there."
@@ -497,6 +500,14 @@ def test_what_weakens_a_verdict_in_words() -> None:
 )
 def test_other_verdicts_in_words(found: Comparison, head: str) -> None:
     assert comparison_in_words(found, NAMES).head == head
+
+
+def test_errors_in_words() -> None:
+    before, after = sampled("before", ("t0", "++!+")), sampled("after", ("t0", "+++!"))
+    assert comparison_in_words(compare(before, after), NAMES)[-1] == (
+        "Repeats with an error or no result are in no rate: 1 of 4, before 1 of 4."
+    )
+    assert "no rate" not in str(comparison_in_words(pair((5, 5, 5, 5)), NAMES))
 
 
 def test_more_repeats_in_words() -> None:
