@@ -504,10 +504,10 @@ def test_other_verdicts_in_words(found: Comparison, head: str) -> None:
 
 def test_errors_in_words() -> None:
     before, after = sampled("before", ("t0", "++!+")), sampled("after", ("t0", "+++!"))
-    assert comparison_in_words(compare(before, after), NAMES)[-1] == (
+    assert comparison_in_words(compare(before, after), NAMES).lines[-1] == (
         "Repeats with an error or no result are in no rate: 1 of 4, before 1 of 4."
     )
-    assert "no rate" not in str(comparison_in_words(pair((5, 5, 5, 5)), NAMES))
+    assert "no rate" not in str(comparison_in_words(pair((5, 5, 5, 5)), NAMES).lines)
 
 
 def test_more_repeats_in_words() -> None:
