@@ -407,6 +407,19 @@ class AmigoClient:
                 `explain_timeout` after the last outcome; `comparison` of an outcome and of the
                 result says what came of it. None, the default, compares nothing.
 
+                order: Which sets to start first: ``"auto"`` (the default: the longest, as far as
+                lengths or sizes are known and `on_failure` is ``"continue"``) or ``"given"``. As
+                only so many runs may be started a minute, a batch of several minutes is over
+                sooner with the longest first, but its first outcome comes later. Outcomes of the
+                result are always in the order asked for. Lengths are known of runs that this
+                process has seen end and from `lengths_from`; sizes, repeats times interactions,
+                of sets that were selected or described by this client or whose latest runs are
+                listed before the first start anyway. Where nothing is known within two seconds,
+                for which the first start does not wait, the order is the given one.
+
+                lengths_from: An earlier `BatchResult`, or the path of its JSON report or of a
+                journal, that shows how long runs take. None, the default, for none.
+
         Returns:
             The outcome of each set, in the order asked for.
 
@@ -443,11 +456,11 @@ class AmigoClient:
                 artifacts are downloaded to (`artifacts_dir`), limits in seconds (`timeout` for
                 the whole batch, `poll_interval` between two polls), what to do about unfinished
                 runs of a set (`on_conflict`), after a failure (`on_failure`) and on leaving
-                (`on_exit`), the file to resume from (`journal`), the listener (`on_event`), what
-                counts as passing (`gate`) and which unit tests do not (`known_failing`), whether
-                names and reasons are read (`describe`, `explain`), for how many seconds after the
-                last outcome (`explain_timeout`), and which past runs they are compared with
-                (`baseline`).
+                (`on_exit`), which sets start first (`order`, `lengths_from`), the file to resume
+                from (`journal`), the listener (`on_event`), what counts as passing (`gate`) and
+                which unit tests do not (`known_failing`), whether names and reasons are read
+                (`describe`, `explain`), for how many seconds after the last outcome
+                (`explain_timeout`), and which past runs they are compared with (`baseline`).
 
         Returns:
             A context manager whose value, a `Batch`, is iterated over with ``async for``; its

@@ -30,6 +30,7 @@ from amigo_async.batch import (
     BatchSettings,
     OnExit,
     OnFailure,
+    Order,
     RunOutcome,
     check_baselines,
     check_sets,
@@ -115,6 +116,8 @@ class FleetJob(Struct, frozen=True, kw_only=True):
         gate: What counts as passing; None uses the flags of each run.
         known_failing: Ids of unit tests that are known to fail, and decide nothing; or their
             names, with `describe`.
+        order: Which sets to start first: ``"auto"`` (the longest, as far as lengths or sizes are
+            known and `on_failure` is ``"continue"``) or ``"given"``.
         describe: Whether to read the names of the sets, unit tests and metrics.
         explain: Whether to read why runs failed.
         explain_timeout: Seconds that reading may take after the last outcome; None for no limit.
@@ -132,6 +135,7 @@ class FleetJob(Struct, frozen=True, kw_only=True):
     on_exit: OnExit = "leave"
     gate: Gate | None = None
     known_failing: Collection[str] = ()
+    order: Order = "auto"
     describe: bool = False
     explain: bool = False
     explain_timeout: float | None = EXPLAIN_TIMEOUT
@@ -323,6 +327,7 @@ def _options(job: FleetJob) -> BatchOptions:
         on_exit=job.on_exit,
         gate=job.gate,
         known_failing=job.known_failing,
+        order=job.order,
         describe=job.describe,
         explain=job.explain,
         explain_timeout=job.explain_timeout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections import Counter
 from collections.abc import (
     Awaitable,
@@ -13,6 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -31,6 +33,7 @@ from amigo_async.models import (
     MetricEvaluationResult,
     Run,
     UnitTest,
+    UnitTestCount,
     UnitTestSet,
 )
 from amigo_async.protocol.endpoints import (
@@ -157,6 +160,7 @@ class _Lookup(NamedTuple):
         names: The names read so far, by id.
         used: The ids that the records read so far use, by id.
         absent: The ids of which the service has shown no record.
+        lock: Held while ids are looked up, so that no other caller asks for the same ones.
     """
 
     noun: str
@@ -166,6 +170,7 @@ class _Lookup(NamedTuple):
     names: dict[str, str]
     used: dict[str, list[str]]
     absent: set[str]
+    lock: asyncio.Lock
 
     def take(self, records: Iterable[Any]) -> None:
         """Take in records: their names, and the ids of what they use."""
@@ -190,11 +195,19 @@ class Directory:
     def __init__(
         self, unit_test_sets: UnitTestSets, unit_tests: UnitTests, metrics: Metrics
     ) -> None:
+        # Repeats of the unit tests of each set, and the most interactions of each unit test.
+        self._repeats: dict[str, list[UnitTestCount]] = {}
+        self._interactions: dict[str, int] = {}
+
         async def list_sets(**filters: Any) -> Sequence[UnitTestSet]:
-            return (await unit_test_sets.list(**filters)).simulation_unit_test_sets
+            sets = (await unit_test_sets.list(**filters)).simulation_unit_test_sets
+            self._repeats.update((one.id, one.unit_test_runs) for one in sets)
+            return sets
 
         async def list_tests(**filters: Any) -> Sequence[UnitTest]:
-            return (await unit_tests.list(**filters)).simulation_unit_tests
+            tests = (await unit_tests.list(**filters)).simulation_unit_tests
+            self._interactions.update((one.id, one.max_interactions) for one in tests)
+            return tests
 
         async def list_metrics(**filters: Any) -> Sequence[Metric]:
             return (await metrics.list(**filters)).metrics
@@ -206,9 +219,11 @@ class Directory:
             return (criterion.metric_id for criterion in one.success_criterions)
 
         self._lookups = (
-            _Lookup("sets", UNIT_TEST_SETS, list_sets, tests_of, {}, {}, set()),
-            _Lookup("unit tests", UNIT_TESTS, list_tests, metrics_of, {}, {}, set()),
-            _Lookup("metrics", METRICS, list_metrics, lambda _: (), {}, {}, set()),
+            _Lookup("sets", UNIT_TEST_SETS, list_sets, tests_of, {}, {}, set(), asyncio.Lock()),
+            _Lookup(
+                "unit tests", UNIT_TESTS, list_tests, metrics_of, {}, {}, set(), asyncio.Lock()
+            ),
+            _Lookup("metrics", METRICS, list_metrics, lambda _: (), {}, {}, set(), asyncio.Lock()),
         )
 
     async def read_sets(self, set_ids: Iterable[str]) -> list[UnitTestSet]:
@@ -228,7 +243,35 @@ class Directory:
 
     def learn_sets(self, sets: Iterable[UnitTestSet]) -> None:
         """Take in sets that were read elsewhere, so that they are not read again."""
-        self._lookups[0].take(sets)
+        every = list(sets)
+        self._lookups[0].take(every)
+        self._repeats.update((one.id, one.unit_test_runs) for one in every)
+
+    async def read_sets(self, set_ids: Iterable[str]) -> None:
+        """Read sets that are not deleted, as far as that is possible, for their `sizes`."""
+        lookup = self._lookups[0]
+        async with lookup.lock:
+            new = lookup.unread(_unique(set_ids))
+            size = UNIT_TEST_SETS.page_size or len(new)
+            with suppress(AmigoError):
+                for at in range(0, len(new), size):
+                    await self._ask(lookup, new[at : at + size], None)
+
+    def sizes(self, set_ids: Iterable[str]) -> dict[str, float]:
+        """Return how much a run of each set simulates, of those sets that were read.
+
+        That is its repeats times the interactions that each may have; of a unit test that was not
+        read, as many as a typical one.
+        """
+        typical = statistics.median(self._interactions.values()) if self._interactions else 1.0
+        return {
+            set_id: sum(
+                float(one.run_count * self._interactions.get(one.unit_test_id, typical))
+                for one in self._repeats[set_id]
+            )
+            for set_id in set_ids
+            if set_id in self._repeats
+        }
 
     def learn(self, names: Names) -> None:
         """Take in names that were read earlier, so that they are not read again."""
@@ -315,6 +358,10 @@ class Directory:
 
     async def _find(self, lookup: _Lookup, ids: Sequence[str]) -> list[str]:
         """Look up the ids that are not known yet; return why some could not be, if so."""
+        async with lookup.lock:
+            return await self._find_alone(lookup, ids)
+
+    async def _find_alone(self, lookup: _Lookup, ids: Sequence[str]) -> list[str]:
         new = lookup.unread(ids)
         size = min(lookup.endpoint.page_size or _MOST_IDS, _MOST_IDS)
         try:

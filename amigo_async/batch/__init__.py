@@ -8,6 +8,7 @@ from amigo_async.batch.options import (
     OnEvent,
     OnExit,
     OnFailure,
+    Order,
     check_baselines,
     check_sets,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "OnEvent",
     "OnExit",
     "OnFailure",
+    "Order",
     "RunOutcome",
     "check_baselines",
     "check_sets",

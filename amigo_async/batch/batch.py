@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final, Self
 
 import anyio
 import backoff
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from amigo_async.artifacts import Artifacts, SavedFile, save
@@ -32,7 +33,9 @@ from amigo_async.batch.journal import (
     StartRefused,
     open_journal,
 )
+from amigo_async.batch.lengths import SEEN_LENGTHS, KnownLengths, known_from, size_of
 from amigo_async.batch.options import BatchSettings, check_artifacts_dir, make_artifacts_dir
+from amigo_async.batch.order import LengthEstimate, estimate_lengths, longest_first
 from amigo_async.batch.outcomes import BatchItem, BatchResult, RunOutcome
 from amigo_async.cancellation import finish
 from amigo_async.errors import (
@@ -70,6 +73,7 @@ from amigo_async.names import (
 )
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.polling.cancelling import cancel_all, cancel_bound
+from amigo_async.protocol.endpoints import CREATE
 from amigo_async.protocol.requests import is_id
 from amigo_async.protocol.urls import safe_segment
 from amigo_async.resources.evaluations import Evaluations
@@ -94,6 +98,9 @@ _DOWNLOADS: Final = 8
 
 # Transient failures of downloads are retried for this many seconds, as those of polls are.
 _DOWNLOAD_PATIENCE: Final = PATIENCE
+
+# Seconds for which all creates but the first wait for the sizes of sets.
+_SIZES_TIMEOUT: Final = 2.0
 
 # The longest pause before a download is retried, in seconds.
 _DOWNLOAD_PAUSE: Final = 10.0
@@ -168,7 +175,11 @@ class Batch:
             write=self._write,
         )
         self._baselines = Baselines(settings, calls=calls, batch_id=self._id, emit=events.emit)
-        self._fences = starts.fences(self._pending)
+        self._directory = directory
+        self._earlier = KnownLengths({}, {})
+        self._order: Sequence[str] = self._set_ids
+        self._listed = asyncio.Event()
+        self._fences = starts.fences(self._pending, self._take_sizes)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -182,6 +193,8 @@ class Batch:
             if wants_files:
                 await in_thread(make_artifacts_dir, self._settings)
             await self._open_journal(stack)
+            if self._settings.lengths_from is not None:
+                self._earlier = await in_thread(known_from, self._settings.lengths_from)
             if wants_files and any(item.artifacts is None for item in self._items.values()):
                 await in_thread(check_artifacts_dir, self._settings)
             if self._settings.on_event is not None:
@@ -192,8 +205,7 @@ class Batch:
             stack.push_async_callback(self._cancel_on_exit)
             failure: Exception | None = None
             async with anyio.create_task_group() as group:
-                for item in self._items.values():
-                    group.start_soon(self._process, item)
+                group.start_soon(self._process_all, group)
                 group.start_soon(self._read_details)
                 group.start_soon(self._read_baselines)
                 try:
@@ -235,7 +247,7 @@ class Batch:
         )
         age = timedelta(seconds=anyio.current_time() - self._began)
         return BatchResult(
-            tuple(map(self._completed, outcomes)),
+            outcomes,
             began_at=self._clock.utcnow() - age,
             names=self._details.names,
             explanations=self._details.explanations,
@@ -276,8 +288,9 @@ class Batch:
         return [f"known_failing has what is no unit test of these sets: {listed}"]
 
     def _pending(self) -> list[str]:
-        """The sets whose runs are still to be started."""
-        return [s for s, i in self._items.items() if i.run_id is None and s not in self._outcomes]
+        """The sets whose runs are still to be started, in that order."""
+        items = [self._items[set_id] for set_id in dict.fromkeys(self._order)]
+        return [i.set_id for i in items if i.run_id is None and i.set_id not in self._outcomes]
 
     async def _open_journal(self, stack: AsyncExitStack) -> None:
         """Open the journal, if there is one, and set up the items from it."""
@@ -337,6 +350,45 @@ class Batch:
     async def _read_baselines(self) -> None:
         await self._baselines.read_all(self._items.values(), self._concluded)
 
+    async def _process_all(self, group: TaskGroup) -> None:
+        """Process all sets, each in a task of its own; the tasks' order is that of the creates.
+
+        What an earlier call has started comes first.
+        """
+        begun = [s for s, i in self._items.items() if i.run_id or i.before.intent]
+        new = [s for s, i in self._items.items() if not (i.run_id or i.before.intent)]
+        self._order = [*begun, *new]
+        for set_id in begun:
+            group.start_soon(self._process, self._items[set_id])
+        longest = self._settings.order == "auto" and self._settings.on_failure == "continue"
+        # The runs of one window of the rate limit start together in any order.
+        if longest and len(new) > CREATE.limit:
+            first, *new = longest_first(new, self._estimates(new))
+            group.start_soon(self._process, self._items[first])  # never waits
+            estimates = self._estimates(new)
+            if not estimates or any(one.basis == "none" for one in estimates.values()):
+                with anyio.move_on_after(_SIZES_TIMEOUT):
+                    if self._settings.describe:  # then the sets are read in any case
+                        await self._directory.read_sets(new)
+                    else:
+                        await self._listed.wait()
+            new = longest_first(new, self._estimates(new))
+            self._order = [*begun, first, *new]
+        for set_id in new:
+            group.start_soon(self._process, self._items[set_id])
+
+    def _take_sizes(self, newest: Sequence[Run]) -> None:
+        """Take in the sizes of sets from runs that are listed before the first create is sent."""
+        for run in newest:
+            self._earlier.sizes.setdefault(run.simulation_unit_test_set_id, size_of(run))
+        self._listed.set()
+
+    def _estimates(self, set_ids: Sequence[str]) -> dict[str, LengthEstimate]:
+        """How long the runs of some sets will take, as far as that is known."""
+        lengths = SEEN_LENGTHS.of(self._header.owner, set_ids) | self._earlier.lengths
+        sizes = self._directory.sizes(set_ids)
+        return estimate_lengths(set_ids, lengths, self._earlier.sizes, sizes)
+
     async def _process(self, item: BatchItem) -> None:
         """Process one set to its outcome; an error of one set does not affect the others."""
         with anyio.CancelScope(deadline=self._deadline) as scope:
@@ -377,6 +429,7 @@ class Batch:
 
     def _conclude(self, item: BatchItem, outcome: RunOutcome) -> None:
         self._outcomes[item.set_id] = outcome
+        self._listed.set()  # even if the first start fails before anything is listed
         self._announce(outcome)
         for _ in range(self._times[item.set_id]):
             self._ready.put_nowait(outcome)
@@ -480,6 +533,9 @@ class Batch:
         if verdict == before:
             return
         self._events.emit(RunFinished(item.set_id, run.id, verdict))
+        if before is None and item.before.started is None and verdict != "cancelled":
+            seconds = (at - run.created_at).total_seconds()
+            SEEN_LENGTHS.add(self._header.owner, item.set_id, seconds)
         if not isinstance(item.error, DecodeError):  # a newer version may read all of it
             await self._try_to_write(item, Finished(item.set_id, verdict, run, at))
 

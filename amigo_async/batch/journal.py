@@ -45,6 +45,11 @@ class JournalHeader(Struct, frozen=True, tag="journal", tag_field="what"):
     user_id: str | None = None  # unknown, or written by version 1
     version: int = _VERSION
 
+    @property
+    def owner(self) -> str:
+        """The service and organization, for what is known of their sets."""
+        return f"{self.base_url}/{self.organization_id}"
+
 
 class StartIntended(Struct, frozen=True, tag="intent", tag_field="what"):
     """The create request is about to be sent; `fence` lists the runs that existed before."""

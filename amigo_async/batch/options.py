@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
+from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
@@ -24,6 +25,7 @@ OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
 OnExit: TypeAlias = Literal["leave", "cancel"]
 # Past runs to compare with: the last one, so many of the last, or run ids by set id.
 Baseline: TypeAlias = Literal["last"] | int | Mapping[str, Sequence[str]]
+Order: TypeAlias = Literal["auto", "given"]
 OnEvent: TypeAlias = Callable[[Event], Awaitable[None] | None]
 
 
@@ -66,6 +68,10 @@ class BatchOptions(TypedDict, total=False):
     """Seconds that reading may take after the last outcome; None for no limit."""
     baseline: Baseline | None
     """Past runs to compare with: "last", a number, or run ids by set id; None compares nothing."""
+    order: Order
+    """Which sets to start first: "auto" (the longest, as far as known) or "given"."""
+    lengths_from: BatchResult | str | PathLike[str] | None
+    """An earlier result, its JSON file or a journal, to know lengths from; None for none."""
 
 
 class BatchSettings(Struct, frozen=True, kw_only=True):
@@ -85,6 +91,8 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     explain: bool = False
     explain_timeout: float | None = EXPLAIN_TIMEOUT
     baseline: Baseline | None = None
+    order: Order = "auto"
+    lengths_from: BatchResult | str | PathLike[str] | None = None
 
     @classmethod
     def from_options(cls, options: BatchOptions) -> BatchSettings:
@@ -99,12 +107,16 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
         for name in ("artifacts_dir", "journal"):
             if getattr(settings, name) is not None:
                 check_path(name, getattr(settings, name))
+        source = settings.lengths_from
+        if source is not None and not isinstance(source, BatchResult):
+            check_path("lengths_from", source)
         check_seconds("timeout", settings.timeout)
         check_seconds("poll_interval", settings.poll_interval)
         check_seconds("explain_timeout", settings.explain_timeout)
         check_choice("on_conflict", settings.on_conflict, get_args(OnConflict))
         check_choice("on_failure", settings.on_failure, get_args(OnFailure))
         check_choice("on_exit", settings.on_exit, get_args(OnExit))
+        check_choice("order", settings.order, get_args(Order))
         if settings.gate is not None and not isinstance(settings.gate, Gate):
             raise ArgumentError(f"gate must be a Gate or None, not {settings.gate!r:.80}")
         for name in ("describe", "explain"):

@@ -10,7 +10,14 @@ from typing import IO, Any, NamedTuple, cast, get_args
 import click
 from msgspec.structs import replace
 
-from amigo_async.batch import ARTIFACTS_PATIENCE, BatchOptions, BatchResult, OnExit, OnFailure
+from amigo_async.batch import (
+    ARTIFACTS_PATIENCE,
+    BatchOptions,
+    BatchResult,
+    OnExit,
+    OnFailure,
+    Order,
+)
 from amigo_async.cli.command import (
     Outputs,
     details_options,
@@ -122,6 +129,19 @@ from amigo_async.verdicts.gate import Gate
     default="leave",
     show_default=True,
     help="What to do with unfinished runs on Ctrl-C and after --timeout.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(get_args(Order)),
+    default="auto",
+    show_default=True,
+    help="Start the longest sets first if lengths are known, or as given.",
+)
+@click.option(
+    "--lengths-from",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Know lengths from this journal, or result that --json wrote.",
 )
 @gate_options
 @click.option(

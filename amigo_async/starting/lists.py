@@ -47,14 +47,21 @@ class Fences:
         list_runs: Lists a page of runs.
         creator: The user who creates; None if not known.
         pending: Returns the sets that are still to be started, in order.
+        on_listed: Called with the newest runs of some sets, the newest first, each time they were
+            listed; with none if they could not be.
     """
 
     def __init__(
-        self, list_runs: ListRuns, creator: UserInfo | None, pending: Callable[[], Iterable[str]]
+        self,
+        list_runs: ListRuns,
+        creator: UserInfo | None,
+        pending: Callable[[], Iterable[str]],
+        on_listed: Callable[[Sequence[Run]], object] = lambda _: None,
     ) -> None:
         self._list = list_runs
         self._creator = creator
         self._pending = pending
+        self._on_listed = on_listed
         self._lock = asyncio.Lock()
         self._fences: dict[str, Fence] = {}
         self._taken_at = -math.inf
@@ -82,6 +89,7 @@ class Fences:
             pass  # creates are sent even if nothing could be listed
         if not fences:
             self._failed_at = now
+            self._on_listed(())
             return
         if not self._fences:
             self._taken_at = now
@@ -90,6 +98,7 @@ class Fences:
     async def _listed(self, set_ids: Sequence[str]) -> dict[str, Fence]:
         filters = _newest_of(set_ids, self._creator)
         newest = await self._list(**filters)
+        self._on_listed(newest.simulation_unit_test_set_runs)
         filters["is_completed"] = False
         unfinished = await self._list(**filters)
         runs = newest.simulation_unit_test_set_runs

@@ -168,13 +168,18 @@ class Starts:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._worked_at = -math.inf  # loop time of the last successful start of any set
 
-    def fences(self, pending: Callable[[], Iterable[str]]) -> Fences:
+    def fences(
+        self,
+        pending: Callable[[], Iterable[str]],
+        on_listed: Callable[[Sequence[Run]], object] = lambda _: None,
+    ) -> Fences:
         """The fences of a batch.
 
         Args:
             pending: Returns the sets that are still to be started, in order.
+            on_listed: Called with the newest runs of some sets each time they were listed.
         """
-        return Fences(self._api.page, self._creator, pending)
+        return Fences(self._api.page, self._creator, pending, on_listed)
 
     async def start(
         self,

@@ -224,7 +224,7 @@ def test_iterate_has_the_filters_of_list(cls: Any) -> None:
 OPTIONS = [
     *("artifacts_dir", "timeout", "poll_interval", "on_conflict", "on_failure", "on_exit"),
     *("journal", "on_event", "gate", "known_failing", "describe", "explain", "explain_timeout"),
-    "baseline",
+    *("baseline", "order", "lengths_from"),
 ]
 
 

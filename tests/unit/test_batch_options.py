@@ -26,6 +26,8 @@ def test_defaults() -> None:
         "explain": False,
         "explain_timeout": 30.0,
         "baseline": None,
+        "order": "auto",
+        "lengths_from": None,
     }
 
 
