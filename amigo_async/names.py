@@ -247,7 +247,7 @@ class Directory:
         self._lookups[0].take(every)
         self._repeats.update((one.id, one.unit_test_runs) for one in every)
 
-    async def read_sets(self, set_ids: Iterable[str]) -> None:
+    async def read_sizes(self, set_ids: Iterable[str]) -> None:
         """Read sets that are not deleted, as far as that is possible, for their `sizes`."""
         lookup = self._lookups[0]
         async with lookup.lock:

@@ -369,7 +369,7 @@ class Batch:
             if not estimates or any(one.basis == "none" for one in estimates.values()):
                 with anyio.move_on_after(_SIZES_TIMEOUT):
                     if self._settings.describe:  # then the sets are read in any case
-                        await self._directory.read_sets([first, *new])
+                        await self._directory.read_sizes([first, *new])
                     else:
                         await self._listed.wait()
             new = longest_first(new, self._estimates(new))

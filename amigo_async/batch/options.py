@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args, runtime_checkable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amigo_async.batch.outcomes import BatchResult
 from amigo_async.errors import ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
@@ -27,6 +27,19 @@ OnExit: TypeAlias = Literal["leave", "cancel"]
 Baseline: TypeAlias = Literal["last"] | int | Mapping[str, Sequence[str]]
 Order: TypeAlias = Literal["auto", "given"]
 OnEvent: TypeAlias = Callable[[Event], Awaitable[None] | None]
+
+
+@runtime_checkable
+class EarlierResult(Protocol):
+    """What lengths are known from: a `BatchResult`."""
+
+    @property
+    def outcomes(self) -> Sequence[Any]:
+        """The outcomes of its sets."""
+
+    @property
+    def began_at(self) -> datetime | None:
+        """When it began; None if unknown."""
 
 
 class BatchOptions(TypedDict, total=False):
@@ -70,7 +83,7 @@ class BatchOptions(TypedDict, total=False):
     """Past runs to compare with: "last", a number, or run ids by set id; None compares nothing."""
     order: Order
     """Which sets to start first: "auto" (the longest, as far as known) or "given"."""
-    lengths_from: BatchResult | str | PathLike[str] | None
+    lengths_from: EarlierResult | str | PathLike[str] | None
     """An earlier result, its JSON file or a journal, to know lengths from; None for none."""
 
 
@@ -92,7 +105,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     explain_timeout: float | None = EXPLAIN_TIMEOUT
     baseline: Baseline | None = None
     order: Order = "auto"
-    lengths_from: BatchResult | str | PathLike[str] | None = None
+    lengths_from: EarlierResult | str | PathLike[str] | None = None
 
     @classmethod
     def from_options(cls, options: BatchOptions) -> BatchSettings:
@@ -108,7 +121,7 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
             if getattr(settings, name) is not None:
                 check_path(name, getattr(settings, name))
         source = settings.lengths_from
-        if source is not None and not isinstance(source, BatchResult):
+        if source is not None and not isinstance(source, EarlierResult):
             check_path("lengths_from", source)
         check_seconds("timeout", settings.timeout)
         check_seconds("poll_interval", settings.poll_interval)

@@ -23,6 +23,7 @@ from amigo_async.errors import (
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
+from amigo_async.report.json import type_of
 from amigo_async.report.model import Group, SetReport, named_ids, set_reports
 from amigo_async.report.wording import plural, short_text
 from amigo_async.verdicts.gate import Gate
@@ -88,15 +89,15 @@ def _term(found: re.Match[str]) -> str:
 
 def _remedy(error: AmigoError) -> str | None:
     """Return what the user can do about an error, if its message does not say it."""
-    match error:
-        case ConflictError():
-            return "use --on-conflict attach, wait or restart to deal with the unfinished run"
-        case ArtifactsNotReadyError():
-            return "amigo-async wait RUN_ID --artifacts DIR waits for them"
-        case NotFoundError():
-            return _not_found(error)
-        case TransportError():
-            return f"check the network{_proxies()} and AMIGO_BASE_URL"
+    kind = type_of(error)  # of one that was read from a report too
+    if issubclass(kind, ConflictError):
+        return "use --on-conflict attach, wait or restart to deal with the unfinished run"
+    if issubclass(kind, ArtifactsNotReadyError):
+        return "amigo-async wait RUN_ID --artifacts DIR waits for them"
+    if isinstance(error, NotFoundError):
+        return _not_found(error)
+    if issubclass(kind, TransportError):
+        return f"check the network{_proxies()} and AMIGO_BASE_URL"
     return None
 
 
