@@ -468,6 +468,9 @@ def test_undecided_says_why() -> None:
     low = SURE.judge(run(repeats("a", 3, 2))).reasons[0]
     assert low.startswith("unit test a: 3 of 5 repeats passed (60%, with 95% confidence 18.9% to ")
     assert low.endswith("more repeats at this rate would show less than 90%")
+    among_ten = SURE.judge(run(repeats("a", 3, 2), *[repeats(f"t{n}", 29, 0) for n in range(9)]))
+    more = SURE.judge(run(repeats("a", 3, 2))).rates[0].more_repeats
+    assert (among_ten.rates[0].more_repeats or 0) > (more or 0) > 0
     close = SURE.judge(run(repeats("a", 9, 1)))
     assert close.reasons[0].endswith(
         "too close to 90% for any reasonable number of repeats to tell"
@@ -596,6 +599,7 @@ def test_a_claim_is_wrong_no_more_often_than_said(
         # A failure that only a flag shows is explained by none of those that decide.
         ([ONE_BAD, ("ut6", {}, sound(3))], ["ut1"], None, "failed"),
         ([FINE, ("ut6", {}, sound(3))], ["ut6"], None, "passed"),
+        ([ONE_BAD, FINE, ("ut6", {}, sound(3))], ["ut1", "ut6"], None, "passed"),
     ],
 )
 def test_known_failures_do_not_decide(
@@ -642,6 +646,8 @@ def test_what_passes_again() -> None:
     assert again(run(("ut6", {}, sound(3))), ["ut6"]) == ()  # its metrics are hidden
     twice = run(("ut", {"m": "+"}, sound(1)), ("ut", {"m": "-"}, sound(1)))
     assert again(twice, ["ut"]) == ()
+    turned = run(("ut", {"m": "-"}, sound(1)), ("ut", {"m": "+"}, sound(1)))
+    assert again(turned, ["ut"]) == ()
 
 
 def test_failures_in_progress() -> None:
