@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final
 
 import anyio
+from msgspec.structs import replace
 
 from amigo_async.batch.options import BatchSettings
 from amigo_async.batch.outcomes import BatchItem
@@ -60,6 +61,7 @@ class Baselines:
         self._emit = emit
         self._past: dict[str, Sequence[Run]] = {}
         self._failures: dict[str, str] = {}
+        self._flaws: dict[str, tuple[str, ...]] = {}  # of runs that were named and are no baseline
         self._unread = "the baseline was not read in time"
 
     async def read_all(self, items: Collection[BatchItem], concluded: asyncio.Event) -> None:
@@ -115,7 +117,8 @@ class Baselines:
         if found is None:
             self.reasons[set_id] = self._failures.get(set_id, NO_BASELINE)
             return
-        self.comparisons[set_id] = found
+        flaws = self._flaws.get(set_id, ())
+        found = self.comparisons[set_id] = replace(found, reasons=(*found.reasons, *flaws))
         self._emit(
             RunCompared(
                 set_id,
@@ -196,7 +199,9 @@ class Baselines:
             for set_id, run_ids in baseline.items():
                 flaws = {i: _flaw(found.get(i), set_id) for i in dict.fromkeys(run_ids)}
                 self._past[set_id] = [found[i] for i, flaw in flaws.items() if flaw is None]
-                if wrong := [f"run {i} {flaw}" for i, flaw in flaws.items() if flaw is not None]:
+                wrong = [f"run {i} {flaw}" for i, flaw in flaws.items() if flaw is not None]
+                self._flaws[set_id] = tuple(map(log_line, wrong))
+                if wrong:
                     self._failures[set_id] = log_line(f"no baseline: {'; '.join(wrong)}")
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -184,6 +185,20 @@ def test_list_that_fails_is_said_once(sandbox: Sandbox, capsys: pytest.CaptureFi
     assert said.err.count("the baseline could not be read") == 1
 
 
+def test_version_of_the_agent_stands_beside_what_got_worse(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = a_set(sandbox, "Refund policy")
+    worse = replace(AT_ONCE, pass_rate=(0.1, 1.0, 1.0), agent_version=13)
+    change(sandbox, set_id, "Refund policy", worse)
+    said = Said(capsys, "run", set_id, "-q", "--baseline", "last", *REGRESSION)
+    assert said.status == 1
+    lines = said.out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("Refund policy: regressed"))
+    assert re.match(r"  Angry caller wants money back   40/40 -> \d/40   ", lines[at + 1])
+    assert lines[at + 2] == "  agent 12 -> 13"
+
+
 # --- compare ---
 
 
@@ -324,15 +339,19 @@ def test_history_as_json_and_page(sandbox: Sandbox, capsys: pytest.CaptureFixtur
 
 
 def test_history_says_what_changed(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    """The sandbox changes no version: that of an agent is tested with the reports."""
-    set_id = sandbox.add_set(AT_ONCE, name="Refund policy")
-    sandbox.start_run(set_id)
+    set_id = a_set(sandbox, "Refund policy", past=2)
+    change(sandbox, set_id, "Refund policy", replace(AT_ONCE, agent_version=13))
+    newer = sandbox.start_run(set_id)
     change(sandbox, set_id, "Refund policy", SetPlan(seconds=900.0, cancel_after=0.0))
     cut = sandbox.start_run(set_id)
     sandbox.cancel_run(cut)
-    said = Said(capsys, "history", set_id)
-    assert f"run {cut}" in said.out
-    assert "  some repeats never ran" in said.out
+    lines = Said(capsys, "history", set_id, "--html", "history.html").out.splitlines()
+    changes = lines[next(n for n, line in enumerate(lines) if line.startswith("4 runs from")) + 1 :]
+    assert [line.rpartition(" ")[2] for line in changes[::2]][:1] == [cut]
+    assert f"run {newer}" in changes[-2]
+    assert changes[-1] == "  agent 12 -> 13"
+    assert "  some repeats never ran" in changes
+    assert "agent 12 -&gt; 13" in Path("history.html").read_text()
 
 
 def test_history_of_a_new_set(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,6 +194,23 @@ async def test_runs_by_id(client: AmigoClient, sandbox: Sandbox) -> None:
     ]
 
 
+async def test_named_run_that_is_none_is_told(client: AmigoClient, sandbox: Sandbox) -> None:
+    """The others are the baseline, and the comparison says which one is missing."""
+    set_id = sandbox.add_set(GOOD)
+    [good] = await past_runs(sandbox, set_id, 1)
+    cut = sandbox.start_run(set_id)
+    await anyio.sleep(1.0)
+    sandbox.cancel_run(cut)
+    await anyio.sleep(10.0)
+    result = await client.run_many([set_id], baseline={set_id: [cut, good]})
+    assert compared(result) == [(good,)]
+    [comparison] = [o.comparison for o in result.outcomes]
+    assert comparison is not None
+    assert comparison.reasons == (f"run {cut} was cut short",)
+    alone = await client.run_many([set_id], baseline={set_id: [cut]})
+    assert alone.outcomes[0].uncompared == f"no baseline: run {cut} was cut short"
+
+
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
@@ -376,6 +393,23 @@ async def test_results_that_are_hidden_are_not_comparable(
     [outcome] = (await client.run_many([set_id], baseline="last")).outcomes
     assert outcome.comparison is not None
     assert outcome.comparison.verdict == "not_comparable"
+
+
+async def test_page_that_is_too_large_is_read_set_by_set(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan = SetPlan(seconds=5.0, unit_tests=5, repeats=20)
+    past = {set_id: await past_runs(sandbox, set_id, 3) for set_id in (sandbox.add_sets(4, plan))}
+    journal = tmp_path / "journal"  # with it, no other list is read
+    async with sandbox.client() as client:
+        await client.run_many(list(past), journal=journal)
+    sandbox.forget_requests()
+    async with sandbox.client(max_response_bytes=100_000) as client:
+        result = await client.run_many(list(past), journal=journal, baseline="last")
+    assert compared(result) == [(run_ids[-1],) for run_ids in past.values()]
+    assert sandbox.count("list") == 1 + 4
+    async with sandbox.client(max_response_bytes=10_000) as client:
+        result = await client.run_many(list(past), journal=journal, baseline="last")
+    assert compared(result) == [None] * 4
+    assert "more than 10000 bytes" in (result.outcomes[0].uncompared or "")
 
 
 # --- kept and passed on ---
