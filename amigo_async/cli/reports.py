@@ -35,7 +35,13 @@ _KINDS = (
 
 
 class Reports(NamedTuple):
-    """The files to write, None for those not wanted; the template of links; the title."""
+    """The files to write, None for reports that are not wanted.
+
+    Attributes:
+        link: Template of links; None for none.
+        title: Title of the Markdown summary and the page; None for the usual one.
+        markdown_bytes: Maximum size of the Markdown summary.
+    """
 
     json: str | None = None
     junit: str | None = None
@@ -43,6 +49,7 @@ class Reports(NamedTuple):
     html: str | None = None
     link: str | None = None
     title: str | None = None
+    markdown_bytes: int = MAX_BYTES
 
     @property
     def on_stdout(self) -> bool:
@@ -90,7 +97,13 @@ class Reports(NamedTuple):
         if kind == "junit":
             return report.junit(result, gate=gate, link=self.link)
         if kind == "markdown":
-            return report.markdown(result, gate=gate, link=self.link, title=self.title)
+            return report.markdown(
+                result,
+                gate=gate,
+                link=self.link,
+                title=self.title,
+                max_bytes=self.markdown_bytes,
+            )
         return report.html(result, gate=gate, link=self.link, title=self.title, folder=folder)
 
 
@@ -172,6 +185,13 @@ def report_options(function: F) -> F:
     )(function)
     function = click.option(
         "--title", metavar="TEXT", help="Title of the Markdown summary and the HTML page."
+    )(function)
+    function = click.option(
+        "--markdown-bytes",
+        type=click.IntRange(1),
+        metavar="N",
+        default=MAX_BYTES,
+        help="The largest Markdown summary, e.g. 65000 for a comment on GitHub.",
     )(function)
     for kind, text in reversed(_KINDS):
         function = click.option(f"--{kind}", metavar="FILE|-", help=text)(function)

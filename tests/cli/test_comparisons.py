@@ -362,3 +362,12 @@ def test_history_of_a_new_set(sandbox: Sandbox, capsys: pytest.CaptureFixture[st
     assert "no completed run" in Path("history.html").read_text()
     assert Said(capsys, "history", "nothing").status == 2
     assert Said(capsys, "history", set_id, "--json", "-", "--html", "-").status == 2
+
+
+def test_markdown_can_be_cut_to_a_comment(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [sandbox.add_set(replace(AT_ONCE, pass_rate=0.5)) for _ in range(3)]
+    options = ("--markdown", "comment.md", "--markdown-bytes", "1500")
+    assert Said(capsys, "run", *ids, "-q", *options).status == 1
+    assert len(Path("comment.md").read_bytes()) <= 1500

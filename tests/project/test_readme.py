@@ -74,6 +74,22 @@ async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
     assert "results/" in Path("report.html").read_text()
 
 
+async def drive_is_no_worse(names: dict[str, Any], sandbox: Sandbox) -> None:
+    steady = SetPlan(seconds=0.0, artifacts_after=None, repeats=20)
+    set_id, new = sandbox.add_set(steady), sandbox.add_set(steady)
+    sandbox.start_run(set_id)
+    with redirect_stdout(io.StringIO()) as out:
+        async with AmigoClient() as client:
+            assert await names["is_no_worse"](client, [set_id, new]) is True
+            worse = SetPlan(seconds=0.0, artifacts_after=None, repeats=20, pass_rate=0.1)
+            sandbox.add_set(worse, id=set_id)
+            assert await names["is_no_worse"](client, [set_id]) is False
+    said = out.getvalue()
+    assert f"{set_id} no_change_seen ()" in said
+    assert f"{new} no baseline" in said
+    assert "1.0 -> " in said
+
+
 async def drive_nightly(names: dict[str, Any], sandbox: Sandbox) -> None:
     failing = SetPlan(seconds=1.0, outcome="failed")
     sandbox.add_set(failing, name="Refund policy")
@@ -107,6 +123,7 @@ DRIVERS: Final[dict[str, Driver]] = {
     "from_inside": drive_from_inside,
     "judged": drive_judged,
     "nightly": drive_nightly,
+    "is_no_worse": drive_is_no_worse,
     "observed": drive_observed,
 }
 
@@ -191,7 +208,7 @@ def check_install(command: str) -> None:
 
 
 def test_test_commands_are_one_line() -> None:
-    demo, tests, _ = of("sh")
+    demo, tests, *_ = of("sh")
     for block in (demo, tests):
         assert block.text.count("\n") == 1
         assert block.text.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
@@ -203,7 +220,7 @@ def test_test_commands_are_one_line() -> None:
 
 
 def test_shell_lines_work(quick: Sandbox, tmp_path: Path) -> None:
-    _, _, use = of("sh")
+    _, _, use, _ = of("sh")
     lines = use.text.splitlines()
     ids = SET_ID.findall(use.text)
     for set_id in ids:
@@ -218,11 +235,66 @@ def test_shell_lines_work(quick: Sandbox, tmp_path: Path) -> None:
     assert len(list((tmp_path / "results").glob("*/*"))) == len(ids)
 
 
-def workflow() -> Any:
-    """The workflow of GitHub Actions that the README shows."""
-    block, _ = of("yaml")
+def test_lines_that_compare_work(quick: Sandbox, tmp_path: Path) -> None:
+    *_, compare = of("sh")
+    steady = SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20)
+    set_id = quick.add_set(steady, name="Refund policy")
+    for _ in range(5):
+        quick.start_run(set_id)
+    run, *shown = compare.text.splitlines()
+    ended = in_shell(run, quick, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "before 300 of 300" in ended.stdout
+    worse = SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20, pass_rate=0.5)
+    quick.add_set(worse, id=set_id, name="Refund policy")
+    assert in_shell(run, quick, tmp_path).returncode == 1
+    for line in shown:
+        ended = in_shell(line, quick, tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert "Refund policy" in ended.stdout
+    assert (tmp_path / "history.html").exists()
+
+
+def workflow(number: int = 0) -> Any:
+    """A workflow of GitHub Actions that the README shows."""
+    block = [block for block in of("yaml") if block.text.startswith("name:")][number]
     # YAML 1.1 takes the key "on" for a truth; GitHub does not.
     return yaml.safe_load(re.sub("^on:", '"on":', block.text, flags=re.MULTILINE))
+
+
+def test_options_fail_on_a_regression_alone(quick: Sandbox, tmp_path: Path) -> None:
+    (options,) = re.findall(r"`(--baseline 5 [^`]+)`", README)
+    given = {
+        "inputs": {"from": "sets.txt", "options": options},
+        "environment": command_environment(quick, tmp_path),
+    }
+    set_id = quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.6), name="Refund policy")
+    (tmp_path / "sets.txt").write_text("Refund policy")
+    for _ in range(5):
+        quick.start_run(set_id)
+    same = run_step("Run the sets", folder=tmp_path, **given)
+    assert same.returncode == 0, same.stderr
+    assert "no regression seen" in (tmp_path / "amigo-async" / "report.md").read_text()
+    quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.1), id=set_id, name="Refund policy")
+    assert run_step("Run the sets", folder=tmp_path, **given).returncode == 1
+
+
+def test_candidate_is_gated_by_the_release(quick: Sandbox, tmp_path: Path) -> None:
+    parsed = workflow(1)
+    assert set(parsed["env"]) == set(quick.environment())
+    (job,) = parsed["jobs"].values()
+    _, download, use = job["steps"]
+    saved, release = re.findall(r"[\w.]+\.json", download["run"])
+    environment = command_environment(quick, tmp_path)
+    set_id = quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.9))
+    (tmp_path / "sets.txt").write_text(set_id)
+    given = {"environment": environment, "folder": tmp_path}
+    run_step("Run the sets", inputs={"from": "sets.txt"}, **given)
+    (tmp_path / "amigo-async" / saved).rename(tmp_path / release)
+    quick.add_set(SetPlan(seconds=0.0, repeats=20), id=set_id)
+    assert run_step("Run the sets", inputs=use["with"], **given).returncode == 0
+    quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.3), id=set_id)
+    assert run_step("Run the sets", inputs=use["with"], **given).returncode == 1
 
 
 def test_workflow_uses_the_action(quick: Sandbox, tmp_path: Path) -> None:
@@ -233,7 +305,7 @@ def test_workflow_uses_the_action(quick: Sandbox, tmp_path: Path) -> None:
     (job,) = parsed["jobs"].values()
     checkout, use, comment = job["steps"]
     assert ".github/actions/run-sets@v" in use["uses"]
-    assert len(yaml.safe_dump([use, checkout], sort_keys=False).splitlines()) == 5
+    assert len(yaml.safe_dump([use, checkout], sort_keys=False, width=200).splitlines()) == 5
     given = {"inputs": use["with"], "environment": command_environment(quick, tmp_path)}
     (tmp_path / "sets.txt").write_text("\n".join(quick.add_sets(2)))
     ended = run_step("Run the sets", folder=tmp_path, **given)
@@ -242,7 +314,7 @@ def test_workflow_uses_the_action(quick: Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "output").read_text() == "exit-code=0\n"
     # What the comment sends is there, and is what was uploaded.
     uploaded = action()["inputs"]["folder"]["default"]
-    assert f"{uploaded}/report.md" in comment["run"]
+    assert comment["with"]["path"] == f"{uploaded}/report.md"
     assert parsed["permissions"]["pull-requests"] == "write"
     kept = {path.name for path in (tmp_path / uploaded).iterdir()}
     assert kept == {"report.xml", "report.md", "report.html", "report.json", "artifacts"}
@@ -300,7 +372,7 @@ def test_action_installs_its_own_version(tmp_path: Path) -> None:
 
 
 def test_gitlab_pipeline_runs_the_command(quick: Sandbox, tmp_path: Path) -> None:
-    _, block = of("yaml")
+    (block,) = [block for block in of("yaml") if not block.text.startswith("name:")]
     assert len(block.text.splitlines()) == 6
     (job,) = yaml.safe_load(block.text).values()
     check_install(job["before_script"])
@@ -315,7 +387,7 @@ def test_gitlab_pipeline_runs_the_command(quick: Sandbox, tmp_path: Path) -> Non
 
 def test_every_block_is_tested() -> None:
     assert {block.language for block in BLOCKS} == {"python", "sh", "yaml"}
-    assert (len(of("sh")), len(of("yaml"))) == (3, 2)
+    assert (len(of("sh")), len(of("yaml"))) == (4, 3)
 
 
 # --- tables ---

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,6 +25,11 @@ FAILED = outcome("failed", run=run(failed=1))
 RESULT = BatchResult([outcome(), FAILED])
 
 
+def reports_to(files: Sequence[Path]) -> Reports:
+    json_, junit, markdown, html = map(str, files)
+    return Reports(json_, junit, markdown, html)
+
+
 def written(reports: Reports) -> None:
     outputs = Outputs()
     reports.write(RESULT, None, outputs)
@@ -32,7 +38,7 @@ def written(reports: Reports) -> None:
 
 def test_reports_go_to_their_files(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("r.json", "r.xml", "r.md", "r.html")]
-    reports = Reports(*map(str, files))
+    reports = reports_to(files)
     reports.check()
     assert not any(file.exists() for file in files)
     written(reports)
