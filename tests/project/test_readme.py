@@ -264,7 +264,7 @@ def workflow(number: int = 0) -> Any:
 
 def test_options_fail_on_a_regression_alone(quick: Sandbox, tmp_path: Path) -> None:
     (options,) = re.findall(r"`(--baseline 5 [^`]+)`", README)
-    given = {
+    given: dict[str, Any] = {
         "inputs": {"from": "sets.txt", "options": options},
         "environment": command_environment(quick, tmp_path),
     }
@@ -288,7 +288,7 @@ def test_candidate_is_gated_by_the_release(quick: Sandbox, tmp_path: Path) -> No
     environment = command_environment(quick, tmp_path)
     set_id = quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.9))
     (tmp_path / "sets.txt").write_text(set_id)
-    given = {"environment": environment, "folder": tmp_path}
+    given: dict[str, Any] = {"environment": environment, "folder": tmp_path}
     run_step("Run the sets", inputs={"from": "sets.txt"}, **given)
     (tmp_path / "amigo-async" / saved).rename(tmp_path / release)
     quick.add_set(SetPlan(seconds=0.0, repeats=20), id=set_id)
