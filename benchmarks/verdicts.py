@@ -62,6 +62,8 @@ SEEDS: Final = range(1, 11)
 PAIRS: Final = 20
 MOST_OF_200: Final = 18
 
+# Of a real drop, in a scenario, what a rule may be behind another that keeps its alpha.
+ALLOWED: Final = 0.05
 QUICKEST: Final = 0.3
 _MOST_DRAWN: Final = 4_000_000
 
@@ -339,7 +341,7 @@ def needed(found: Sequence[Found], honest: Sequence[str]) -> Table:
         ["drop", *honest],
         rows,
         "Repeats of each unit test with which a drop is seen in 80% of cases, for the rules that "
-        "keep their alpha",
+        "keep their alpha in one set",
     )
 
 
@@ -381,7 +383,7 @@ def plots(groups: dict[str, list[Found]], found: Sequence[Found]) -> Iterator[Pl
         cells = [f for f in found if _is(f, drop)]
         yield Plot(
             name=f"power-{number + 1}",
-            title=f"{drop}: seen by rules that keep their alpha",
+            title=f"{drop}: seen by rules that keep their alpha in one set",
             x="repeats of each unit test",
             y="share of comparisons",
             curves=[
@@ -498,19 +500,13 @@ def told(all_of_it: Simulated, options: argparse.Namespace) -> Result:
     groups, effect = all_of_it.unchanged, all_of_it.shifted
     drops, pooled = all_of_it.dropped, all_of_it.pooled
     every = [f for some in groups.values() for f in some]
-    honest = [n for n in RULES if all(keeps(f, n) for f in every)]
+    strict = [n for n in RULES if all(keeps(f, n) for f in every)]
+    single = [n for n in RULES if all(keeps(f, n) for f in every if f.cell.sets == 1)]
     high = max(every, key=lambda f: f.shares[OURS])
     gate_table, most_failed = gates()
     quickest = seconds_of_a_comparison(options.large)
     verdicts, named = skipping(lambda: on_the_sandbox(SEEDS[: options.seeds], options.pairs))
     regressed = verdicts.count("regressed")
-    behind = {
-        (drop, name): max(f.shares[name] - f.shares[OURS] for f in drops if _is(f, drop))
-        for drop in DROPS
-        for name in honest
-        if name != OURS
-    }
-    others = {key: lag for key, lag in behind.items() if key[1] in (rules.AGENT_EVALS, rules.N8N)}
     few = min(f.cell.comparisons for f in every if f.cell.sets == 1)
     return Result(
         name="verdicts",
@@ -536,7 +532,7 @@ def told(all_of_it: Simulated, options: argparse.Namespace) -> Result:
             with_effect(effect),
             gate_table,
             power(drops, pooled),
-            needed(drops, honest),
+            needed(drops, single),
         ],
         aims=[
             Aim(
@@ -551,10 +547,17 @@ def told(all_of_it: Simulated, options: argparse.Namespace) -> Result:
                 f"at most {_share(most_failed)}",
                 most_failed <= ALPHA,
             ),
-            Aim(
-                "at most five points behind any rule of others that keeps its alpha, for each drop",
-                _lag(others),
-                all(lag <= 0.05 for lag in others.values()) if others else None,
+            *(
+                Aim(
+                    f"a drop seen at most five points less often than by any rule that keeps its "
+                    f"alpha in {where}",
+                    _lag(drops, names),
+                    all(lag <= ALLOWED for _, lag in _behind(drops, names)),
+                )
+                for where, names in (
+                    ("every cell", strict),
+                    ("every cell but those of many sets", single),
+                )
             ),
             Aim(
                 f"on the sandbox, at most {MOST_OF_200} of 200 comparisons of an unchanged agent "
@@ -570,45 +573,60 @@ def told(all_of_it: Simulated, options: argparse.Namespace) -> Result:
             ),
             Aim(
                 f"{options.large} unit tests of 20 repeats and 3 metrics compared in at most "
-                f"{QUICKEST * 1e3:.0f} ms",
+                f"{QUICKEST * 1e3:.0f} ms of the processor",
                 f"{figures.spread([s * 1e3 for s in quickest], ',.0f')} ms",
                 statistics.median(quickest) <= QUICKEST,
             ),
         ],
-        notes=_notes(behind, effect),
+        notes=_notes(drops, single, effect),
         plots=list(plots(groups, drops)),
         packages=["numpy"],
     )
 
 
-def _lag(behind: dict[tuple[str, str], float]) -> str:
-    if not behind:
-        return "no such rule"
-    (drop, name), lag = max(behind.items(), key=lambda item: item[1])
-    return f"at most {100 * lag:.1f} points ({name}, {drop})"
+def _behind(drops: Sequence[Found], names: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """By how much a drop is seen more often by other rules, each where it leads by the most."""
+    for drop, name in itertools.product(DROPS, names):
+        if name != OURS:
+            cells = [f for f in drops if _is(f, drop)]
+            most = max(cells, key=lambda f: f.shares[name] - f.shares[OURS])
+            lag = most.shares[name] - most.shares[OURS]
+            yield f"{name}, {drop}, {most.cell.repeats} repeats", lag
 
 
-def _notes(behind: dict[tuple[str, str], float], effect: Sequence[Found]) -> list[str]:
+def _lag(drops: Sequence[Found], names: Iterable[str]) -> str:
+    every = list(_behind(drops, names))
+    if not every:
+        return "there is no other"
+    who, lag = max(every, key=lambda item: item[1])
+    return f"at most {100 * lag:.1f} points ({who})"
+
+
+def _notes(drops: Sequence[Found], single: Sequence[str], effect: Sequence[Found]) -> list[str]:
     lags = [
-        f"{100 * lag:.0f} points behind {name} ({drop})"
-        for (drop, name), lag in behind.items()
-        if lag > 0.01
+        f"{100 * lag:.0f} points behind {who}"
+        for who, lag in _behind(drops, single)
+        if lag > ALLOWED
     ]
     high = max(effect, key=lambda f: f.shares[OURS])
     return [
         (
-            "Asking both questions, about the whole set and about each unit test, costs a factor "
-            "of 2, and a test that happens to ask the right one alone sees more: at some number "
-            f"of repeats {OURS} is {', '.join(lags) or 'behind nobody'}. Each of those tests is "
+            "Asking two questions, about the whole set and about each unit test, costs a factor of "
+            f"2. A test that asks one of them alone sees more of what it asks about: {OURS} is "
+            f"{'; '.join(lags) or 'nowhere more than five points behind'}. Each of those tests is "
             "nearly blind to the drop that is the other's."
+        ),
+        (
+            "Rules of others know nothing of many sets: what keeps its alpha for one set is "
+            f"wrong somewhere among {SETS} in most batches."
         ),
         (
             "Independence of repeats is an assumption. Where all rates shift from run to run "
             f"together, {OURS} calls an unchanged agent worse in up to "
             f"{high.shares[OURS]:.0%} of comparisons ({high.cell.tests} unit tests, "
-            f"{high.cell.repeats} repeats): what was compared was not the same, but what differed "
-            "was not the agent. A comparison says so where three or more runs of the baseline "
-            "differ among themselves beyond chance."
+            f"{high.cell.repeats} repeats): the runs do differ, but not because of the agent. A "
+            "comparison says so where three or more runs of the baseline differ among themselves "
+            "beyond chance."
         ),
     ]
 
@@ -619,13 +637,13 @@ def count_of(found: Sequence[Found]) -> str:
 
 
 def seconds_of_a_comparison(tests: int) -> list[float]:
-    """The time of comparing two large runs, several times over."""
+    """The processor's time for comparing two large runs, several times over."""
     before, after = skipping(lambda: _two_large_runs(tests))
     taken = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         compare(before, after)
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     return taken
 
 
