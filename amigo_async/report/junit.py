@@ -27,8 +27,10 @@ _TAGS: Final = {
     "not_started": "skipped",
 }
 
-# Reasons of which a case lists the text.
+# Reasons of which a case lists the text, and of which all cases together do beyond one each: GitLab
+# does not read a file of 30 MB or more. A reason takes some 700 bytes.
 _MOST_REASONS: Final = 10
+_MOST_REASONS_IN_ALL: Final = 20_000
 
 
 def junit(
@@ -47,7 +49,9 @@ def junit(
     although the set passed (by a gate) are listed in the output of their case. What is undecided
     (by a gate with a confidence), and unit tests that are known to fail and did, are skipped, with
     the reason: they have neither passed nor failed. Cases with the same class and name (of a set
-    that was run twice, or of two sets of one name) are numbered from the second on. The time of a
+    that was run twice, or of two sets of one name) are numbered from the second on, as GitLab
+    ignores all but the first of one name. What the properties say is in the texts too, which is
+    what GitLab shows. Where thousands of cases failed, each lists fewer reasons. The time of a
     suite is that of its run; the time of a case is 0, as the service does not report the duration
     of unit tests.
 
@@ -66,8 +70,11 @@ def junit(
     seconds = 0.0
     compared = compared_batch(result)
     found = {} if compared is None else {one.number: one for one in compared.sets}
-    for each in set_reports(result, gate, link):
-        suite, counts = _suite(each, found.get(each.number))
+    reports = set_reports(result, gate, link)
+    failed = sum(bool(case.reasons) for each in reports for t in each.tests for case in t.cases)
+    most = max(1, min(_MOST_REASONS, _MOST_REASONS_IN_ALL // max(1, failed)))
+    for each in reports:
+        suite, counts = _suite(each, found.get(each.number), most)
         root.append(suite)
         total.update({key: counts[key] for key in total})
         seconds += float(suite.get("time", "0"))
@@ -78,12 +85,14 @@ def junit(
     return encode_xml(root)
 
 
-def _suite(each: SetReport, compared: ComparedSet | None) -> tuple[ET.Element, Counter[str]]:
+def _suite(
+    each: SetReport, compared: ComparedSet | None, most_reasons: int
+) -> tuple[ET.Element, Counter[str]]:
     outcome = each.outcome
     suite = ET.Element("testsuite", name=each.label, id=str(each.number - 1))
     suite.append(_properties(each))
     cases: list[ET.Element] = []
-    cases += [_case(each, test, case) for test in each.tests for case in test.cases]
+    cases += [_case(each, test, case, most_reasons) for test in each.tests for case in test.cases]
     if each.problem is not None or not cases:
         cases.insert(0, _run_case(each))
     if compared is not None or each.outcome.uncompared is not None:
@@ -178,10 +187,10 @@ def _compared_case(each: SetReport, compared: ComparedSet | None) -> ET.Element:
     return element
 
 
-def _case(each: SetReport, test: UnitTestReport, case: Case) -> ET.Element:
+def _case(each: SetReport, test: UnitTestReport, case: Case, most_reasons: int) -> ET.Element:
     """Build the case of a unit test and metric."""
     element = _new_case(each.label, f"{test.label} / {case.label}")
-    detail = _detail(each, test, case)
+    detail = _detail(each, test, case, most_reasons)
     if case.status == "failed":
         _add_result(element, "failure", "metric", case.words, detail)
     elif case.status == "errored":
@@ -192,22 +201,29 @@ def _case(each: SetReport, test: UnitTestReport, case: Case) -> ET.Element:
     elif case.status == "unfinished":
         _add_result(element, "skipped", each.outcome.verdict, case.seen, detail)
     elif case.counts.failed or case.counts.missing:
-        ET.SubElement(element, "system-out").text = detail
+        # GitLab makes links of attachments there, and what they name is up to the service.
+        ET.SubElement(element, "system-out").text = _without_attachments(detail)
     return element
 
 
-def _detail(each: SetReport, test: UnitTestReport, case: Case) -> str:
+def _without_attachments(text: str) -> str:
+    """Keep GitLab from reading ``[[ATTACHMENT|path]]`` in a text."""
+    changed = text.replace("[[ATTACHMENT|", "[[ATTACHMENT |")
+    return XmlText(changed) if isinstance(text, XmlText) else changed
+
+
+def _detail(each: SetReport, test: UnitTestReport, case: Case, most_reasons: int) -> str:
     path = f"{each.label} / {test.label} / {case.label}"
     lines = [f"{path}: {case.words}"]
     if case.expected is not None:
         lines.append(f"expected: {case.expected}")
     lines.append(f"seen: {case.seen}")
-    for reason in case.reasons[:_MOST_REASONS]:
+    for reason in case.reasons[:most_reasons]:
         lines.append(reason.words)
         if reason.references:
             lines.append(f"messages: {', '.join(reason.references)}")
-    if len(case.reasons) > _MOST_REASONS:
-        lines.append(f"and {plural(len(case.reasons) - _MOST_REASONS, 'other reason')}")
+    if len(case.reasons) > most_reasons:
+        lines.append(f"and {plural(len(case.reasons) - most_reasons, 'other reason')}")
     if case.failed:
         lines.append(f"failed evaluations: {', '.join(case.evaluations)}")
     lines += [f"error in {repeats_named(e.repeats)}: {e.text}" for e in test.errors[:_MOST_ERRORS]]

@@ -17,7 +17,16 @@ from amigo_async import BatchResult, Gate, RunOutcome
 from amigo_async.errors import ConflictError
 from amigo_async.models import BooleanMetricSuccessCriterion, MetricToEvaluate
 from amigo_async.report import RecordedError, html, junit, markdown
-from tests.support.report_samples import BEGAN, batch, hidden_run, outcome, result, run, spec
+from tests.support.report_samples import (
+    BEGAN,
+    batch,
+    hidden_run,
+    large_batch,
+    outcome,
+    result,
+    run,
+    spec,
+)
 
 # As published by the xunit plugin of Jenkins; its license is in the file.
 SCHEMA = xmlschema.XMLSchema(str(Path(__file__).with_name("junit-10.xsd")))
@@ -71,6 +80,26 @@ def test_failure_says_what_was_seen() -> None:
         "unit test id: ut\n"
         f"metric id: {METRIC}"
     )
+
+
+def test_attachments_are_not_named_by_the_service() -> None:
+    """GitLab makes a link of what stands in the output of a case."""
+    error = "see [[ATTACHMENT|/etc/passwd]]"
+    allowed = run(("ut", {"m": "+++-"}, [None, None, None, error]))
+    root = parsed(outcome(allowed, verdict="passed"), gate=Gate(min_pass_rate=0.5, errored="fail"))
+    said = the(root, "testsuite/testcase/system-out").text or ""
+    assert "see [[ATTACHMENT |/etc/passwd]]" in said
+    assert "[[ATTACHMENT|" not in ET.tostring(root, encoding="unicode")
+
+
+def test_large_report_fits_into_gitlab() -> None:
+    """Sixty sets of which every case failed, each with a long reason for every repeat."""
+    everything = large_batch(60, 12, 5, [f"metric-{number}" for number in range(14)])
+    text = junit(everything)
+    assert text.count("<testcase") == 60 * 12 * 14
+    assert len(text.encode()) < 30_000_000
+    [few] = ET.fromstring(junit(large_batch(1, 1, 5, ["metric"]))).iter("failure")
+    assert (few.text or "").count("interrupted the caller twice") > 5
 
 
 def test_errored_repeats_are_errors() -> None:
