@@ -347,17 +347,23 @@ def read_text(file: IO[Any]) -> str:
     try:
         content = file.read()
     except OSError as error:
-        raise click.FileError(file.name, error.strerror) from error
+        raise click.FileError(name_of(file), error.strerror) from error
     if isinstance(content, bytes):
         # PowerShell's > writes UTF-16 with a byte order mark.
         marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         try:
             content = content.decode("utf-16" if marked else "utf-8")
         except UnicodeDecodeError:
-            raise click.UsageError(f"{file.name} is not text.") from None
+            raise click.UsageError(f"{name_of(file)} is not text.") from None
     # Concatenated files may have byte order marks in the middle too.
     text: str = content.replace("\ufeff", " ")
     return text
+
+
+def name_of(file: IO[Any]) -> str:
+    """Return the name of a file for a message; a stdin that was closed has a number for one."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else "<stdin>"
 
 
 def _ids_in(line: str) -> list[str]:

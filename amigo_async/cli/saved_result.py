@@ -17,6 +17,7 @@ from amigo_async.cli.command import (
     gate_options,
     open_client,
     print_notes,
+    name_of,
     read_text,
     service_command,
 )
@@ -99,10 +100,10 @@ def read_result(file: IO[Any]) -> BatchResult:
         result = from_json(text)
     except msgspec.DecodeError as error:
         raise click.UsageError(
-            f"{file.name} is not a result that --json of run or wait wrote: {log_line(str(error))}"
+            f"{name_of(file)} is not a result that --json of run or wait wrote: {log_line(str(error))}"
         ) from None
     if not result.outcomes:
-        raise click.UsageError(f"{file.name} has no outcome: a result has one for each set")
+        raise click.UsageError(f"{name_of(file)} has no outcome: a result has one for each set")
     return result
 
 

@@ -45,6 +45,12 @@ def in_a_shell(
     )
 
 
+def test_closed_stdin_is_named(tmp_path: Path) -> None:
+    ended = in_a_shell(None, tmp_path, "amigo-async report - <&-")
+    assert ended.returncode == 2
+    assert b"Error: <stdin> is not a result" in ended.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams_harm_nothing(sandbox: Sandbox, tmp_path: Path, closed: str) -> None:
     """Nor does a file that is opened later take their place and get what is said."""
