@@ -15,9 +15,9 @@ from amigo_async.cli.command import (
     Outputs,
     fail_on_option,
     gate_options,
+    name_of,
     open_client,
     print_notes,
-    name_of,
     read_text,
     service_command,
 )
@@ -100,7 +100,8 @@ def read_result(file: IO[Any]) -> BatchResult:
         result = from_json(text)
     except msgspec.DecodeError as error:
         raise click.UsageError(
-            f"{name_of(file)} is not a result that --json of run or wait wrote: {log_line(str(error))}"
+            f"{name_of(file)} is not a result that --json of run or wait wrote: "
+            f"{log_line(str(error))}"
         ) from None
     if not result.outcomes:
         raise click.UsageError(f"{name_of(file)} has no outcome: a result has one for each set")
