@@ -28,16 +28,22 @@ from amigo_async.errors import ConflictError
 @click.command(
     help="""Cancel runs.
 
-    RUN_ID is the id of a run; - reads ids from stdin. Prints a line for each run, its id and a
-    word: asked (the service accepted the request), cancelled (and the run has ended), over (it
-    had ended before), running (it had not ended by the end of --timeout) or error.
+    RUN_ID is the id of a run; - reads ids from stdin. For each run, a line with its id and one of
+    these words is printed:
+
+    \b
+      asked      the service was asked to cancel it
+      cancelled  it was cancelled, and has ended (with --wait)
+      over       it had ended before
+      running    it had not ended when --timeout was over
+      error      it could not be cancelled; stderr says why
 
     Exit status: 0 if no run is known to be still running, otherwise as for run.
     """,
 )
 @ids_argument("RUN_ID")
-@click.option("--wait", is_flag=True, help="Wait for the runs to end; cancelling takes a while.")
-@timeout_option("runs that have not ended by then are reported as running")
+@click.option("--wait", is_flag=True, help="Wait until the runs have ended, which takes a while.")
+@timeout_option("runs that have not ended are reported as running")
 @quiet_option
 @service_command
 async def cancel(
@@ -92,11 +98,12 @@ async def _cancel_and_wait(client: AmigoClient, action: RunAction) -> None:
 @click.option(
     "--connections",
     type=click.IntRange(1, 16),
+    metavar="N",
     default=1,
     show_default=True,
-    help="How many parts of each artifact to download concurrently.",
+    help="Download N parts of each artifact at the same time, up to 16.",
 )
-@timeout_option("what was received by then is kept, and the same command resumes from it")
+@timeout_option("the same command continues with what was received")
 @quiet_option
 @service_command
 async def download(

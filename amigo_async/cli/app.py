@@ -51,9 +51,12 @@ _NAME = "amigo-async"
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="""Run Amigo's unit test sets and collect the results.
 
-    Credentials come from AMIGO_API_KEY, AMIGO_API_KEY_ID, AMIGO_USER_ID and
-    AMIGO_ORGANIZATION_ID; for a region other than the US, set AMIGO_BASE_URL. HTTP_PROXY,
-    HTTPS_PROXY and NO_PROXY are respected.
+    Credentials come from the variables AMIGO_API_KEY, AMIGO_API_KEY_ID, AMIGO_USER_ID and
+    AMIGO_ORGANIZATION_ID, or from a file that --env-file names. For a region other than the US,
+    set AMIGO_BASE_URL; amigo-async auth check finds it. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are
+    respected.
+
+    To begin with, amigo-async demo needs no credentials.
     """,
 )
 @click.version_option(__version__, prog_name=_NAME)

@@ -92,13 +92,14 @@ def service_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callabl
         click.option(
             "--env-file",
             type=click.File("rb"),
-            help="Read AMIGO_* settings that are not in the environment from this file.",
+            metavar="FILE",
+            help="Read AMIGO_* settings from this file, unless the environment has them.",
         ),
         click.option(
             "--no-token-cache",
             is_flag=True,
             envvar="AMIGO_NO_TOKEN_CACHE",
-            help="Sign in anew, and keep no token for the next command.",
+            help="Sign in for this command alone, and keep no token for the next one.",
         ),
         click.option("--verbose", is_flag=True, help="Write the log to stderr too."),
     )
@@ -327,7 +328,9 @@ def _read(
             lines = _lines_in(getattr(sys.stdin, "buffer", sys.stdin))
             given += [text for line in lines for text in parse(line)]
         else:
-            given.append(argument)
+            # The ids in a variable are one argument where the shell does not split it, as in zsh.
+            ids = argument.split()
+            given += ids if all(map(is_id, ids)) and ids else [argument]
     if file is not None:
         given += [text for line in _lines_in(file) for text in parse(line)]
     return given
@@ -394,14 +397,17 @@ def ids_argument(metavar: str, *, what: str = "ids") -> Callable[[F], F]:
         "--from",
         "file",
         type=click.File("rb"),
-        help=f"A file with more {what}, or - for stdin; # begins a comment.",
+        metavar="FILE",
+        help=f"Read more {what} from this file, - for stdin; # begins a comment.",
     )
     return lambda function: argument(option(function))
 
 
 def quiet_option(function: F) -> F:
     """Add the option --quiet."""
-    return click.option("-q", "--quiet", is_flag=True, help="Show no progress.")(function)
+    return click.option("-q", "--quiet", is_flag=True, help="Show no progress, but the result.")(
+        function
+    )
 
 
 def timeout_option(then: str) -> Callable[[F], F]:
@@ -410,13 +416,17 @@ def timeout_option(then: str) -> Callable[[F], F]:
         "--timeout",
         type=duration,
         metavar="DURATION",
-        help=f"How long to wait at most, e.g. 90, 30m or 2h; {then}.",
+        help=f"Give up after this time, e.g. 90 (seconds), 30m or 2h; {then}.",
     )
 
 
 def names_option(function: F) -> F:
     """Add the option --no-names."""
-    option = click.option("--names/--no-names", default=True, help="Show names, or ids only.")
+    option = click.option(
+        "--names/--no-names",
+        default=True,
+        help="Read and show names, as by default, or show ids only.",
+    )
     return option(function)
 
 
@@ -425,7 +435,7 @@ def details_options(function: F) -> F:
     option = click.option(
         "--reasons/--no-reasons",
         default=True,
-        help="Show what was seen where runs failed, and why.",
+        help="Read and show why runs failed, as by default, or only that they did.",
     )
     return names_option(option(function))
 

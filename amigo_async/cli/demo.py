@@ -187,23 +187,25 @@ def _exit_code(result: BatchResult) -> ExitCode:
 @click.command(
     help="""Serve a local sandbox of the API until stopped.
 
-    Prints shell commands that set the variables for any client, and AMIGO_SANDBOX_SETS with the
-    ids of the sets. For example:
+    Prints shell commands that set the AMIGO_* variables for it, and AMIGO_SANDBOX_SETS to the ids
+    of its sets. To try it, in one terminal and another:
 
     \b
-      amigo-async sandbox > sandbox.env &
-      sleep 1; . ./sandbox.env
-      amigo-async run $AMIGO_SANDBOX_SETS
+      amigo-async sandbox > sandbox.env
+      . ./sandbox.env; amigo-async run "$AMIGO_SANDBOX_SETS"
 
-    Exit status: 0 when stopped by Ctrl-C or SIGTERM.
+    The file also serves for --env-file.
+
+    Exit status: 0 when stopped by Ctrl-C or SIGTERM, 3 if it cannot serve there.
     """,
 )
 @click.option(
     "--sets",
     type=click.IntRange(1),
+    metavar="N",
     default=12,
     show_default=True,
-    help="Number of unit test sets, with mixed outcomes.",
+    help="How many unit test sets it has; some pass, some fail.",
 )
 @click.option(
     "--seconds",
@@ -211,7 +213,7 @@ def _exit_code(result: BatchResult) -> ExitCode:
     metavar="DURATION",
     default="20",
     show_default=True,
-    help="Maximum duration of a run.",
+    help="How long a run takes at most.",
 )
 @click.option(
     "--window",
@@ -219,15 +221,30 @@ def _exit_code(result: BatchResult) -> ExitCode:
     metavar="DURATION",
     default="60",
     show_default=True,
-    help="Length of the rate limit windows.",
+    help="After how long its rate limits start anew.",
+)
+@click.option(
+    "--host",
+    metavar="HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; others can reach it if that is not this machine alone, as with 0.0.0.0.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65534),
+    metavar="PORT",
+    help="The port of the API; artifacts are on the next one. By default, two that are free.",
 )
 @quiet_option
 @async_command
-async def sandbox(*, sets: int, seconds: float, window: float, quiet: bool) -> int:
+async def sandbox(
+    *, sets: int, seconds: float, window: float, host: str, port: int | None, quiet: bool
+) -> int:
     """Serve a local sandbox of the API until stopped."""
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # the server, only where it is used
 
-    async with Sandbox(window=window) as served:
+    async with Sandbox(window=window, host=host, port=port or 0) as served:
         ids = [served.add_set(plan) for plan in mixed_plans(sets, seconds)]
         variables = {**served.environment(), "AMIGO_SANDBOX_SETS": " ".join(ids)}
         with interrupts().caught(lambda _: None, lambda: None):

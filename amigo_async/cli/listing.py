@@ -55,42 +55,72 @@ _WIDE = 90
     "list",
     help="""List runs, the newest first.
 
-    On a terminal this is a table with local times. Elsewhere each run is a line of fields between
-    tabs: state, id of the run, time of its start, unit test runs done, id of the set, and name of
-    the set. With --ids, it is the id alone, as for amigo-async list --ids | amigo-async wait -
+    On a terminal, this is a table, with times of the local zone. Into a file or a pipe, each run is
+    one line with tabs between its fields: state, id, time of creation, unit test runs done, id of
+    the set, name of the set. With --ids, lines are ids alone:
 
-    TIME is ISO 8601, local unless it has a zone, or how long ago, e.g. 30m, 2h or 7d.
+    \b
+      amigo-async list --in-progress --ids | amigo-async wait -
+
+    TIME is ISO 8601, in the local zone unless it names one, or how long ago, e.g. 30m, 2h or 7d.
     """,
 )
-@click.option("--id", "id", multiple=True, metavar="RUN_ID", help="This run; repeatable.")
-@click.option("--set", "sets", multiple=True, metavar="SET_ID", help="Of this set; repeatable.")
+@click.option("--id", "id", multiple=True, metavar="RUN_ID", help="Only this run; repeatable.")
 @click.option(
-    "--creator", multiple=True, metavar="ORG_ID,USER_ID", help="Of this user; repeatable."
+    "--set", "sets", multiple=True, metavar="SET_ID", help="Only runs of this set; repeatable."
 )
-@click.option("--completed/--in-progress", "is_completed", default=None, help="Ended, or not yet.")
 @click.option(
-    "--failed/--not-failed", "failed_metrics", default=None, help="A metric failed, or none did."
+    "--creator",
+    multiple=True,
+    metavar="ORG_ID,USER_ID",
+    help="Only runs that this user started; repeatable.",
 )
-@click.option("--errored/--not-errored", default=None, help="An error occurred, or none did.")
-@click.option("--created-after", type=instant, metavar="TIME", help="Started since then.")
-@click.option("--created-before", type=instant, metavar="TIME", help="Started before then.")
+@click.option(
+    "--completed/--in-progress",
+    "is_completed",
+    default=None,
+    help="Only runs that have ended, or have not.",
+)
+@click.option(
+    "--failed/--not-failed",
+    "failed_metrics",
+    default=None,
+    help="Only runs in which a metric failed, or none did.",
+)
+@click.option(
+    "--errored/--not-errored",
+    default=None,
+    help="Only runs in which an error occurred, or none did.",
+)
+@click.option(
+    "--created-after", type=instant, metavar="TIME", help="Only runs created at or after this time."
+)
+@click.option(
+    "--created-before", type=instant, metavar="TIME", help="Only runs created before this time."
+)
 @click.option(
     "--sort-by",
     type=click.Choice(("+created_at", "-created_at")),
     default="-created_at",
-    help="Oldest first (+), or newest first (-), as by default.",
+    help="Oldest first (+), or newest first (-, the default).",
 )
-@click.option("--continuation-token", type=click.IntRange(0), help="How many runs to skip.")
+@click.option(
+    "--continuation-token",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Skip the first N runs.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(1),
+    metavar="N",
     default=_PAGE,
     show_default=True,
-    help="How many runs to list at most.",
+    help="List at most N runs.",
 )
-@click.option("--all", "everything", is_flag=True, help="List all of them, whatever --limit says.")
-@click.option("--ids", "as_ids", is_flag=True, help="Write the id of each run, one on a line.")
-@click.option("--json", "as_json", is_flag=True, help="Write each run as JSON, one on a line.")
+@click.option("--all", "everything", is_flag=True, help="List all runs, however many.")
+@click.option("--ids", "as_ids", is_flag=True, help="Write ids alone, one on a line.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one run on a line.")
 @names_option
 @service_command
 async def list_runs(

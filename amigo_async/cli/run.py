@@ -69,15 +69,22 @@ from amigo_async.verdicts.gate import Gate
 @click.command(
     help="""Run unit test sets and collect the results.
 
-    SET is the id of a set, or its whole name in any case; - reads them from stdin, a name on each
-    line. The command starts the runs, waits for them and downloads their artifacts. The result
-    goes to stdout, progress to stderr.
+    SET is the id or the whole name of a set, in upper or lower case; - reads sets from stdin, one
+    on each line. The command starts a run of each set, waits for it and downloads its artifacts.
+    The result goes to stdout, progress to stderr.
 
-    Exit status: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not start,
-    4 timed out, 5 undecided (with --confidence: too few repeats to tell), 130 interrupted. If
-    sets end differently, 1 takes precedence over 3, 3 over 4, and 4 over 5. With --fail-on
-    regression, 1 is for a set that got worse than its baseline beyond chance, and nothing else: not
-    where too few repeats or no baseline leave that open.
+    \b
+    Exit status:
+        0  all sets passed
+        1  a metric failed
+        2  usage error
+        3  a set errored or could not start
+        4  timed out
+        5  undecided: with --confidence, there were too few repeats to tell
+      130  interrupted
+
+    If several apply, the first of 1, 3, 4 and 5 is taken. With --fail-on regression, 1 means that a
+    set got worse than its baseline, beyond chance; failed metrics do not count.
     """,
 )
 @ids_argument("SET", what="ids or names")
@@ -86,49 +93,51 @@ from amigo_async.verdicts.gate import Gate
     "tags",
     multiple=True,
     metavar="KEY:VALUE",
-    help="Sets with this tag; repeatable, they must have all.",
+    help="Run the sets with this tag. Given several times: those that have all of the tags.",
 )
 @click.option(
     "--failed-from",
     type=click.File("rb"),
-    help="Run again what has not passed in FILE, a saved JSON result; the rest is taken from it.",
+    metavar="FILE",
+    help="Run the sets again that have not passed in FILE, which --json wrote; keep the others.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be run, and start nothing.")
+@click.option("--dry-run", is_flag=True, help="Show which sets would be run, and start nothing.")
 @click.option(
     "--artifacts", "artifacts_dir", metavar="DIR", help="Download the artifacts into this folder."
 )
 @report_options
 @details_options
 @click.option(
-    "--journal", metavar="FILE", help="Record every step in this file; resume if it exists."
+    "--journal", metavar="FILE", help="Record every step in this file; resume from it if it exists."
 )
 @click.option(
     "--max-age",
     type=duration,
     metavar="DURATION",
-    help="Do not resume from a journal that ended longer ago, e.g. 12h; it is renamed.",
+    help="With --journal: if it ended longer ago, e.g. 12h, rename it and run all sets.",
 )
-@timeout_option("--on-exit says what happens then")
+@timeout_option("--on-exit says what happens to the runs")
 @click.option(
     "--on-conflict",
     type=click.Choice(get_args(OnConflict)),
     default="raise",
     show_default=True,
-    help="What to do if a set has an unfinished run.",
+    help="If a set has an unfinished run: report an error, take that run, start one after its "
+    "end, or cancel it first.",
 )
 @click.option(
     "--on-failure",
     type=click.Choice(get_args(OnFailure)),
     default="continue",
     show_default=True,
-    help="What to do with the other sets when one fails.",
+    help="When a set fails: go on, start no more sets, or cancel the other runs as well.",
 )
 @click.option(
     "--on-exit",
     type=click.Choice(get_args(OnExit)),
     default="leave",
     show_default=True,
-    help="What to do with unfinished runs on Ctrl-C and after --timeout.",
+    help="On Ctrl-C and after --timeout: leave unfinished runs alone, or cancel them.",
 )
 @click.option(
     "--order",

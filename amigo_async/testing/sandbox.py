@@ -77,6 +77,9 @@ class Sandbox:
         clock_skew: Seconds by which the service's clock is ahead of this machine's.
         created_at_skew: Seconds by which the ``created_at`` of runs is ahead of the service's
             clock (the ``Date`` header).
+        host: Name or address to listen on; an address other than that of the loopback interface
+            lets others in.
+        port: Port of the API, and the next one is that of the artifact store; 0 for two free ones.
         keep_requests: Number of requests to keep in `requests`.
         seed: Seed of the ids; None for random ids.
 
@@ -109,6 +112,8 @@ class Sandbox:
         link_lifetime: int = 900,
         clock_skew: float = 0.0,
         created_at_skew: float = 0.0,
+        host: str = "127.0.0.1",
+        port: int = 0,
         keep_requests: int = 100_000,
         seed: int | None = None,
     ) -> None:
@@ -130,6 +135,8 @@ class Sandbox:
         self.api_key_id = token_hex(8)
         self.base_url = ""
         self.rules = Rules(token_lifetime, link_lifetime, rate_limit_headers, retry_after)
+        self._host = host
+        self._ports = (port, port + 1) if port else (0, 0)
         self._plan = plan or SetPlan()
         self._clock = ServiceClock(clock_skew)
         self._quotas = Quotas({} if limits is None else limits, window, window_mode)
@@ -145,7 +152,11 @@ class Sandbox:
     # --- serving ---
 
     async def __aenter__(self) -> Self:
-        """Start to serve, on free ports of the loopback interface."""
+        """Start to serve.
+
+        Raises:
+            OSError: If a port is taken, or the host is none of this machine.
+        """
         self._clock.follow(asyncio.get_running_loop())
         api = Api(
             self._accounts, self._simulation, self._quotas, self._store, self._clock, self.rules
@@ -156,7 +167,8 @@ class Sandbox:
         ]
         async with AsyncExitStack() as stack:
             self.base_url, self.store_url = [
-                await stack.enter_async_context(server.serve()) for server in servers
+                await stack.enter_async_context(server.serve(self._host, port))
+                for server, port in zip(servers, self._ports, strict=True)
             ]
             for url in (self.base_url, self.store_url):
                 port = URL(url).port or 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -26,6 +27,9 @@ _BLOCK: Final = 256 * 1024
 _BODYLESS: Final = frozenset({204, 304})
 _SECRET_HEADERS: Final = frozenset({"authorization", "x-api-key", "cookie"})
 _SECRET_PARAMETERS: Final = frozenset({"X-Amz-Signature", "X-Amz-Credential"})
+
+# Addresses that stand for all addresses of a machine.
+_ALL_ADDRESSES: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # nothing is bound to them here
 
 # Seconds for open connections to finish when the sandbox stops. 0 would mean no limit.
 _SHUTDOWN_TIMEOUT: Final = 0.05
@@ -185,8 +189,16 @@ class Server:
         self._closing = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        """Serve on a free port while the context is open; yields the base URL."""
+    async def serve(self, host: str, port: int) -> AsyncIterator[str]:
+        """Serve while the context is open.
+
+        Args:
+            host: Name or address to listen on.
+            port: Port to listen on; 0 for one that is free.
+
+        Yields:
+            The base URL. If `host` stands for all addresses, it has the name of this machine.
+        """
         runner = web.ServerRunner(
             # Cancelled if the client disconnects; work that must be done even then is shielded.
             web.Server(self._handle, access_log=None, handler_cancellation=True),
@@ -194,9 +206,10 @@ class Server:
         )
         try:
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            host, port = runner.addresses[0][:2]
-            yield f"http://{host}:{port}"
+            await web.TCPSite(runner, host, port).start()
+            address, port = runner.addresses[0][:2]
+            reached = socket.gethostname() if address in _ALL_ADDRESSES else address
+            yield f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
         finally:
             self._closing.set()
             await runner.cleanup()
