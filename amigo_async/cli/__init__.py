@@ -33,4 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         return 3
+    except KeyboardInterrupt:
+        return 130
     return invoke(arguments)

@@ -77,7 +77,7 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
     async with open_display(progress, client.budgets, quiet=job.quiet) as display:
-        with interrupts().caught(display.notify, display.close):
+        with interrupts().caught(display.notify, display.close, progress.continuing):
             batch = None
             try:
                 options: BatchOptions = {**job.options, "on_event": display.on_event}
@@ -222,7 +222,7 @@ async def run_actions(
         async with open_display(progress, client.budgets, quiet=quiet) as display:
             relay.listener = display.on_event
             actions = {run_id: RunAction(run_id, display.on_event) for run_id in run_ids}
-            with interrupts().caught(display.notify, display.close):
+            with interrupts().caught(display.notify, display.close, progress.continuing):
                 async with anyio.create_task_group() as beside:
                     if names:
                         beside.start_soon(_describe_early, client, actions.values(), progress)

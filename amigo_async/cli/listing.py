@@ -26,6 +26,7 @@ from amigo_async.cli.streams import note, write, writing_to_stdout
 from amigo_async.cli.summary import (
     STYLES,
     console_of,
+    is_narrow,
     is_wide,
     name_cell,
     plain_table,
@@ -270,6 +271,14 @@ def _table(rows: Sequence[_Row], names: Names, console: Console) -> Table:
     with_ids = is_wide(console) and bool(names.unit_test_sets)
     times = [local_time(row.created_at) for row in rows]
     created = f"created ({_zones(times)})"
+    if is_narrow(console):
+        table = plain_table("state", f"set, run, {created}")
+        for row, at in zip(rows, times, strict=True):
+            state = Text(row.state, STYLES.get(row.state, "cyan"))
+            table.add_row(state, name_cell(row.set_id, names.unit_test_sets.get(row.set_id)))
+            table.add_row("", Text(log_line(row.run_id)))
+            table.add_row("", Text(at.strftime(form), "dim"))
+        return table
     table = plain_table("state", "set", "tests", created, "run", *(["set id"] * with_ids))
     for row, at in zip(rows, times, strict=True):
         table.add_row(

@@ -156,12 +156,14 @@ def _text(event: Event, row: SetProgress, now: float) -> str | None:
 
 
 def rate_limit_wait(endpoint: str, budget: BudgetState) -> str:
-    """Describe which requests wait for a rate limit, and until when."""
-    return (
-        f"{endpoint_name(endpoint)}: {plural(budget.waiting, 'request')} waiting for the rate "
-        f"limit of {budget.limit}, until {clock(budget.opens_in)} "
-        f"(in {duration(budget.opens_in)})"
-    )
+    """Describe which requests wait for a rate limit, why although some are left, until when."""
+    who = f"{endpoint_name(endpoint)}: {plural(budget.waiting, 'request')} waiting"
+    if budget.remaining and not budget.opens_in:
+        return f"{who}; most of the {budget.remaining} left are kept for other processes"
+    until = f"until {clock(budget.opens_in)} (in {duration(budget.opens_in)})"
+    if budget.remaining:
+        return f"{who} {until}: the service refused one, although it had {budget.remaining} left"
+    return f"{who} for the rate limit of {budget.limit}, {until}"
 
 
 def count_stages(progress: BatchProgress) -> str:

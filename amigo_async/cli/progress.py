@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from amigo_async.events import (
 )
 from amigo_async.names import Names, combined
 from amigo_async.ratelimit import BudgetState
+from amigo_async.report.wording import plural
 
 # Returns the state of the rate limits by endpoint.
 Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
@@ -170,6 +172,15 @@ class BatchProgress:
     def verdicts(self) -> Counter[str]:
         """Count the sets that are done by verdict."""
         return Counter(r.verdict for r in self.rows.values() if r.verdict and r.stage == "done")
+
+    def continuing(self) -> str:
+        """Say which runs have not ended, as far as is known, and how to wait for them."""
+        ids = [row.run_id for row in self.rows.values() if row.stage == "running" and row.run_id]
+        if not ids:
+            return ""
+        command = " ".join(["amigo-async wait", *(shlex.quote(log_line(i)) for i in ids)])
+        verb = "continues" if len(ids) == 1 else "continue"
+        return f"{plural(len(ids), 'run')} {verb} on the service. To resume:\n  {command}\n"
 
     def _start(self, row: SetProgress, run_id: str) -> None:
         row.run_id, row.stage, row.began = run_id, "running", self.now()

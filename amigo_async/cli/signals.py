@@ -45,6 +45,7 @@ class Interrupts:
         self._task: asyncio.Task[Any] | None = None
         self._on_signal: Callable[[], object] = _nothing
         self._close: Callable[[], None] = _nothing
+        self._farewell: Callable[[], str] = str
 
     def run(self, work: Coroutine[Any, Any, int]) -> int:
         """Run `work` in an event loop, and handle signals until the loop is closed.
@@ -62,7 +63,12 @@ class Interrupts:
                 signal.signal(number, handler or signal.SIG_DFL)
 
     @contextmanager
-    def caught(self, notify: Callable[[str], object], close: Callable[[], None]) -> Iterator[None]:
+    def caught(
+        self,
+        notify: Callable[[str], object],
+        close: Callable[[], None],
+        farewell: Callable[[], str] = str,
+    ) -> Iterator[None]:
         """Let the first signal cancel what is inside this context, and nothing after it.
 
         It cancels the task that opened the context; the cancellation ends with the context.
@@ -70,6 +76,7 @@ class Interrupts:
         Args:
             notify: Shows a line to the user.
             close: Restores the terminal.
+            farewell: Returns what a second signal leaves to be said, or nothing.
         """
         task = asyncio.current_task()
 
@@ -79,7 +86,7 @@ class Interrupts:
             if task is not None:
                 task.cancel()
 
-        self._on_signal, self._close = stop, close
+        self._on_signal, self._close, self._farewell = stop, close, farewell
         try:
             yield
         except asyncio.CancelledError:
@@ -87,6 +94,7 @@ class Interrupts:
                 raise
         finally:
             self._on_signal = self._close = _nothing
+            self._farewell = str
 
     async def _await(self, work: Coroutine[Any, Any, int], numbers: list[signal.Signals]) -> int:
         loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -119,6 +127,9 @@ class Interrupts:
             with suppress(Exception):  # the signal may have interrupted a write to the same stream
                 self._close()
                 sys.stderr.flush()
+            with suppress(Exception):
+                # Past the stream, which may be in the middle of a write.
+                os.write(sys.stderr.fileno(), self._farewell().encode(errors="replace"))
             os._exit(ExitCode.INTERRUPTED)
 
     def _stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Final
 
 from rich import box
@@ -52,6 +52,9 @@ _NAME_WIDTH: Final = 26
 # Width from which on tables have the ids of sets beside their names.
 _WIDE: Final = 115
 
+# Width from which on tables have all of their columns.
+_FULL: Final = 78
+
 _NUMBERS: Final = ("tests", "time", "repeats")
 
 # Below this width, lines are left for the terminal to wrap: an id alone has 24 characters.
@@ -86,7 +89,7 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
     console = console_of(file or sys.stdout)
     if job_result.origin is not None:
         console.print(Text(job_result.origin, "bold yellow"), soft_wrap=True)
-    print_table(console, _table(outcomes, words, wide=is_wide(console)))
+    print_table(console, _table(outcomes, words, console))
     for outcome in outcomes:
         _show_details(console, outcome, words, job.options.get("gate"), job_result.result)
     compared = compared_batch(job_result.result)
@@ -145,8 +148,15 @@ def is_wide(console: Console) -> bool:
     return console.width >= _WIDE
 
 
-def _table(outcomes: Sequence[RunOutcome], words: Mapping[str, str], *, wide: bool) -> Table:
-    with_ids = wide and any(outcome.name for outcome in outcomes)
+def is_narrow(console: Console) -> bool:
+    """Return whether a table does not fit that has a name and the id of a run side by side."""
+    return console.is_terminal and console.width < _FULL
+
+
+def _table(outcomes: Sequence[RunOutcome], words: Mapping[str, str], console: Console) -> Table:
+    if is_narrow(console):
+        return _narrow_table(outcomes, words)
+    with_ids = is_wide(console) and any(outcome.name for outcome in outcomes)
     table = plain_table("verdict", "set", "tests", "time", "run", *(["set id"] * with_ids))
     for outcome in outcomes:
         ids = [outcome.run_id or "-", *([outcome.unit_test_set_id] * with_ids)]
@@ -157,6 +167,17 @@ def _table(outcomes: Sequence[RunOutcome], words: Mapping[str, str], *, wide: bo
             _duration(outcome),
             *(Text(log_line(text), "dim") for text in ids),
         )
+    return table
+
+
+def _narrow_table(outcomes: Iterable[RunOutcome], words: Mapping[str, str]) -> Table:
+    """Return a table of 40 columns, with the id of each run below its set."""
+    table = plain_table("verdict", "set, run")
+    for outcome in outcomes:
+        verdict = Text(words[outcome.verdict], STYLES.get(outcome.verdict, "yellow"))
+        table.add_row(verdict, name_cell(outcome.unit_test_set_id, outcome.name))
+        if outcome.run_id is not None:
+            table.add_row("", Text(log_line(outcome.run_id), "dim"))
     return table
 
 

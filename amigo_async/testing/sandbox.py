@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from secrets import token_hex
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from anyio.from_thread import start_blocking_portal
 from yarl import URL
 
+from amigo_async.errors import ArgumentError
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 from amigo_async.ratelimit import forget
 from amigo_async.redact import Secret
@@ -35,6 +36,9 @@ from amigo_async.testing.virtual_time import SERVERS, check_peer
 
 if TYPE_CHECKING:
     from amigo_async.client import AmigoClient
+
+# The artifact store has the port after that of the API.
+_LAST_PORT: Final = 65_535
 
 
 class Sandbox:
@@ -117,8 +121,12 @@ class Sandbox:
         keep_requests: int = 100_000,
         seed: int | None = None,
     ) -> None:
-        for name, text in {"organization_id": organization_id, "user_id": user_id}.items():
+        texts = {"organization_id": organization_id, "user_id": user_id, "host": host}
+        for name, text in texts.items():
             check_text(name, text)
+        check_count("port", port)
+        if port >= _LAST_PORT:
+            raise ArgumentError(f"port must be less than {_LAST_PORT}, not {port}")
         for name, seconds in {
             "clock_skew": clock_skew,
             "created_at_skew": created_at_skew,

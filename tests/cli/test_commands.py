@@ -297,6 +297,21 @@ def test_nothing_found_is_one_line(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     assert Said(capsys, "list", "--json", "--ids").status == 2
 
 
+def test_a_narrow_terminal_shows_verdicts(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_id = sandbox.add_set(AT_ONCE, name="A name that is longer than the terminal is wide")
+    on_terminal(monkeypatch, 40)
+    said = Said(capsys, "run", set_id)
+    [run] = sandbox.runs
+    for out, label in ((said.out, "verdict"), (Said(capsys, "list").out, "state")):
+        head, _, row, below, *_ = out.splitlines()
+        assert head.startswith(label)
+        assert row.startswith("passed ")
+        assert below.strip() == run.id
+        assert max(map(len, out.splitlines())) <= 40
+
+
 def test_listed_ids_can_be_waited_for(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -559,7 +574,7 @@ def test_github_annotations_and_summary(
 def test_verbose_writes_the_log(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, "run", "--verbose", sandbox.add_set(AT_ONCE))
     assert said.status == 0
-    assert re.search(r"^\d\d:\d\d:\d\d INFO run \w+ of set ", said.err, re.MULTILINE), said.err
+    assert re.search(r"^\d\d:\d\d:\d\d INFO .*run \w+ of set ", said.err, re.MULTILINE), said.err
     assert "passed" in said.out
     logger = logging.getLogger("amigo_async")
     assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
@@ -602,6 +617,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str
     said = Said(capsys, *command.split(), "--help")
     assert said.status == 0
     assert said.out.startswith(f"Usage: amigo-async {command}".rstrip())
+    assert "\b" not in said.out
 
 
 def test_streams_that_are_not_files(monkeypatch: pytest.MonkeyPatch) -> None:

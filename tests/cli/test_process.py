@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -125,6 +126,86 @@ def test_two_signals_are_out_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (status, out) == (130, "")
 
 
+def test_two_signals_still_list_the_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    ids = sandbox.add_sets(2, LASTING)
+    # The request for cancelling keeps the command from ending after the first signal.
+    sandbox.fault("cancel", Fault.delay(60.0), times=5)
+    with Process(sandbox, tmp_path, "run", *ids, "--on-exit", "cancel") as command:
+        command.await_line("started as run")
+        command.await_line("started as run")
+        command.process.send_signal(signal.SIGINT)
+        command.await_line("Stopping; press")
+        insist(command.process)
+        status, _, err = command.end(SOON)
+    assert status == 130
+    assert "2 runs continue on the service. To resume:\n  amigo-async wait " in err
+    assert set(err.split("amigo-async wait ")[1].split()) == {run.id for run in sandbox.runs}
+
+
+INTERRUPTED_IMPORT = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "amigo_async":
+            print("importing", flush=True)
+            signal.pause()
+sys.meta_path.insert(0, Finder())
+import amigo_async_command
+sys.exit(amigo_async_command.main())
+"""
+
+
+def test_a_signal_during_the_import_is_silent(tmp_path: Path) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_IMPORT],
+        cwd=tmp_path,
+        env=environment(None),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    assert command.stdout.readline() == "importing\n"
+    command.send_signal(signal.SIGINT)
+    assert command.communicate(timeout=20) == ("", "")
+    assert command.returncode == -signal.SIGINT  # which a shell reports as 130
+
+
+def test_the_entry_point_runs_the_command(tmp_path: Path) -> None:
+    code = "import sys, amigo_async_command as c; sys.exit(c.main())"
+    command = subprocess.run(
+        [sys.executable, "-c", code, "show", "short"],
+        cwd=tmp_path,
+        env=environment(None),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert command.returncode == 2
+    assert command.stderr.startswith("Error: RUN_ID must be ")
+
+
+def test_sandbox_serves_where_it_is_told(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["sandbox", "--port", str(port), "--host", "localhost", "--sets", "2"]
+    with Process(None, tmp_path, *arguments, "--seconds", "0.001") as served:
+        served.await_line(f"Serving at http://127.0.0.1:{port};")
+        other = subprocess.run(
+            [*COMMAND, "sandbox", "--port", str(port)],
+            env=environment(None),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert other.returncode == 3
+        assert "address already in use" in other.stderr
+        assert other.stderr.count("\n") == 1
+
+
 def test_sandbox_serves_until_stopped(tmp_path: Path) -> None:
     with Process(None, tmp_path, "sandbox", "--sets", "3", "--seconds", "0.001") as served:
         served.await_line("Serving at http://127.0.0.1:")
@@ -135,7 +216,7 @@ def test_sandbox_serves_until_stopped(tmp_path: Path) -> None:
         assert len(variables) == 6
         sets = variables["AMIGO_SANDBOX_SETS"].split()
         command = subprocess.run(
-            [*COMMAND, "run", "-q", *sets],
+            [*COMMAND, "run", "-q", variables["AMIGO_SANDBOX_SETS"]],  # as in zsh
             env=environment(None, **variables),
             capture_output=True,
             text=True,

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from amigo_async import report
 from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS
-from amigo_async.cli import live
+from amigo_async.cli import live, plain
 from amigo_async.cli.live import LiveView, choose, frame
 from amigo_async.cli.progress import BatchProgress
 from amigo_async.cli.reasons import LABELS
@@ -186,6 +186,38 @@ def test_budgets_and_waits() -> None:
     assert "requests left  create 0/20 (8 s)  sign in ?/5" in lines
     [held] = [line for line in lines if "waiting for the rate limit" in line]
     assert held.startswith("create: 7 requests waiting for the rate limit of 20, until ")
+
+
+@pytest.mark.parametrize(
+    ("remaining", "opens_in", "said"),
+    [
+        (0, 8.0, "create: 7 requests waiting for the rate limit of 20, until 12:00:00 (in 8 s)"),
+        (None, 8.0, "create: 7 requests waiting for the rate limit of 20, until 12:00:00 (in 8 s)"),
+        (6, 0.0, "create: 7 requests waiting; most of the 6 left are kept for other processes"),
+        (
+            *(6, 8.0),
+            (
+                "create: 7 requests waiting until 12:00:00 (in 8 s): the service refused one, "
+                "although it had 6 left"
+            ),
+        ),
+    ],
+)
+def test_a_wait_says_why_although_some_are_left(
+    remaining: int | None, opens_in: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "clock", lambda _: "12:00:00")
+    state = budget(waiting=7, remaining=remaining, opens_in=opens_in)
+    assert plain.rate_limit_wait("create", state) == said
+
+
+def test_forty_columns_show_verdicts() -> None:
+    sets, _ = batch_progress(2)
+    go(sets, 0, verdict="failed")
+    lines = drawn(sets, width=40)
+    assert lines[0].endswith("✗ 1")
+    assert any(line.startswith("✗ failed ") for line in lines)
+    assert max(map(len, lines)) <= 40
 
 
 def test_notices_go_before_the_waits() -> None:

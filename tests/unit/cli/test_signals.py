@@ -91,7 +91,10 @@ class OutAtOnce(SystemExit):
 
 @pytest.mark.parametrize(("later", "status"), [(0.49, None), (0.5, 130)])
 def test_second_signal_exits_at_once(
-    monkeypatch: pytest.MonkeyPatch, later: float, status: int | None
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    later: float,
+    status: int | None,
 ) -> None:
     def leave(code: int) -> None:
         raise OutAtOnce(code)
@@ -101,7 +104,7 @@ def test_second_signal_exits_at_once(
     handling = interrupts.Interrupts(lambda: time[0])
 
     async def work() -> int:
-        with handling.caught(said.append, lambda: closed.append(True)):
+        with handling.caught(said.append, lambda: closed.append(True), lambda: "farewell\n"):
             try:
                 os.kill(os.getpid(), signal.SIGINT)
                 await asyncio.Event().wait()
@@ -117,6 +120,7 @@ def test_second_signal_exits_at_once(
             handling.run(work())
     assert len(said) == 1
     assert closed == ([] if status is None else [True])
+    assert capfd.readouterr().err == ("" if status is None else "farewell\n")
     assert handling.interrupted
 
 

@@ -48,7 +48,7 @@ def test_the_summary_is_a_table_and_reasons() -> None:
     ]
 
 
-@pytest.mark.parametrize(("columns", "with_ids"), [("40", False), ("80", False), ("120", True)])
+@pytest.mark.parametrize(("columns", "with_ids"), [("80", False), ("120", True)])
 def test_names_come_first(monkeypatch: pytest.MonkeyPatch, columns: str, with_ids: bool) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", columns)
@@ -59,6 +59,19 @@ def test_names_come_first(monkeypatch: pytest.MonkeyPatch, columns: str, with_id
     assert re.split(r"  +", lines[2]) == [*cells, *([some_id(1)] * with_ids)]
     assert lines[3].split()[:2] == ["failed", some_id(2)]
     assert max(map(len, lines[2:4])) <= max(int(columns), 80)
+
+
+def test_narrow_terminal_has_ids_below_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    named = outcome(run=run(), name="The refund policy of the northern shops")
+    lost = outcome("not_started", 2, run_id=None)
+    lines = shown(named, lost, file=Terminal()).splitlines()
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in lines]
+    assert lines[2].split(maxsplit=1) == ["passed", "The refund policy of the …"]
+    assert lines[3].strip() == some_id(0xA1)
+    assert lines[4] == f"not started  {some_id(2)}"
+    assert max(map(len, lines[:5])) <= 40
 
 
 def test_time_of_a_set() -> None:
