@@ -131,6 +131,13 @@ def test_repeats_to_decide(passed: int, evaluated: int, tests: int, more: int | 
             assert clopper_pearson_upper(k, n, 1 - 0.05 / tests) < 0.9
 
 
+def test_repeats_to_decide_are_enough_in_whole_repeats() -> None:
+    """At 3 of 4, with 32 more: 27 of 36. A repeat more or less that passed would decide earlier."""
+    assert repeats_to_decide(3, 4, 0.6, 0.95) == 32
+    assert clopper_pearson_lower(27, 36, 0.95) >= 0.6
+    assert clopper_pearson_lower(26, 35, 0.95) < 0.6 <= clopper_pearson_lower(27, 35, 0.95)
+
+
 @pytest.mark.parametrize(
     ("passed", "evaluated", "k", "hat", "at"),
     [
@@ -242,15 +249,24 @@ def test_whole_set_by_hand() -> None:
     assert fisher_whole([Stratum(1, 1, 0, 1)] * 2) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("better", "bound"), [(0, 0.05), (200, 0.95)])
-def test_normal_form_begins_beyond_the_largest_support(better: int, bound: float) -> None:
-    """Support is 10 a stratum: 100 of them are convolved, and one more is not."""
-    strata = [Stratum(4, 10, 6, 10), Stratum(6, 10, 4, 10)] * 50
-    exact, normal = fisher_whole(strata), fisher_whole([*strata, Stratum(5, 10, 5, 10)])
-    # A result in the middle: one half, and half of what is exactly there.
-    assert exact == pytest.approx(normal, abs=0.002)
+def test_normal_form_begins_beyond_the_largest_support() -> None:
+    """Support is 10 a stratum: 100 of them are convolved, and with one more none is."""
+    strata = [Stratum(4, 10, 6, 10)] * 15 + [Stratum(5, 10, 5, 10)] * 85
+    weights = [math.comb(10, k) ** 2 / math.comb(20, 10) for k in range(11)]
+    total = [1.0]
+    for _ in strata:
+        total = [
+            sum(total[s - k] * weights[k] for k in range(11) if 0 <= s - k < len(total))
+            for s in range(len(total) + 10)
+        ]
+    exact = sum(total[: 15 * 4 + 85 * 5 + 1])
+    assert fisher_whole(strata) == pytest.approx(exact, rel=1e-9)
     deviation = math.sqrt(101 * 10 * 10 * 10 * 10 / (20 * 20 * 19))
-    assert normal == pytest.approx(math.erfc(-0.5 / deviation / math.sqrt(2)) / 2)
+    normal = math.erfc(14.5 / deviation / math.sqrt(2)) / 2
+    assert fisher_whole([*strata, Stratum(5, 10, 5, 10)]) == pytest.approx(normal, rel=1e-9)
+    # Which of the two it is can be told, and does not matter.
+    assert exact != pytest.approx(normal, rel=1e-4)
+    assert exact == pytest.approx(normal, abs=0.002)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
