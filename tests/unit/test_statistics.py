@@ -199,6 +199,14 @@ def test_fisher(one: Stratum, p_value: float) -> None:
     assert fisher_whole([one]) == pytest.approx(p_value, rel=1e-12)
 
 
+@pytest.mark.parametrize("size", [10, 2_000, 10_000])
+def test_large_numbers_do_not_overflow(size: int) -> None:
+    """In the middle: one half, and half of what is exactly there."""
+    half = size // 2
+    there = math.comb(size, half) ** 2 / math.comb(2 * size, size)
+    assert fisher(Stratum(half, size, half, size)) == pytest.approx((1 + there) / 2, rel=1e-9)
+
+
 def test_worse_and_better_share_what_was_seen() -> None:
     """Both tails have the result in them: together they are 1 and its own probability."""
     one = Stratum(6, 10, 8, 12)
