@@ -395,7 +395,7 @@ def repeats_to_tell(strata: Sequence[Stratum], alpha: float) -> int | None:
             passed = a / n * (n + more)
             drop += count * ((n + more) * (passed + c) / size - passed)
             variance += count * _spread(n + more, m, (passed + c) * (size - passed - c))
-        return abs(drop) - 0.5 >= level * math.sqrt(variance) and drop != 0
+        return abs(drop) - 0.5 >= level * math.sqrt(variance)
 
     return _fewest(told) if known else None
 

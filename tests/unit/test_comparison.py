@@ -285,6 +285,34 @@ def test_runs_of_the_candidate_must_be_alike() -> None:
     assert [one.verdict for one in found.unit_tests] == ["no_change_seen", "not_comparable"]
 
 
+def test_runs_of_the_candidate_are_compared_though_the_baseline_is_hidden() -> None:
+    before, later = two(scenario_version_info=VersionInfo("scenario", 2))
+    blind = respecified(
+        sampled("blind", ("t0", repeats(9, 10)), ("t1", repeats(9, 10))),
+        scenario_version_info=None,
+    )
+    found = compare(blind, [before, later])
+    assert [one.verdict for one in found.unit_tests] == ["no_change_seen", "not_comparable"]
+    assert found.unit_tests[1].reasons == ("the scenario changed: 1 -> 2",)
+
+
+def test_the_least_likely_comes_first() -> None:
+    worse = pair((20, 20, 8, 20), (20, 20, 2, 20), (20, 20, 5, 20))
+    assert [one.unit_test_id for one in worse.regressed] == ["t1", "t2", "t0"]
+    better = pair((8, 20, 20, 20), (2, 20, 20, 20), (5, 20, 20, 20))
+    assert [one.unit_test_id for one in better.improved] == ["t1", "t2", "t0"]
+
+
+def test_the_same_versions_in_another_order_are_no_change() -> None:
+    runs = [
+        respecified(sampled(name, ("t", "+++")), agent_version_info=VersionInfo("agent", version))
+        for name, version in (("b7", 7), ("b8", 8), ("c8", 8), ("c7", 7), ("c9", 9))
+    ]
+    assert compare(runs[:2], runs[2:4]).changes == ()
+    [change] = compare(runs[:2], runs[4]).changes
+    assert (change.before, change.after) == ("7, 8", "9")
+
+
 def test_what_changed() -> None:
     before, after = two()
     before = respecified(
@@ -316,6 +344,12 @@ def test_what_changed() -> None:
         ([20, 20, 8], True),
         ([8, 20, 20], True),
         ([0, 0, 12], True),
+        ([20, 20, 14], True),
+        # One run that is better than the others, or worse.
+        ([5, 5, 5, 5, 14], True),
+        ([15, 15, 15, 15, 6], True),
+        # p = 0.02, but each of five runs might have been the one, in two directions.
+        ([19, 19, 19, 19, 15], False),
         ([20, 8], False),
     ],
 )
