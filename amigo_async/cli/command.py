@@ -284,6 +284,20 @@ def instant(text: str) -> datetime:
         ) from None
 
 
+def checked_run_id(text: str) -> str:
+    """Check the id of a run.
+
+    Raises:
+        click.UsageError: If `text` cannot be one.
+    """
+    try:
+        return check_run_id("RUN_ID", text)
+    except ArgumentError:
+        raise click.UsageError(
+            f"{text!r} is not the id of a run; amigo-async list --ids shows the ids of runs."
+        ) from None
+
+
 def read_run_ids(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:
     """Read and check the ids of runs given as arguments and in a file.
 
@@ -297,12 +311,7 @@ def read_run_ids(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:
     ids = _read(arguments, file, _ids_in)
     if not ids:
         raise click.UsageError("Give at least one RUN_ID, or --from FILE with some.")
-    for text in ids:
-        try:
-            check_run_id("RUN_ID", text)
-        except ArgumentError as error:
-            raise click.UsageError(str(error)) from None
-    return ids
+    return [checked_run_id(text) for text in ids]
 
 
 def read_selectors(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:

@@ -52,6 +52,13 @@ _NAMES_TIMEOUT = 10.0
 _WIDE = 90
 
 
+def _creator(text: str) -> str:
+    organization, _, user = text.partition(",")
+    if not organization.strip() or not user.strip():
+        raise click.BadParameter(f"{text!r} is not an organization and a user, like org-1,user-1")
+    return text
+
+
 @click.command(
     "list",
     help="""List runs, the newest first.
@@ -74,6 +81,7 @@ _WIDE = 90
     "--creator",
     multiple=True,
     metavar="ORG_ID,USER_ID",
+    callback=lambda _, __, texts: tuple(map(_creator, texts)),
     help="Only runs that this user started; repeatable.",
 )
 @click.option(

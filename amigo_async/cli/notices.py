@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from amigo_async.cli.reasons import clock, endpoint_name
 from amigo_async.cli.streams import note
@@ -13,7 +14,7 @@ from amigo_async.events import Event, LimitHeld, RequestRetried
 from amigo_async.report.wording import duration
 
 # Shorter delays, in seconds, are not mentioned.
-NOTABLE = 1.0
+NOTABLE: Final = 1.0
 
 
 def print_delay(event: Event) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from amigo_async.batch.outcomes import VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.cli.command import (
+    checked_run_id,
     details_options,
     open_client,
     print_notes,
@@ -33,7 +34,6 @@ from amigo_async.models import (
     VersionInfo,
 )
 from amigo_async.names import Explanations, Names, evaluated
-from amigo_async.protocol.requests import check_run_id
 from amigo_async.report.model import Case, SetReport, UnitTestReport, set_reports
 from amigo_async.report.wording import instant, value_in_words
 from amigo_async.verdicts.gate import reason_of, verdict_of
@@ -55,7 +55,7 @@ _MARKS: Final = {"passed": "✓", "failed": "✗", "errored": "!", "unfinished":
     Exit status: 0 if it is shown, whatever its verdict; 2 usage error, 3 not found or an error.
     """,
 )
-@click.argument("run_id", metavar="RUN_ID")
+@click.argument("run_id", metavar="RUN_ID", callback=lambda _, __, text: checked_run_id(text))
 @click.option(
     "--evaluation",
     metavar="ID",
@@ -65,7 +65,6 @@ _MARKS: Final = {"passed": "✓", "failed": "✗", "errored": "!", "unfinished":
 @service_command
 async def show(*, run_id: str, evaluation: str | None, names: bool, reasons: bool) -> int:
     """Show everything about a run."""
-    check_run_id("RUN_ID", run_id)
     flaw: DecodeError | None = None
     async with open_client() as client:
         try:

@@ -20,9 +20,13 @@ import msgspec
 from platformdirs import user_cache_path
 
 from amigo_async.auth import StoredToken
+from amigo_async.cli.notices import NOTABLE
+from amigo_async.cli.reasons import clock
+from amigo_async.cli.streams import note
 from amigo_async.events import Emit
 from amigo_async.files import LockedError, close_locked, open_locked, open_regular
 from amigo_async.ratelimit import Limiters
+from amigo_async.report.wording import duration
 from amigo_async.threads import in_thread
 
 # Seconds after which a command no longer waits for the sign-in of another, which may be suspended.
@@ -110,6 +114,7 @@ class TokenFile:
         self._draft = folder / f".{digest}.{token_hex(4)}"
         self._lock: int | None = None
         self._refused_at: float | None = None
+        self._noted = False
         self._fresh = fresh
 
     async def load(self) -> StoredToken | None:
@@ -132,9 +137,18 @@ class TokenFile:
         """Whether this process may sign in: no other is at it, or the other takes too long."""
         if await in_thread(self._claim):
             return True
+        now = monotonic()
         if self._refused_at is None:
-            self._refused_at = monotonic()
-        return monotonic() - self._refused_at > _CLAIM
+            self._refused_at = now
+        waited = now - self._refused_at
+        if waited >= NOTABLE and not self._noted:
+            self._noted = True
+            left = _CLAIM - waited
+            note(
+                "sign in: waiting for another amigo-async that is signing in, until at most "
+                f"{clock(left)} (in {duration(left)})"
+            )
+        return waited >= _CLAIM
 
     async def release(self) -> None:
         """Let other processes sign in."""

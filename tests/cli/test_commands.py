@@ -515,6 +515,7 @@ def test_debug_shows_the_traceback(
         ["run", "--from", "no-such-file"],
         ["list", "--created-after", "then"],
         ["list", "--set", "short"],
+        ["list", "--creator", "user-1"],
         ["show"],
         ["show", "short"],
         ["fly"],

@@ -183,7 +183,7 @@ def test_the_entry_point_runs_the_command(tmp_path: Path) -> None:
         check=False,
     )
     assert command.returncode == 2
-    assert command.stderr.startswith("Error: RUN_ID must be ")
+    assert "'short' is not the id of a run; amigo-async list --ids shows" in command.stderr
 
 
 def test_sandbox_serves_where_it_is_told(tmp_path: Path) -> None:
