@@ -145,7 +145,8 @@ class ComparedBatch(Struct, frozen=True):
     @property
     def rest(self) -> str | None:
         """Which other sets have too few repeats, and how many are not shown; None if none is."""
-        left = [one for one in self.sets if one not in self.shown]
+        shown = {one.number for one in self.shown}
+        left = [one for one in self.sets if one.number not in shown]
         too_few = [one.label for one in left if one.status == "too_few"]
         words = [f"too few repeats to tell: {few(too_few)}"] * bool(too_few)
         others = len(left) - len(too_few)
