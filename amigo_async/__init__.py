@@ -6,120 +6,31 @@ Start with `AmigoClient` and its method `run_many`. The public API is what this 
 `amigo_async.dask`. Everything else may change without notice.
 """
 
-from amigo_async.artifacts import Artifacts, ArtifactStream
-from amigo_async.auth import ApiKeyAuth, BasicAuth, BearerAuth
-from amigo_async.batch import Batch, BatchOptions, BatchResult, RunOutcome
-from amigo_async.client import AmigoClient
-from amigo_async.errors import (
-    AmbiguousStartError,
-    AmigoError,
-    APIError,
-    ArgumentError,
-    ArtifactChangedError,
-    ArtifactError,
-    ArtifactsNotReadyError,
-    ArtifactTimeoutError,
-    ArtifactTruncatedError,
-    AuthenticationError,
-    BadRequestError,
-    ConfigurationError,
-    ConflictError,
-    DeadlineError,
-    DecodeError,
-    ForbiddenError,
-    JournalError,
-    NotFoundError,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
-    ServiceUnavailableError,
-    TransportError,
-    ValidationError,
-    WaitTimeoutError,
-)
-from amigo_async.models import ArtifactsLink, CreatedRun, Run, RunPage, UnitTestSet, UserInfo
-from amigo_async.names import Explanations, Names
-from amigo_async.polling import Cancellation
-from amigo_async.ratelimit import BudgetState
-from amigo_async.resources.evaluations import Evaluations
-from amigo_async.resources.metrics import Metrics
-from amigo_async.resources.runs import Runs
-from amigo_async.resources.unit_test_sets import UnitTestSets
-from amigo_async.resources.unit_tests import UnitTests
-from amigo_async.verdicts.comparison import (
-    BatchComparison,
-    Change,
-    Comparison,
-    MetricComparison,
-    RateCounts,
-    UnitTestComparison,
-    compare,
-    compare_sets,
-)
-from amigo_async.verdicts.gate import Gate, Judgement, PassRate
-from amigo_async.version import __version__
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "APIError",
-    "AmbiguousStartError",
-    "AmigoClient",
-    "AmigoError",
-    "ApiKeyAuth",
-    "ArgumentError",
-    "ArtifactChangedError",
-    "ArtifactError",
-    "ArtifactStream",
-    "ArtifactTimeoutError",
-    "ArtifactTruncatedError",
-    "Artifacts",
-    "ArtifactsLink",
-    "ArtifactsNotReadyError",
-    "AuthenticationError",
-    "BadRequestError",
-    "BasicAuth",
-    "Batch",
-    "BatchComparison",
-    "BatchOptions",
-    "BatchResult",
-    "BearerAuth",
-    "BudgetState",
-    "Cancellation",
-    "Change",
-    "Comparison",
-    "ConfigurationError",
-    "ConflictError",
-    "CreatedRun",
-    "DeadlineError",
-    "DecodeError",
-    "Evaluations",
-    "Explanations",
-    "ForbiddenError",
-    "Gate",
-    "JournalError",
-    "Judgement",
-    "MetricComparison",
-    "Metrics",
-    "Names",
-    "NotFoundError",
-    "PassRate",
-    "RateCounts",
-    "RateLimitError",
-    "RequestTimeoutError",
-    "Run",
-    "RunOutcome",
-    "RunPage",
-    "Runs",
-    "ServerError",
-    "ServiceUnavailableError",
-    "TransportError",
-    "UnitTestComparison",
-    "UnitTestSet",
-    "UnitTestSets",
-    "UnitTests",
-    "UserInfo",
-    "ValidationError",
-    "WaitTimeoutError",
-    "__version__",
-    "compare",
-    "compare_sets",
-]
+if TYPE_CHECKING:
+    from amigo_async.exports import *  # noqa: F403
+    from amigo_async.exports import __all__ as __all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import everything with the first use of anything.
+
+    Importing the package itself costs nothing: every run of pytest does it for the plugin, and
+    the command has to take Ctrl-C while it is loading.
+    """
+    # Asked for by the import system and by tools of any module: not what anybody uses.
+    if name.startswith("__") and name not in ("__all__", "__version__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    exports = import_module("amigo_async.exports")
+    globals().update({exported: getattr(exports, exported) for exported in exports.__all__})
+    globals()["__all__"] = exports.__all__
+    if name in globals():  # also a submodule that was imported meanwhile
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted([*globals(), *__getattr__("__all__")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -22,6 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 all passed, 1 a metric failed, 2 usage error, 3 errored or could not
         start (also without the extra ``cli``), 4 timed out, 5 undecided, 130 interrupted.
     """
+    handler = signal.getsignal(signal.SIGINT)
+    silenced = arguments is None and handler is signal.default_int_handler
+    if silenced:
+        # Ctrl-C ends the process at once, as it ends other programs, without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         from amigo_async.cli.app import invoke  # noqa: PLC0415  # needs the extra
     except ModuleNotFoundError as error:
@@ -35,4 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     except KeyboardInterrupt:
         return 130
+    if silenced:
+        signal.signal(signal.SIGINT, handler)
     return invoke(arguments)

@@ -146,12 +146,12 @@ INTERRUPTED_IMPORT = """
 import signal, sys
 class Finder:
     def find_spec(self, name, *_):
-        if name == "amigo_async":
+        if name == "amigo_async.client":
             print("importing", flush=True)
             signal.pause()
 sys.meta_path.insert(0, Finder())
-import amigo_async_command
-sys.exit(amigo_async_command.main())
+from amigo_async.cli import main
+sys.exit(main())
 """
 
 
@@ -172,7 +172,7 @@ def test_a_signal_during_the_import_is_silent(tmp_path: Path) -> None:
 
 
 def test_the_entry_point_runs_the_command(tmp_path: Path) -> None:
-    code = "import sys, amigo_async_command as c; sys.exit(c.main())"
+    code = "import sys; from amigo_async.cli import main; sys.exit(main())"
     command = subprocess.run(
         [sys.executable, "-c", code, "show", "short"],
         cwd=tmp_path,

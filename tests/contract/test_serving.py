@@ -433,9 +433,10 @@ def test_plugin_imports_nothing_until_it_is_used() -> None:
     program = """
 import sys, pytest
 before = set(sys.modules)
-import pytest_amigo_async
-new = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
-print(sorted(new), "asyncio" in sys.modules, "amigo_async" in sys.modules)
+import amigo_async.pytest_plugin
+new = set(sys.modules) - before
+print(*sorted(name for name in new if name.split(".")[0] not in sys.stdlib_module_names))
+print("asyncio" in sys.modules)
 """
     ended = subprocess.run(
         [sys.executable, "-c", program],
@@ -444,7 +445,7 @@ print(sorted(new), "asyncio" in sys.modules, "amigo_async" in sys.modules)
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert ended.stdout.strip() == "['pytest_amigo_async'] False False"
+    assert ended.stdout.splitlines() == ["amigo_async amigo_async.pytest_plugin", "False"]
 
 
 def plugin_passes(pytester: pytest.Pytester, passed: int = 1) -> None:
@@ -454,5 +455,5 @@ def plugin_passes(pytester: pytest.Pytester, passed: int = 1) -> None:
 def plugin_run(pytester: pytest.Pytester) -> pytest.RunResult:
     # By name, whether or not the package is installed here with its entry point.
     options = ("--strict-markers", "-p", "no:asyncio", "-p", "no:amigo_async")
-    plugin = (*options, "-p", "pytest_amigo_async")
+    plugin = (*options, "-p", "amigo_async.pytest_plugin")
     return pytester.runpytest_inprocess(*plugin)

@@ -81,8 +81,7 @@ def test_wheel_has_only_the_package(built: Built) -> None:
         names = set(wheel.namelist())
     tops = {name.split("/")[0] for name in names}
     info = f"amigo_async-{amigo_async.__version__}.dist-info"
-    modules = {"amigo_async_command.py", "pytest_amigo_async.py"}
-    assert tops == {"amigo_async", *modules, info}
+    assert tops == {"amigo_async", info}
     assert {"amigo_async/py.typed", "amigo_async/__init__.py"} <= names
     source = {
         str(path.relative_to(ROOT))
@@ -98,8 +97,6 @@ def test_sdist_has_the_tests(built: Built) -> None:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert {
         *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "amigo_async/py.typed"),
-        "amigo_async_command.py",
-        "pytest_amigo_async.py",
         *("tests/conftest.py", "tests/interop/openapi.json"),
     } <= names
 

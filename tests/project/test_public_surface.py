@@ -353,13 +353,26 @@ print(filters == list(warnings.filters))
     ]
 
 
+def test_package_is_loaded_with_its_first_use() -> None:
+    code = """
+import sys, amigo_async
+print(*sorted(m for m in sys.modules if m.startswith("amigo_async")))
+print(amigo_async.errors.APIError is amigo_async.APIError, hasattr(amigo_async, "nothing"))
+print(set(amigo_async.__all__) <= set(dir(amigo_async)))
+from amigo_async import *
+print(AmigoClient.__name__)
+"""
+    said = in_a_fresh_process(code).splitlines()
+    assert said == ["amigo_async", "True False", "True", "AmigoClient"]
+
+
 def test_importing_loads_little() -> None:
     """Beyond its own modules, next to nothing that the four dependencies do not load already."""
     code = """
 import sys
 import aiohttp, anyio, backoff, msgspec
 before = set(sys.modules)
-import amigo_async
+from amigo_async import AmigoClient
 print(*sorted(m for m in set(sys.modules) - before))
 """
     loaded = in_a_fresh_process(code).split()

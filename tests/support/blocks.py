@@ -93,7 +93,7 @@ def check_project(
     for number, block in enumerate(blocks):
         (folder / f"test_mine_{number}.py").write_text(block.text)
     # By name, whether or not the package is installed here with its entry point.
-    plugin = "-p no:amigo_async -p pytest_amigo_async -p no:cacheprovider --strict-markers"
+    plugin = "-p no:amigo_async -p amigo_async.pytest_plugin -p no:cacheprovider --strict-markers"
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", *f"{plugin} {options}".split()],
         cwd=folder,

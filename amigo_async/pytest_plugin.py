@@ -1,7 +1,7 @@
 """The pytest plugin of `amigo_async`: the fixtures ``amigo_sandbox`` and ``amigo_sandbox_async``.
 
-Every run of pytest loads the plugins of its environment. So this module stands beside the package:
-it imports nothing of it, nor anything else that pytest has not imported, until a fixture is used.
+Every run of pytest loads the plugins of its environment. So this module imports nothing of the
+package, nor anything else that pytest has not imported, until a fixture is used.
 """
 
 from __future__ import annotations
