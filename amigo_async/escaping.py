@@ -22,11 +22,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from amigo_async.redact import HTML_ESCAPES, redact
+from amigo_async.redact import HTML_ESCAPES, may_hold_secrets, redact
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element  # only needed for reports
@@ -113,11 +114,22 @@ def encode_json(
         NotImplementedError: If a value cannot be converted to JSON.
         RecursionError: If `value` is nested too deeply.
     """
-    document = msgspec.json.encode(_redacted(msgspec.to_builtins(value, enc_hook=enc_hook)))
+    document = _encoded(value, enc_hook)
     if indent:
         document = msgspec.json.format(document, indent=indent)
     text = re.sub(_INVISIBLE, _json_escape, document.decode())
     return re.sub(_JSON_COMMANDS, _json_escape, text)
+
+
+def _encoded(value: Any, enc_hook: Callable[[Any], Any] | None) -> bytes:
+    """Encode `value` as JSON, redacted; ten times as fast if there is nothing to redact."""
+    with suppress(UnicodeError):  # lone surrogates
+        document = msgspec.json.encode(value, enc_hook=enc_hook)
+        text = document.decode()
+        # No escape of JSON is within what hints at a secret.
+        if not may_hold_secrets(text) and '"threshold":null' not in text:
+            return document
+    return msgspec.json.encode(_redacted(msgspec.to_builtins(value, enc_hook=enc_hook)))
 
 
 def _redacted(value: Any, *, is_id: bool = False) -> Any:

@@ -77,14 +77,19 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     forms = [form for secret in secrets if secret for form in _forms(str(secret))]
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
-    lowered = text.lower()
-    if not any(map(lowered.__contains__, _HINTS)):
+    if not may_hold_secrets(text):
         return text
     text = re.sub(_URL, lambda m: m[1] + m[2] + (f"?{MASK}" if m[3] else ""), text)
     text = re.sub(_SIGNED, rf"\1{MASK}", text)
     text = re.sub(_SCHEME, rf"\1 {MASK}", text)
     text = re.sub(_ISSUED, rf"\1{MASK}", text)
     return re.sub(_JWT, MASK, text)
+
+
+def may_hold_secrets(text: str) -> bool:
+    """Return whether `redact` may replace something in a text, without secrets that are given."""
+    lowered = text.lower()
+    return any(map(lowered.__contains__, _HINTS))
 
 
 def redact_body(body: bytes, secrets: Iterable[str]) -> bytes:

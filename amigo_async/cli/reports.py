@@ -24,6 +24,9 @@ from amigo_async.report.links import Links
 from amigo_async.report.markdown import MAX_BYTES
 from amigo_async.verdicts.gate import Gate
 
+# How many characters are written at once.
+_PIECE: Final = 2**20
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _KINDS = (
@@ -143,11 +146,20 @@ def write_output(kind: str, path: str, render: Callable[[], str], outputs: Outpu
     """
     with outputs.to(f"the report on stdout (--{kind})" if path == "-" else path):
         # Always UTF-8: XML and HTML declare it, and JSON allows nothing else.
-        content = render().rstrip("\n").encode(errors="replace")
+        text = render().rstrip("\n")
         if path == "-":
-            write(content)
+            write(text.encode(errors="replace"))
         else:
-            Path(path).write_bytes(content + b"\n")
+            _write_file(path, text)
+
+
+def _write_file(path: str, text: str) -> None:
+    """Write a text and a line feed, in pieces: some are so large that a copy takes much memory."""
+    with Path(path).open("wb") as file:
+        file.writelines(
+            text[at : at + _PIECE].encode(errors="replace") for at in range(0, len(text), _PIECE)
+        )
+        file.write(b"\n")
 
 
 def _check_file(path: str) -> None:

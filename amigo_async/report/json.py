@@ -64,7 +64,16 @@ def to_json(result: BatchResult) -> str:
     """
     document: dict[str, Any] = {"passed": result.passed, "counts": result.counts}
     document |= {**msgspec.structs.asdict(result), "comparison": result.comparison}
-    return encode_json(document, indent=2, enc_hook=_encode)
+    fields = (f'  "{name}": {_indented(name, value)}' for name, value in document.items())
+    return "{\n" + ",\n".join(fields) + "\n}"
+
+
+def _indented(name: str, value: Any) -> str:
+    """Encode a field; the outcomes one by one, as a large batch takes much memory at once."""
+    if name != "outcomes" or not value:
+        return encode_json(value, indent=2, enc_hook=_encode).replace("\n", "\n  ")
+    outcomes = (encode_json(one, indent=2, enc_hook=_encode) for one in value)
+    return "[\n    " + ",\n    ".join(o.replace("\n", "\n    ") for o in outcomes) + "\n  ]"
 
 
 def from_json(text: str | bytes) -> BatchResult:

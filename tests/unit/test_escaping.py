@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -233,3 +234,21 @@ def test_documents_have_no_secrets(escape: object) -> None:
     assert escape(SECRET) == "GET https://h/k?*** Authorization: Bearer ***"
     root = ET.Element("a", value=SECRET)
     assert "hunter2" not in encode_xml(root)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, 2.5, None, True, "x\u2028y", "##[x]"], "b": {"id": "x", "c": ["\x00"]}},
+        {"type": "numerical", "threshold": float("nan")},
+        {"type": "numerical", "threshold": None},
+        {"id": "lone \ud800"},
+        [float("inf"), {"run_id": "https://h/?x=1", "y": "text"}],
+    ],
+)
+def test_json_is_the_same_where_nothing_is_redacted(value: Any) -> None:
+    """What holds no secret takes a shorter way."""
+    secret = "https://h/?X-Amz-Signature=abcdef"
+    beside = encode_json([value, secret])
+    assert "abcdef" not in beside
+    assert beside == f'[{encode_json(value)},"https://h/?***"]'
