@@ -1,9 +1,10 @@
 """Asyncio SDK for the simulation runs of the Amigo API.
 
-Start with `AmigoClient` and its method `run_many`. The public API is what this module exports,
-`amigo_async.errors`, `amigo_async.events`, `amigo_async.models`, `amigo_async.otel`,
-`amigo_async.report`, `amigo_async.testing`, and the extras `amigo_async.redis` and
-`amigo_async.dask`. Everything else may change without notice.
+Start with `AmigoClient` and its method `run_many`; `amigo_async.guides` explains how things work.
+
+The public API is what this module exports, `amigo_async.errors`, `amigo_async.events`,
+`amigo_async.models`, `amigo_async.otel`, `amigo_async.report`, `amigo_async.testing`, and the
+extras `amigo_async.redis` and `amigo_async.dask`. Everything else may change without notice.
 """
 
 from importlib import import_module

@@ -77,14 +77,7 @@ class ArgumentError(AmigoError, ValueError):
     """An argument is invalid; the message names it and the remedy. No request was sent."""
 
 
-class _RequestError(AmigoError):
-    def __init__(self, message: str, *, method: str, path: str) -> None:
-        super().__init__(message)
-        self.method = method
-        self.path = path
-
-
-class APIError(_RequestError):
+class APIError(AmigoError):
     """The service answered with an error status.
 
     Attributes:
@@ -117,7 +110,9 @@ class APIError(_RequestError):
         parts += [f"; {remedy}"] if remedy else []
         parts += [f" (try again in {retry_after:g} s)"] if retry_after is not None else []
         parts += [f" [request id {request_id}]"] if request_id else []
-        super().__init__("".join(parts), method=method, path=path)
+        super().__init__("".join(parts))
+        self.method = method
+        self.path = path
         self.status = status
         self.headers = dict(headers or {})
         self.body = body
@@ -198,7 +193,7 @@ class ServiceUnavailableError(ServerError):
     """503: the service is under maintenance or overloaded."""
 
 
-class TransportError(_RequestError):
+class TransportError(AmigoError):
     """No response: the connection failed or was lost, or DNS or TLS failed.
 
     Attributes:
@@ -212,7 +207,9 @@ class TransportError(_RequestError):
     def __init__(
         self, reason: str, *, method: str, path: str, sent: bool = True, lasting: bool = False
     ) -> None:
-        super().__init__(f"{method} {path} got no response: {reason}", method=method, path=path)
+        super().__init__(f"{method} {path} got no response: {reason}")
+        self.method = method
+        self.path = path
         self.sent = sent
         self.lasting = lasting
 
@@ -221,7 +218,7 @@ class RequestTimeoutError(TransportError):
     """No response within the `request_timeout` of an attempt."""
 
 
-class DecodeError(_RequestError):
+class DecodeError(AmigoError):
     """A response cannot be decoded.
 
     Attributes:
@@ -252,10 +249,10 @@ class DecodeError(_RequestError):
         suffix = f" [request id {request_id}]" if request_id else ""
         super().__init__(
             f"{method} {path} answered {status} with a body that cannot be decoded: "
-            f"{reason}{suffix}",
-            method=method,
-            path=path,
+            f"{reason}{suffix}"
         )
+        self.method = method
+        self.path = path
         self.status = status
         self.request_id = request_id
         self.body = body

@@ -188,7 +188,7 @@ def _opened(path: str, offset: int) -> BinaryIO:
 
 
 # What each needs, loaded before the time is taken.
-LOADED: Final = {OURS: "amigo_async", BARE: "aiohttp", BOTO: "aiobotocore.session"}
+LOADED: Final = {OURS: "amigo_async.client", BARE: "aiohttp", BOTO: "aiobotocore.session"}
 FETCHERS: Final[dict[str, Fetch]] = {OURS: amigo_async, BARE: bare, BOTO: aiobotocore}
 
 

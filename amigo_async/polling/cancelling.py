@@ -1,7 +1,5 @@
 """Cancel runs, and wait until they are over."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple, TypeAlias

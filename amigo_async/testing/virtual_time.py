@@ -42,7 +42,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that skips waits: when nothing is ready, time jumps to the next timer.
 
     ``time()`` returns the processor time of the process plus the time that the loop has waited or
-    skipped. So ``asyncio.sleep``, timeouts, ``call_later`` and anyio's deadlines all agree, and
+    skipped. So ``asyncio.sleep``, timeouts, timers of the loop and anyio's deadlines all agree, and
     an hour of polling takes milliseconds. Time does not pass while other processes use the
     processor, so durations measured in a test are the same on a busy machine. Sockets are real,
     but both ends of a connection must be in this loop: a peer elsewhere does not know that time

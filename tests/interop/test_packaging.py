@@ -12,12 +12,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from packaging.requirements import Requirement
 
 import amigo_async
 from tests.support.needs import needs_modules
 
-needs_modules("build", "hatchling")
+needs_modules("build", "hatchling", "twine")
 
 ROOT = Path(amigo_async.__file__).parents[1]
 CORE = {"aiohttp", "anyio", "backoff", "msgspec"}
@@ -108,6 +110,26 @@ def test_four_dependencies(built: Built) -> None:
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     assert {r.name for r in requirements if r.marker is None} == CORE
     assert set(metadata.get_all("Provides-Extra", [])) == {"cli", "dask", "otel", "redis", "report"}
+
+
+def test_description_stands_alone(built: Built) -> None:
+    """An index renders it, and has no files of the repository that it could link to."""
+    files = (built.wheel, built.sdist)
+    said = done(sys.executable, "-m", "twine", "check", "--strict", *files, folder=built.folder)
+    assert said.count("PASSED") == 2
+    with zipfile.ZipFile(built.wheel) as wheel:
+        name = f"amigo_async-{amigo_async.__version__}.dist-info/METADATA"
+        description = email.message_from_bytes(wheel.read(name)).get_payload()
+    assert isinstance(description, str)
+    assert description.startswith("# amigo_async\n")
+    links = [str(token.attrGet("href") or token.attrGet("src")) for token in _links(description)]
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+def _links(text: str) -> list[Token]:
+    inline = [token.children or [] for token in MarkdownIt().enable("table").parse(text)]
+    return [t for tokens in inline for t in tokens if t.type in ("link_open", "image")]
 
 
 def test_works_in_an_empty_environment(built: Built) -> None:

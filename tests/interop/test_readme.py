@@ -1,4 +1,4 @@
-"""What the README shows of other frameworks works as it is shown."""
+"""What README and guides show of other frameworks works as it is shown."""
 
 from __future__ import annotations
 
@@ -158,14 +158,15 @@ def test_auto_mode_needs_no_mark(tmp_path: Path) -> None:
     assert len(marked) == 1
     text = block.text.replace(marked[0], "").replace("import pytest\n", "")
     ini = "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
-    check_project(tmp_path, [Block("python", text, block.line)], ini=ini)
+    check_project(tmp_path, [Block("python", text, block.line, block.file)], ini=ini)
 
 
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
-        ("github-workflows", of("yaml")[0].text),
-        ("gitlab-ci", of("yaml")[1].text),
+        ("github-workflows", of("yaml", "README.md")[0].text),
+        ("github-workflows", of("yaml", "ci.md")[0].text),
+        ("gitlab-ci", of("yaml", "ci.md")[1].text),
         ("github-actions", ACTION.read_text(encoding="utf-8")),
     ],
 )

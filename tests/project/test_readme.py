@@ -1,4 +1,4 @@
-"""What the README shows works as it is shown, and its tables leave nothing out."""
+"""What README and guides show works as it is shown, and their tables leave nothing out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import amigo_async
 from amigo_async import AmigoClient, AmigoError, BatchResult
 from amigo_async.events import Event
 from amigo_async.otel import Telemetry
-from amigo_async.testing import Sandbox, SetPlan
+from amigo_async.testing import Fault, Sandbox, SetPlan
 from tests.support.blocks import (
     AT_ONCE,
     BLOCKS,
@@ -50,6 +50,51 @@ async def drive_check(names: dict[str, Any], sandbox: Sandbox) -> None:
     assert len(list(Path("results").glob("*/*"))) == 3
 
 
+async def drive_start_soon(names: dict[str, Any], sandbox: Sandbox) -> None:
+    async with AmigoClient() as client:
+        run_ids = [await names["start_soon"](client, s) for s in sandbox.add_sets(21)]
+    assert run_ids[:20] == [run.id for run in sandbox.runs]
+    assert run_ids[20] is None
+
+
+async def drive_start_once(names: dict[str, Any], sandbox: Sandbox) -> None:
+    set_id = sandbox.add_set(AT_ONCE)
+    async with AmigoClient() as client:
+        assert await names["start_once"](client, set_id) == sandbox.runs[0].id
+        sandbox.fault("create", Fault.drop(after_work=True))
+        assert await names["start_once"](client, set_id) is None
+
+
+async def drive_watch(names: dict[str, Any], sandbox: Sandbox) -> None:
+    set_ids = sandbox.add_sets(2)
+    async with AmigoClient() as client:
+        for _ in range(2):
+            with redirect_stdout(io.StringIO()) as out:
+                await names["watch"](client, set_ids)
+            assert sorted(out.getvalue().split()[::2]) == sorted(set_ids)
+    assert len(sandbox.runs) == 2
+
+
+async def drive_gated(names: dict[str, Any], sandbox: Sandbox) -> None:
+    set_id = sandbox.add_set(SetPlan(seconds=1.0, repeats=30))
+    async with AmigoClient() as client:
+        assert await names["gated"](client, [set_id]) == "passed"
+
+
+async def drive_compared(names: dict[str, Any], sandbox: Sandbox) -> None:
+    set_id = sandbox.add_set(AT_ONCE)
+    async with AmigoClient() as client:
+        for _ in range(3):
+            await client.run_many([set_id])
+        assert await names["compared"](client, set_id) == "no_change_seen"
+
+
+async def drive_check_services(names: dict[str, Any], sandbox: Sandbox) -> None:
+    with redirect_stdout(io.StringIO()) as out:
+        assert await names["check_services"](sandbox.add_sets(1)) is True
+    assert out.getvalue() == f"{sandbox.organization_id}\n"
+
+
 async def drive_one(names: dict[str, Any], sandbox: Sandbox) -> None:
     async with AmigoClient() as client:
         await names["one"](client, sandbox.add_set())
@@ -64,14 +109,14 @@ async def drive_from_inside(names: dict[str, Any], sandbox: Sandbox) -> None:
 
 
 async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
-    ids = [sandbox.add_set(), sandbox.add_set(SetPlan(outcome="failed"))]
+    ids = [sandbox.add_set(AT_ONCE), sandbox.add_set(SetPlan(outcome="failed"))]
     async with AmigoClient() as client:
         result = await names["judged"](client, ids)
     assert isinstance(result, BatchResult)
     assert result.counts == {"passed": 1, "failed": 1}
     names["write_reports"](result)
     assert "<testsuites" in Path("report.xml").read_text()
-    assert "results/" in Path("report.html").read_text()
+    assert "<h1>" in Path("report.html").read_text()
 
 
 async def drive_is_no_worse(names: dict[str, Any], sandbox: Sandbox) -> None:
@@ -119,7 +164,13 @@ async def drive_observed(names: dict[str, Any], sandbox: Sandbox) -> None:
 
 DRIVERS: Final[dict[str, Driver]] = {
     "check": drive_check,
+    "check_services": drive_check_services,
+    "compared": drive_compared,
+    "gated": drive_gated,
     "one": drive_one,
+    "start_once": drive_start_once,
+    "start_soon": drive_start_soon,
+    "watch": drive_watch,
     "from_inside": drive_from_inside,
     "judged": drive_judged,
     "nightly": drive_nightly,
@@ -201,6 +252,7 @@ def command_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
 def check_install(command: str) -> None:
     """What is installed is this package, with extras that it has."""
     (wanted,) = shlex.split(command, comments=True)[2:]
+    wanted = wanted.replace(".[", "amigo-async[")  # from a clone
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirement = Requirement(wanted)
     assert requirement.name == project["name"]
@@ -208,7 +260,7 @@ def check_install(command: str) -> None:
 
 
 def test_test_commands_are_one_line() -> None:
-    demo, tests, *_ = of("sh")
+    demo, tests, *_ = of("sh", "README.md")
     for block in (demo, tests):
         assert block.text.count("\n") == 1
         assert block.text.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
@@ -220,23 +272,23 @@ def test_test_commands_are_one_line() -> None:
 
 
 def test_shell_lines_work(quick: Sandbox, tmp_path: Path) -> None:
-    _, _, use, _ = of("sh")
-    lines = use.text.splitlines()
-    ids = SET_ID.findall(use.text)
-    for set_id in ids:
-        quick.add_set(id=set_id)
-    install, export, run = lines
+    _, _, setting_up, use = of("sh", "README.md")
+    install, export = setting_up.text.splitlines()
     check_install(install)
     exported = [word.partition("=")[0] for word in shlex.split(export)[1:]]
     assert {*exported, "AMIGO_BASE_URL"} == set(quick.environment())
-    ended = in_shell(run, quick, tmp_path)
+    quick.add_set(AT_ONCE, name="Refund policy")
+    quick.add_set(AT_ONCE, name="Returns", tags={"suite": "nightly"})
+    ended = in_shell(use.text, quick, tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert f"{len(ids)} passed" in ended.stdout
-    assert len(list((tmp_path / "results").glob("*/*"))) == len(ids)
+    assert "2 passed" in ended.stdout
+    assert all(run.id in ended.stdout for run in quick.runs)
+    assert len(list((tmp_path / "results").glob("*/*"))) == 2
+    assert "Refund policy" in (tmp_path / "report.html").read_text()
 
 
 def test_lines_that_compare_work(quick: Sandbox, tmp_path: Path) -> None:
-    *_, compare = of("sh")
+    (compare,) = of("sh", "chance.md")
     steady = SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20)
     set_id = quick.add_set(steady, name="Refund policy")
     for _ in range(5):
@@ -263,7 +315,8 @@ def workflow(number: int = 0) -> Any:
 
 
 def test_options_fail_on_a_regression_alone(quick: Sandbox, tmp_path: Path) -> None:
-    (options,) = re.findall(r"`(--baseline 5 [^`]+)`", README)
+    guide = (ROOT / "amigo_async/guides/ci.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r"`(--baseline 5 [^`]+)`", guide)
     given: dict[str, Any] = {
         "inputs": {"from": "sets.txt", "options": options},
         "environment": command_environment(quick, tmp_path),
@@ -391,14 +444,15 @@ def test_gitlab_pipeline_runs_the_command(quick: Sandbox, tmp_path: Path) -> Non
 
 def test_every_block_is_tested() -> None:
     assert {block.language for block in BLOCKS} == {"python", "sh", "yaml"}
-    assert (len(of("sh")), len(of("yaml"))) == (4, 3)
+    assert (len(of("sh")), len(of("yaml"))) == (5, 3)
 
 
 # --- tables ---
 
 
 def test_table_of_errors_is_complete() -> None:
-    rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
+    guide = (ROOT / "amigo_async/guides/troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     public = {
         name

@@ -17,6 +17,7 @@ from amigo_async.testing import Sandbox, SetPlan
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES: Final = sorted((ROOT / "amigo_async" / "guides").glob("*.md"))
 AT_ONCE: Final = SetPlan(seconds=0.0, artifacts_after=0.0)
 
 # Uses what a block defines.
@@ -27,10 +28,10 @@ class Block(NamedTuple):
     language: str
     text: str
     line: int
-    file: str = "README.md"
+    file: str
 
     def __str__(self) -> str:
-        return f"line {self.line}"
+        return f"{self.file}:{self.line}"
 
     @property
     def functions(self) -> list[str]:
@@ -62,8 +63,9 @@ class Block(NamedTuple):
 
 
 BLOCKS: Final = [
-    Block(token.info, token.content, (token.map or [0])[0] + 1)
-    for token in MarkdownIt().parse(README)
+    Block(token.info, token.content, (token.map or [0])[0] + 1, path.name)
+    for path in (ROOT / "README.md", *GUIDES)
+    for token in MarkdownIt().parse(path.read_text(encoding="utf-8"))
     if token.type == "fence"
 ]
 
@@ -71,9 +73,9 @@ BLOCKS: Final = [
 FOREIGN: Final = ("lifespan", "replica", "fleet", "run_sets", "sets_activity")
 
 
-def of(language: str) -> list[Block]:
-    """The blocks of the README in a language."""
-    return [block for block in BLOCKS if block.language == language]
+def of(language: str, file: str | None = None) -> list[Block]:
+    """The blocks in a language, of the README and the guides or of one file."""
+    return [b for b in BLOCKS if b.language == language and file in (None, b.file)]
 
 
 def check_project(
