@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from amigo_async.testing import VirtualTimeLoop
-from benchmarks import command, figures
+from benchmarks import command, figures, orders
 from benchmarks.figures import Aim, Plot, Result, Table
 from benchmarks.peers import CONTESTANTS, OURS
 from benchmarks.stage import (
@@ -203,6 +203,11 @@ def conditions(options: argparse.Namespace) -> str:
 def run_all(options: argparse.Namespace) -> Result:
     """Every batch, the contestants in turn."""
     taken = skipping(plans(options), options.peers)
+    seeds = range(options.seed, options.seed + options.order_seeds)
+    ordered = orders.measure_all(
+        Plan(sets=sets, seed=seed, shortest=options.shortest, longest=options.longest)
+        for sets, seed in itertools.product(options.order_sets, seeds)
+    )
     shown = plots(taken)
     return Result(
         name="batch",
@@ -214,9 +219,10 @@ def run_all(options: argparse.Namespace) -> Result:
         tables=[
             Table(list(HEAD), [row(group) for group in of_each(taken)]),
             figures.growth(shown, "Exponents over sets"),
+            orders.table(ordered),
         ],
-        aims=aims(taken),
-        notes=list(_NOTES),
+        aims=[*aims(taken), *orders.aims(ordered)],
+        notes=[*_NOTES, orders.note(ordered)],
         plots=shown,
         packages=list(PACKAGES),
     )
@@ -224,8 +230,13 @@ def run_all(options: argparse.Namespace) -> Result:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and write to standard output."""
-    quick = {"rounds": 2, "sets": [12, 60]}
-    command.run(arguments(__doc__), run_all, argv, quick=quick)
+    flags = arguments(__doc__)
+    flags.add_argument(
+        "--order-sets", type=int, nargs="+", default=[60, 240], help="sizes of batches by length"
+    )
+    flags.add_argument("--order-seeds", type=int, default=50, help="how many of each")
+    quick = {"rounds": 2, "sets": [12, 60], "order_seeds": 3}
+    command.run(flags, run_all, argv, quick=quick)
 
 
 if __name__ == "__main__":

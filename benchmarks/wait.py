@@ -2,7 +2,8 @@
 
 The service is a table in the process that answers at once, so what is measured is the waiting
 alone; in the field each request of a task that polls for itself would cost an HTTP call as well.
-The loop skips waits, and the time of the processor is counted.
+The loop skips waits, and the time of the processor is counted. How soon ends are noticed under the
+documented limits is measured with the sandbox.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import gc
 import itertools
 import math
+import random
 import statistics
 import time
 import tracemalloc
@@ -25,15 +27,25 @@ from amigo_async.decoding import RecordPage, RunRecord, decode_record_page
 from amigo_async.models import Run, RunPage, UserInfo
 from amigo_async.polling import Poller, wait_for_completion
 from amigo_async.protocol.requests import RunFilters
-from amigo_async.testing import VirtualTimeLoop
+from amigo_async.testing import Sandbox, SetPlan, VirtualTimeLoop
 from benchmarks import command, figures
 from benchmarks.figures import Aim, Plot, Result, Table
 
 # Seconds between two looks; fixed, so that both kinds look as often.
 INTERVAL: Final = 10.0
 
-# The most runs that one list call shows.
+# The most runs that one list call shows, and that one is asked about if it shows ends alone.
 PAGE_SIZE: Final = 50
+MOST_ENDS: Final = 200
+
+# Runs in progress, in seconds, and how soon their ends are to be noticed, by their number: at the
+# median and at most.
+SHORTEST: Final = 1_200.0
+LONGEST: Final = 3_600.0
+SOON: Final = {1_000: (10.0, 30.0)}
+
+# The documented list calls a minute, of which waiting may take half.
+LISTS_A_MINUTE: Final = 50
 
 # Exponents are of this many waiters and more: below, the cost of a tick itself weighs more.
 GROWN: Final = 100
@@ -50,16 +62,21 @@ _NOTES: Final = (
     ),
     (
         "The documented limit is 50 list calls a minute. Half of it, which is what the poller "
-        "takes, shows 1,250 runs a minute: a look at 10,000 takes eight minutes. Tasks that poll "
-        "for themselves can be no more than 8 if each is to look every ten seconds."
+        "takes, asks about the ends of 5,000 runs a minute. Tasks that poll for themselves can be "
+        "no more than 8 if each is to look every ten seconds."
+    ),
+    (
+        "Each run is also requested in any state within two minutes, a fifth of all with each "
+        "look, to notice what has vanished: these requests are counted apart."
     ),
 )
 
 _HEAD = (
     "waiters",
     "kind",
-    "requests a tick",
+    "requests for ends a tick",
     "least possible",
+    "all requests a tick",
     "processor a tick and waiter (µs)",
     "processor from start to end a waiter (µs)",
     "memory a waiter (bytes)",
@@ -71,10 +88,12 @@ class Service:
 
     Attributes:
         asked: How many calls there were.
+        asked_in_any_state: How many of them were not for ends alone.
     """
 
     def __init__(self, count: int) -> None:
         self.asked = 0
+        self.asked_in_any_state = 0
         self.runs = {run.id: run for run in map(_run, range(count))}
         self._records = _records(self.runs.values())
         self._over = False
@@ -92,16 +111,17 @@ class Service:
         """As a wait looks, after the decoding."""
         page = await self.look(**filters)
         found = [run.id for run in page.simulation_unit_test_set_runs]
-        return RecordPage({i: self._records[i] for i in found}, {}, has_more=False)
+        return RecordPage({i: self._records[i] for i in found}, {}, has_more=page.has_more)
 
     async def look(self, **filters: Unpack[RunFilters]) -> RunPage:
         """As `Runs.list`."""
         self.asked += 1
+        self.asked_in_any_state += not filters.get("is_completed")
         await asyncio.sleep(0)
         if filters.get("is_completed") and not self._over:
             return RunPage([], False, None, None)
         found = [self.runs[run_id] for run_id in filters["id"]]
-        return RunPage(found, False, None, None)
+        return RunPage(found[:PAGE_SIZE], len(found) > PAGE_SIZE, None, None)
 
 
 def _records(runs: Iterable[Run]) -> Mapping[str, RunRecord]:
@@ -161,6 +181,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
         kind: How they waited.
         waiters: How many they were.
         requests: List calls a tick.
+        ends: Those that asked for ends alone.
         tick: Seconds of the processor a tick and waiter.
         whole: The same from the start of the waiters to the end of the last, a waiter.
         memory: Bytes a waiter, its task included.
@@ -169,13 +190,14 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     waiters: int
     requests: float
+    ends: float
     tick: float
     whole: float
     memory: float
 
 
-async def spend(kind: str, waiters: int, ticks: int) -> tuple[float, float, float]:
-    """Requests a tick, and the processor's time a tick and in all."""
+async def spend(kind: str, waiters: int, ticks: int) -> tuple[float, float, float, float]:
+    """Requests a tick, those for ends, and the processor's time a tick and in all."""
     service = Service(waiters)
     wait = KINDS[kind](service)
     began = time.process_time()
@@ -184,11 +206,13 @@ async def spend(kind: str, waiters: int, ticks: int) -> tuple[float, float, floa
             group.create_task(wait(run_id))
         await asyncio.sleep(INTERVAL / 2)  # the first look is over
         asked, looking = service.asked, time.process_time()
+        full = service.asked_in_any_state
         await asyncio.sleep(INTERVAL * ticks)
         a_tick = (time.process_time() - looking) / ticks
         requests = (service.asked - asked) / ticks
+        ends = requests - (service.asked_in_any_state - full) / ticks
         service.end()
-    return requests, a_tick, time.process_time() - began
+    return requests, ends, a_tick, time.process_time() - began
 
 
 async def hold(kind: str, waiters: int) -> float:
@@ -214,13 +238,14 @@ async def hold(kind: str, waiters: int) -> float:
 def measure(kind: str, waiters: int, ticks: int) -> Taken:
     """Let some waiters wait: once for the time, once, which is slower, for the memory."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        requests, a_tick, whole = runner.run(spend(kind, waiters, ticks))
+        requests, ends, a_tick, whole = runner.run(spend(kind, waiters, ticks))
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         held = runner.run(hold(kind, waiters))
     return Taken(
         kind=kind,
         waiters=waiters,
         requests=requests,
+        ends=ends if kind == OURS else requests,
         tick=a_tick / waiters,
         whole=whole / waiters,
         memory=held / waiters,
@@ -233,10 +258,92 @@ def run_all(options: argparse.Namespace) -> Result:
         measure(kind, 10, 1)  # what is imported and set up once is not to be counted
     sizes = itertools.product(range(options.rounds), options.waiters, KINDS)
     taken = [measure(kind, waiters, options.ticks) for _, waiters, kind in sizes]
-    return result(taken, options)
+    noticed = []
+    for number, runs in itertools.product(range(options.rounds), options.in_progress):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            noticed.append(runner.run(notice(runs, options.seed + number)))
+    return result(taken, noticed, options)
 
 
-def result(taken: Sequence[Taken], options: argparse.Namespace) -> Result:
+class Noticed(msgspec.Struct, frozen=True, kw_only=True):
+    """How the ends of runs in progress were noticed under the documented limits.
+
+    Attributes:
+        runs: How many runs there were.
+        late: Seconds from the end of each run until its waiter returned.
+        share: List calls a minute over the documented limit, until the last end.
+    """
+
+    runs: int
+    late: list[float]
+    share: float
+
+
+async def notice(runs: int, seed: int) -> Noticed:
+    """Wait for runs of 20 to 60 minutes that are in progress on the sandbox."""
+    dice = random.Random(seed)
+    ends: dict[str, float] = {}
+    late: list[float] = []
+    clock = asyncio.get_running_loop().time
+    async with Sandbox(seed=seed, token_lifetime=86_400.0) as sandbox, sandbox.client() as client:
+        began = clock()
+        for _ in range(runs):
+            seconds = dice.uniform(SHORTEST, LONGEST)
+            plan = SetPlan(seconds=seconds, unit_tests=1, repeats=1, metrics=1)
+            ends[sandbox.start_run(sandbox.add_set(plan))] = clock() + seconds
+
+        async def wait(run_id: str) -> None:
+            await client.wait_for_completion(run_id)
+            late.append(clock() - ends[run_id])
+
+        async with asyncio.TaskGroup() as group:
+            for run_id in ends:
+                group.create_task(wait(run_id))
+        share = sandbox.count("list") / ((clock() - began) / 60) / LISTS_A_MINUTE
+    return Noticed(runs=runs, late=late, share=share)
+
+
+def _noticed_table(noticed: Sequence[Noticed]) -> Table:
+    rows = []
+    for runs in dict.fromkeys(one.runs for one in noticed):
+        some = [one for one in noticed if one.runs == runs]
+        rows.append(
+            [
+                f"{runs:,}",
+                figures.spread([statistics.median(one.late) for one in some]),
+                figures.spread([max(one.late) for one in some]),
+                figures.spread([one.share for one in some], ".0%"),
+            ]
+        )
+    head = ["runs", "end noticed after, median (s)", "at most (s)", "of the limit of list calls"]
+    return Table(head, rows, "Runs of 20 to 60 minutes in progress, under the documented limits")
+
+
+def _noticed_aims(noticed: Sequence[Noticed]) -> list[Aim]:
+    found = []
+    for runs in dict.fromkeys(one.runs for one in noticed):
+        median, most = SOON.get(runs, (math.inf, math.inf))
+        some = [one for one in noticed if one.runs == runs]
+        middle = statistics.median(statistics.median(one.late) for one in some)
+        worst = max(max(one.late) for one in some)
+        share = max(one.share for one in some)
+        if runs in SOON:
+            found.append(
+                Aim(
+                    f"ends of {runs:,} runs noticed after {median:g} s at the median, {most:g} s "
+                    "at most",
+                    f"{middle:.1f} s, {worst:.1f} s at most",
+                    middle <= median and worst <= most,
+                )
+            )
+        what = f"half of the list calls for {runs:,} runs"
+        found.append(Aim(what, f"{share:.0%}", share <= 0.5))
+    return found
+
+
+def result(
+    taken: Sequence[Taken], noticed: Sequence[Noticed], options: argparse.Namespace
+) -> Result:
     """All that was measured."""
     shown = plots(taken)
     return Result(
@@ -249,26 +356,19 @@ def result(taken: Sequence[Taken], options: argparse.Namespace) -> Result:
         tables=[
             Table(list(_HEAD), [row(group) for group in of_each(taken)]),
             figures.growth(shown, f"Exponents over waiters, from {GROWN} on"),
+            _noticed_table(noticed),
         ],
-        aims=aims(taken),
-        notes=[
-            lost(taken),
-            *_NOTES,
-        ],
+        aims=[*aims(taken), *_noticed_aims(noticed)],
+        notes=list(_NOTES),
         plots=shown,
     )
 
 
-def lost(taken: Sequence[Taken]) -> str:
-    """What the poller costs more than tasks for themselves."""
-    memory = {
+def _memory(taken: Sequence[Taken]) -> dict[str, float]:
+    """Bytes a waiter by kind, the median over all sizes and rounds."""
+    return {
         kind: statistics.median(one.memory for one in taken if one.kind == kind) for kind in KINDS
     }
-    least, *_, most = memory.values()
-    return (
-        f"Lost: a waiter on the poller takes {least / most:.1f} times the memory of a task polling "
-        "for itself, for what is known of its run and for its place in the queue."
-    )
 
 
 def of_each(taken: Iterable[Taken]) -> list[list[Taken]]:
@@ -285,8 +385,9 @@ def row(rounds: Sequence[Taken]) -> list[str]:
     return [
         f"{waiters:,}",
         rounds[0].kind,
+        figures.spread([one.ends for one in rounds]),
+        f"{math.ceil(waiters / MOST_ENDS):,}",
         figures.spread([one.requests for one in rounds]),
-        f"{math.ceil(waiters / PAGE_SIZE):,}",
         figures.spread([one.tick * 1e6 for one in rounds], ",.2f"),
         figures.spread([one.whole * 1e6 for one in rounds]),
         figures.spread([one.memory for one in rounds], ",.0f"),
@@ -325,12 +426,13 @@ def plots(taken: Sequence[Taken]) -> list[Plot]:
 def aims(taken: Sequence[Taken]) -> list[Aim]:
     """Whether as few requests as possible are made, and each waiter costs the same."""
     ours = [one for one in taken if one.kind == OURS]
-    extra = max(one.requests - math.ceil(one.waiters / PAGE_SIZE) for one in ours)
+    extra = max(one.ends - math.ceil(one.waiters / MOST_ENDS) for one in ours)
+    least, *_, most = _memory(taken).values()
     costs = [(one.waiters, one.tick * one.waiters) for one in ours if one.waiters >= GROWN]
     grows = figures.exponent(costs)
     return [
         Aim(
-            f"ceil(N / {PAGE_SIZE}) requests a tick for N waiters",
+            f"ceil(N / {MOST_ENDS}) requests for ends a tick for N waiters",
             f"at most {extra:,.1f} more",
             extra <= 0,
         ),
@@ -338,6 +440,11 @@ def aims(taken: Sequence[Taken]) -> list[Aim]:
             f"flat processor time a waiter: that of a tick grows with at most N^{FLAT:g}",
             "n/a" if grows is None else f"N^{grows:.2f}",
             None if grows is None else grows <= FLAT,
+        ),
+        Aim(
+            "memory a waiter: at most that of a task polling for itself",
+            f"{least / most:.2f} times",
+            least / most <= 1.0,
         ),
     ]
 
@@ -349,7 +456,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--waiters", type=int, nargs="+", default=[10, 100, 1_000, 3_000, 10_000], help="how many"
     )
     flags.add_argument("--ticks", type=int, default=20, help="ticks to wait for")
-    quick = {"rounds": 3, "waiters": [10, 100, 1_000], "ticks": 5}
+    flags.add_argument(
+        "--in-progress", type=int, nargs="+", default=[60, 1_000], help="runs of an hour"
+    )
+    quick = {"in_progress": [60], "rounds": 3, "waiters": [10, 100, 1_000], "ticks": 5}
     command.run(flags, run_all, argv, quick=quick)
 
 

@@ -28,7 +28,10 @@ needs_modules("aiobotocore", "distributed", "matplotlib", "openai")
 # The flags with which each benchmark is soon done.
 _SHORT = ["--rounds", "1", "--shortest", "1", "--longest", "20"]
 TINY = {
-    "batch": ["--sets", "2", "22", *_SHORT, "--peers", OURS, NAIVE],
+    "batch": [
+        *("--sets", "2", "22", *_SHORT, "--peers", OURS, NAIVE),
+        *("--order-sets", "22", "--order-seeds", "1"),
+    ],
     "fault": ["--sets", "2", "12", *_SHORT, "--peers", OURS, NAIVE, "--faults", "0.4"],
     "full": ["--sets", "1", *_SHORT, "--peers", OURS],
     "call": ["--at-once", "2", "--calls", "4", "--rounds", "1", "--runs", "1"],
@@ -39,7 +42,7 @@ TINY = {
     ],
     "imports": ["--rounds", "1"],
     "verdicts": ["--comparisons", "2", "--seeds", "1", "--pairs", "2", "--large", "2"],
-    "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1"],
+    "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1", "--in-progress", "60"],
 }
 
 # Programs that Debian has.
