@@ -165,8 +165,8 @@ def test_wrong_use(
 
 
 def test_help_says_what_undecided_is(capsys: pytest.CaptureFixture[str]) -> None:
-    said = Said(capsys, "run", "--help")
-    assert "5 undecided (with --confidence: too few repeats to tell)" in " ".join(said.out.split())
+    said = " ".join(Said(capsys, "run", "--help").out.split())
+    assert "5 undecided: with --confidence, there were too few repeats" in said
 
 
 # --- known to fail ---

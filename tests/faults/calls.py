@@ -119,9 +119,7 @@ async def iterate(scene: Scene) -> str:
 
 
 async def history(scene: Scene) -> str:
-    set_id = scene.add(DONE)
-    run_id = scene.sandbox.start_run(set_id)
-    await asyncio.sleep(10.0)
+    set_id, run_id = await scene.running(DONE)
     return matched([run.id for run in await scene.client.history(set_id, limit=5)], [run_id])
 
 
