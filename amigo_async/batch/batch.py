@@ -14,13 +14,13 @@ from secrets import token_hex
 from typing import Final, Self
 
 import anyio
-import backoff
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
-from amigo_async.artifacts import Artifacts, SavedFile, save
+from amigo_async.artifacts import Artifacts
 from amigo_async.batch.baselines import Baselines
 from amigo_async.batch.details import Details
+from amigo_async.batch.downloads import Downloads
 from amigo_async.batch.journal import (
     Finished,
     Journal,
@@ -47,15 +47,12 @@ from amigo_async.errors import (
     DecodeError,
     JournalError,
     WaitTimeoutError,
-    is_transient,
 )
 from amigo_async.escaping import log_line
 from amigo_async.events import (
     BatchFinished,
     BatchListener,
-    Emit,
     Events,
-    RequestRetried,
     RunFinished,
     RunLeft,
     RunProgressed,
@@ -93,17 +90,8 @@ _RESULTS_LAG: Final = 5.0
 # Seconds that the first start waits to learn whether the sets have enough repeats for the gate.
 _GATE_CHECK: Final = 2.0
 
-# Concurrent downloads; more would only share the bandwidth.
-_DOWNLOADS: Final = 8
-
-# Transient failures of downloads are retried for this many seconds, as those of polls are.
-_DOWNLOAD_PATIENCE: Final = PATIENCE
-
 # Seconds for which all creates but the first wait for the sizes of sets.
 _SIZES_TIMEOUT: Final = 2.0
-
-# The longest pause before a download is retried, in seconds.
-_DOWNLOAD_PAUSE: Final = 10.0
 
 
 class Batch:
@@ -164,7 +152,7 @@ class Batch:
         self._directory = directory
         self._known_by_name = not all(map(is_id, settings.known_failing))
         self._notes: list[str] = []
-        self._downloads = _Downloads(artifacts, events.emit)
+        self._downloads = Downloads(artifacts, events.emit)
         self._concluded = asyncio.Event()
         self._details = Details(
             settings,
@@ -175,7 +163,6 @@ class Batch:
             write=self._write,
         )
         self._baselines = Baselines(settings, calls=calls, batch_id=self._id, emit=events.emit)
-        self._directory = directory
         self._earlier = KnownLengths({}, {})
         self._order: Sequence[str] = self._set_ids
         self._listed = asyncio.Event()
@@ -631,55 +618,6 @@ class Batch:
             await self._write(line)
         except JournalError as error:
             item.error = error
-
-
-class _Downloads:
-    """Downloads the artifacts of a batch, a few at a time, and retries transient failures.
-
-    A download is retried for as long as a poll would be. While no download succeeds at all, that
-    time counts for the batch as a whole, not for each artifact.
-
-    Args:
-        artifacts: Opens artifacts.
-        emit: Receives an event for each download that will be repeated.
-    """
-
-    def __init__(self, artifacts: Artifacts, emit: Emit) -> None:
-        self._artifacts = artifacts
-        self._emit = emit
-        self._slots = anyio.Semaphore(_DOWNLOADS)
-        self._failing_since = math.inf  # of all downloads: since the last one that succeeded
-
-    async def download(self, run_id: str, folder: Path, before: SavedFile | None) -> SavedFile:
-        """Download the artifacts of a run.
-
-        Args:
-            run_id: The run.
-            folder: A folder for this run alone.
-            before: The file that an earlier call saved, from the journal; None if there was none.
-
-        Raises:
-            AmigoError: If the failure is permanent, or has lasted too long.
-        """
-        until, failures = math.inf, 0
-        while True:
-            try:
-                async with self._slots:
-                    saved = await save(self._artifacts.source(run_id), folder, before)
-            except AmigoError as error:
-                now = anyio.current_time()
-                self._failing_since = min(self._failing_since, now)
-                until = min(until, now + _DOWNLOAD_PATIENCE)
-                give_up_at = min(until, self._failing_since + _DOWNLOAD_PATIENCE)
-                if not is_transient(error) or now >= give_up_at:
-                    raise
-                reason = str(error)
-            else:
-                self._failing_since = math.inf
-                return saved
-            delay, failures = backoff.full_jitter(_DOWNLOAD_PAUSE), failures + 1
-            self._emit(RequestRetried("store", failures, delay, reason))
-            await anyio.sleep(delay)
 
 
 class _Recorder:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from amigo_async import AmigoClient, JournalError
-from amigo_async.batch import batch as batches
+from amigo_async.batch import downloads
 from amigo_async.batch import journal as journals
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
@@ -20,8 +20,8 @@ SHORT = SetPlan(seconds=5.0)
 async def test_store_that_stays_down(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_DOWNLOAD_PATIENCE", 20.0)
-    monkeypatch.setattr(batches, "_DOWNLOADS", 1)
+    monkeypatch.setattr(downloads, "_PATIENCE", 20.0)
+    monkeypatch.setattr(downloads, "_CONCURRENT", 1)
     sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
     began = anyio.current_time()
     result = await client.run_many(sandbox.add_sets(4, SHORT), artifacts_dir=tmp_path)
