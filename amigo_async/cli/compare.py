@@ -123,13 +123,14 @@ def _given(text: str) -> BatchResult | str:
     Raises:
         click.UsageError: If it is neither.
     """
-    if Path(text).is_file():
+    if Path(text).exists():
         return _read(text)
     try:
         return check_run_id("RUN_OR_FILE", text)
     except ArgumentError:
         raise click.UsageError(
-            f"{log_line(text)} is neither the id of a run nor a file with a saved result."
+            f"{log_line(text)} is neither the id of a run nor a file that exists; "
+            "--json of run or wait writes a result to compare."
         ) from None
 
 

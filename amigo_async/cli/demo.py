@@ -194,7 +194,8 @@ def _exit_code(result: BatchResult) -> ExitCode:
       amigo-async sandbox > sandbox.env
       . ./sandbox.env; amigo-async run "$AMIGO_SANDBOX_SETS"
 
-    The file also serves for --env-file.
+    The sets have names, such as "Refund policy", which --dry-run shows, and every second one has
+    the tag suite:nightly. The file also serves for --env-file.
 
     Exit status: 0 when stopped by Ctrl-C or SIGTERM, 3 if it cannot serve there.
     """,
@@ -245,7 +246,10 @@ async def sandbox(
     from amigo_async.testing import Sandbox  # noqa: PLC0415  # the server, only where it is used
 
     async with Sandbox(window=window, host=host, port=port or 0) as served:
-        ids = [served.add_set(plan) for plan in mixed_plans(sets, seconds)]
+        ids = [
+            served.add_set(plan, tags={"suite": "weekly" if number % 2 else "nightly"})
+            for number, plan in enumerate(mixed_plans(sets, seconds))
+        ]
         variables = {**served.environment(), "AMIGO_SANDBOX_SETS": " ".join(ids)}
         with interrupts().caught(lambda _: None, lambda: None):
             for name, value in variables.items():

@@ -22,6 +22,7 @@ from amigo_async.cli.command import (
 )
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reasons import amount_done
+from amigo_async.cli.sets import select
 from amigo_async.cli.streams import note, write, writing_to_stdout
 from amigo_async.cli.summary import (
     STYLES,
@@ -70,12 +71,14 @@ def _creator(text: str) -> str:
     \b
       amigo-async list --in-progress --ids | amigo-async wait -
 
+    SET is the id of a set, or its whole name in any case.
+
     TIME is ISO 8601, in the local zone unless it names one, or how long ago, e.g. 30m, 2h or 7d.
     """,
 )
 @click.option("--id", "id", multiple=True, metavar="RUN_ID", help="Only this run; repeatable.")
 @click.option(
-    "--set", "sets", multiple=True, metavar="SET_ID", help="Only runs of this set; repeatable."
+    "--set", "sets", multiple=True, metavar="SET", help="Only runs of this set; repeatable."
 )
 @click.option(
     "--creator",
@@ -146,9 +149,11 @@ async def list_runs(
     """List runs, the newest first."""
     if as_ids and as_json:
         raise click.UsageError("Give either --ids or --json, not both.")
-    given: RunFilters = {"simulation_unit_test_set_id": sets, "sort_by": [sort_by]}
+    given: RunFilters = {"sort_by": [sort_by]}
     given.update(filters)  # type: ignore[typeddict-item]  # they are the API's own names
     async with open_client() as client:
+        if sets:
+            given["simulation_unit_test_set_id"] = (await select(client, sets, ())).ids
         listing = _Listing(client, given, None if everything else limit)
         if as_ids:
             await _write_lines(run.id async for run in listing.runs())

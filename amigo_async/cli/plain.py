@@ -141,7 +141,8 @@ def _text(event: Event, row: SetProgress, now: float) -> str | None:
         case RunStarted(run_id=run_id, attached=attached):
             text = f"{'attached to' if attached else 'started as'} run {log_line(run_id)}"
         case RunFinished(verdict=verdict):
-            text = f"{label(verdict)} after {duration(row.elapsed(now) or 0.0)}"
+            took = row.elapsed(now)  # unknown of a run that a journal has from earlier
+            text = label(verdict) + ("" if took is None else f" after {duration(took)}")
         case RunCompared(verdict=verdict) if verdict in ("regressed", "improved"):
             text = f"{verdict} against its baseline"
         case ArtifactSaved(path=path, size=length):

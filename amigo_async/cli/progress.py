@@ -50,7 +50,7 @@ class SetProgress:
             occurred; None before.
         verdict: See `RunOutcome`, or a word of the command such as ``"saved"``; None while there
             is none.
-        began: Loop time at which its run became known; None before.
+        began: Loop time at which its run became known; None before, and if a journal had it.
         ended: Loop time at which it ended; None before.
         ran: Whether its run was started or ended meanwhile, rather than at an earlier time.
     """
@@ -146,6 +146,8 @@ class BatchProgress:
         if isinstance(event, RunStarted):
             self._start(row, event.run_id)
         elif isinstance(event, RunProgressed):
+            if row.stage == "queued":  # a journal has its start
+                row.run_id, row.stage = event.run_id, "running"
             row.done, row.total = event.done, event.total
             row.trouble = _trouble(event)
         elif isinstance(event, RunFinished):

@@ -93,7 +93,8 @@ from amigo_async.verdicts.gate import Gate
     "tags",
     multiple=True,
     metavar="KEY:VALUE",
-    help="Run the sets with this tag. Given several times: those that have all of the tags.",
+    help="Run the sets with this tag, beside those named. Given several times: those that have all "
+    "of the tags.",
 )
 @click.option(
     "--failed-from",

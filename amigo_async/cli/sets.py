@@ -1,4 +1,4 @@
-"""The sets that ``amigo-async run`` is asked for: selected by id, name or tag, and shown."""
+"""The sets that a command is asked for: selected by id, name or tag, and shown."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def show_plan(
     repeats = sum(one.repeats for one in sets)
     windows = -(-len(sets) // CREATE.limit)
     counted = [(len(sets), "set"), (tests, "unit test"), (repeats, "repeat")]
-    start = plural(windows, "window")
+    start = plural(windows, "minute")
     lines = [
         f"{', '.join(plural(*each) for each in counted)} in all",
-        f"Starting them takes {start} of the create limit ({CREATE.limit} a minute).",
+        f"Starting them takes up to {start}: the limit is {CREATE.limit} a minute.",
         "Nothing was started.",
     ]
     short = sets_too_short(sets, gate, lambda ids: _known(ids, known_failing)) if gate else []

@@ -514,7 +514,6 @@ def test_debug_shows_the_traceback(
         ["run", some_id(1), "--junit", "j", "--journal", "j"],
         ["run", "--from", "no-such-file"],
         ["list", "--created-after", "then"],
-        ["list", "--set", "short"],
         ["list", "--creator", "user-1"],
         ["show"],
         ["show", "short"],

@@ -282,7 +282,8 @@ def test_run_that_has_not_ended_is_not_compared(
         (("a" * 24,), "Give two runs or files"),
         (("a" * 24, "b" * 24, "--set", "x"), "Give two runs or files"),
         (("a" * 24, "b" * 24, "--last", "2"), "--last needs --set"),
-        (("nowhere", "b" * 24), "nowhere is neither the id of a run nor a file"),
+        (("nowhere", "b" * 24), "nowhere is neither the id of a run nor a file that exists"),
+        ((".", "b" * 24), "Is a directory"),
         (("broken.json", "b" * 24), "broken.json is not a result"),
     ],
 )

@@ -71,6 +71,28 @@ def test_tags_must_all_fit(sandbox: Sandbox, capsys: pytest.CaptureFixture[str])
     assert [run.unit_test_set_id for run in sandbox.runs] == [both]
 
 
+def test_named_sets_and_tagged_ones_are_run(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = sandbox.add_set(AT_ONCE, name="Billing")
+    tagged = sandbox.add_set(AT_ONCE, tags={"suite": "nightly"})
+    sandbox.add_set(AT_ONCE)
+    assert Said(capsys, "run", "Billing", "--tag", "suite:nightly").status == 0
+    assert {run.unit_test_set_id for run in sandbox.runs} == {named, tagged}
+
+
+def test_runs_are_listed_by_the_name_of_their_set(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = {name: sandbox.add_set(AT_ONCE, name=name) for name in ("Billing", "Refunds", "Other")}
+    runs = {name: sandbox.start_run(set_id) for name, set_id in sets.items()}
+    said = Said(capsys, "list", "--ids", "--set", "billing", "--set", sets["Refunds"])
+    assert (said.status, set(said.out.split())) == (0, {runs["Billing"], runs["Refunds"]})
+    none = Said(capsys, "list", "--set", "Bills")
+    assert (none.status, none.out) == (2, "")
+    assert f"'Billing' ({sets['Billing']})" in none.err
+
+
 def test_a_name_that_fits_none(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     policy = sandbox.add_set(AT_ONCE, name="Refund policy")
     said = Said(capsys, "run", "Refunds policy")
@@ -96,7 +118,7 @@ def test_dry_run_starts_nothing(sandbox: Sandbox, capsys: pytest.CaptureFixture[
     assert [line.split() for line in lines if ids[3] in line] == [["Set", "3", "2", "6", ids[3]]]
     assert lines[-3:] == [
         "21 sets, 42 unit tests, 126 repeats in all",
-        "Starting them takes 2 windows of the create limit (20 a minute).",
+        "Starting them takes up to 2 minutes: the limit is 20 a minute.",
         "Nothing was started.",
     ]
     assert sandbox.runs == []
@@ -110,7 +132,7 @@ def test_dry_run_by_id_counts_a_set_once(
     said = Said(capsys, "run", "--dry-run", set_id, set_id, "--journal", "j")
     assert said.status == 0
     assert "1 set, 1 unit test, 4 repeats in all\n" in said.out
-    assert "1 window of the create limit" in said.out
+    assert "takes up to 1 minute:" in said.out
     assert "A run with j does not start again what that has finished." in said.out
     assert Said(capsys, "run", "--dry-run", some_id(1)).status == 2
 

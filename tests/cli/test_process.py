@@ -232,6 +232,15 @@ def test_sandbox_serves_until_stopped(tmp_path: Path) -> None:
         )
         assert (len(sets), command.returncode, command.stderr) == (3, 1, "")
         assert "2 passed, 1 failed" in command.stdout
+        named = subprocess.run(
+            [*COMMAND, "run", "--dry-run", "Refund policy", "--tag", "suite:nightly"],
+            env=environment(None, **variables),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+        assert re.findall(r"[0-9a-f]{24}", named.stdout) == [sets[0], sets[2]]
         served.process.send_signal(signal.SIGINT)
         assert served.end() == (0, "", "")
 

@@ -65,6 +65,14 @@ def test_a_set_from_start_to_artifacts(log: Log) -> None:
     log.view.close()
 
 
+def test_a_run_that_a_journal_has(log: Log) -> None:
+    assert log.on_event(RunProgressed(A, RUN_A, 1, 8, False, False)) == []
+    assert log.progress.stages() == {"running": 1, "queued": 1}
+    assert f"amigo-async wait {RUN_A}" in log.progress.continuing()
+    log.clock.time += 5
+    assert log.on_event(RunFinished(A, RUN_A, "passed")) == [f"[ 0:05] {A}  passed"]
+
+
 def test_trouble_is_told_once(log: Log) -> None:
     log.on_event(RunStarted(A, RUN_A, attached=True))
     failing = RunProgressed(A, RUN_A, 3, 8, True, False)
