@@ -53,6 +53,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 120) -> None:
     """Take stdout for a terminal without colors."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "25")  # without it, rich takes a dumb terminal for 80 columns wide
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
 
