@@ -20,9 +20,10 @@ import yaml
 from packaging.requirements import Requirement
 
 import amigo_async
-from amigo_async import AmigoClient, AmigoError, BatchResult
+from amigo_async import AmigoClient, AmigoError, Gate
 from amigo_async.events import Event
 from amigo_async.otel import Telemetry
+from amigo_async.report import from_json
 from amigo_async.testing import Fault, Sandbox, SetPlan
 from tests.support.blocks import (
     AT_ONCE,
@@ -109,14 +110,22 @@ async def drive_from_inside(names: dict[str, Any], sandbox: Sandbox) -> None:
 
 
 async def drive_judged(names: dict[str, Any], sandbox: Sandbox) -> None:
-    ids = [sandbox.add_set(AT_ONCE), sandbox.add_set(SetPlan(outcome="failed"))]
-    async with AmigoClient() as client:
-        result = await names["judged"](client, ids)
-    assert isinstance(result, BatchResult)
+    set_id, failing = sandbox.add_set(AT_ONCE), sandbox.add_set(SetPlan(outcome="failed"))
+    with redirect_stdout(io.StringIO()) as out:
+        async with AmigoClient() as client:
+            await names["judged"](client, [set_id])
+            result = await names["judged"](client, [set_id, failing])
     assert result.counts == {"passed": 1, "failed": 1}
-    names["write_reports"](result)
+    assert out.getvalue() == f"{set_id} passed no_change_seen\n"
+
+
+async def drive_write_reports(names: dict[str, Any], sandbox: Sandbox) -> None:
+    async with AmigoClient() as client:
+        result = await client.run_many(sandbox.add_sets(1, AT_ONCE), artifacts_dir="results")
+    names["write_reports"](result, Gate())
     assert "<testsuites" in Path("report.xml").read_text()
-    assert "<h1>" in Path("report.html").read_text()
+    assert "results/" in Path("report.html").read_text()
+    assert from_json(Path("report.json").read_text()).passed
 
 
 async def drive_is_no_worse(names: dict[str, Any], sandbox: Sandbox) -> None:
@@ -175,6 +184,7 @@ DRIVERS: Final[dict[str, Driver]] = {
     "judged": drive_judged,
     "nightly": drive_nightly,
     "is_no_worse": drive_is_no_worse,
+    "write_reports": drive_write_reports,
     "observed": drive_observed,
 }
 
