@@ -1,7 +1,8 @@
 """Reports of a batch, for people and for CI.
 
 `junit` and `to_json` need no extra; `markdown` and `html` need the extra ``report``. All of them
-return text and write no file.
+return text and write no file. For a thousand sets they take seconds, so call them in a thread
+where an event loop runs: ``await asyncio.to_thread(html, result)``.
 """
 
 from amigo_async.report.html import html
