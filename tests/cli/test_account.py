@@ -181,10 +181,11 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 
 def test_a_full_disk_is_no_error(sandbox: Sandbox, tmp_path: Path) -> None:
+    variables = environment(sandbox, PYTHONDONTWRITEBYTECODE="1")
     ended = subprocess.run(
         ["bash", "-c", 'ulimit -f 0; "$@"', "-", *COMMAND, "list", "--json"],
         cwd=tmp_path,
-        env=environment(sandbox, PYTHONDONTWRITEBYTECODE="1", COVERAGE_PROCESS_START=""),
+        env={name: v for name, v in variables.items() if not name.startswith("COVERAGE_")},
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,17 +13,19 @@ from functools import cache
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from amigo_async.testing import VirtualTimeLoop
+from tests.support.needs import needs, needs_modules
+
+needs_modules("aiobotocore", "distributed", "matplotlib", "numpy", "openai")
+
+import numpy as np
+
 from benchmarks import __main__ as program
 from benchmarks import rules, stage, verdicts
 from benchmarks.page import Measured
 from benchmarks.peers import NAIVE, OURS
-from tests.support.needs import needs, needs_modules
-
-needs_modules("aiobotocore", "distributed", "matplotlib", "openai")
 
 # The flags with which each benchmark is soon done.
 _SHORT = ["--rounds", "1", "--shortest", "1", "--longest", "20"]
