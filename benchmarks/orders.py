@@ -205,7 +205,7 @@ def aims(taken: Sequence[Ordered]) -> list[Aim]:
         elif known == SIZES and sets in BELOW:
             part = _mean(o.makespan / o.given for o in some)
             what = f"sizes known: {1 - BELOW[sets]:.0%} below the bound as given ({sets} sets)"
-            found.append(Aim(what, f"{1 - part:.1%} below", part <= BELOW[sets]))
+            found.append(Aim(what, f"{1 - part:.2%} below", part <= BELOW[sets]))
     return found
 
 
