@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import re
 from collections.abc import Awaitable, Callable
@@ -476,8 +477,10 @@ async def test_failing_client_listener_is_counted_at_the_end(
 def test_attributes_of_a_client_are_documented() -> None:
     client = AmigoClient(**SETTINGS)
     parts = [name for name in vars(client) if not name.startswith("_")]
-    documented = (AmigoClient.__doc__ or "").partition("Attributes:")[2].partition("Args:")[0]
-    assert re.findall(r"^        (\w+):", documented, re.MULTILINE) == [
+    # Python 3.13 takes the indentation of a docstring away, the versions before it keep it.
+    documentation = inspect.getdoc(AmigoClient) or ""
+    documented = documentation.partition("Attributes:")[2].partition("Args:")[0]
+    assert re.findall(r"^    (\w+):", documented, re.MULTILINE) == [
         *sorted(parts, key=documented.index)
     ]
     assert {"runs", "artifacts"} <= set(parts)
