@@ -286,12 +286,11 @@ class Batch:
             opened = open_journal(self._settings.journal, self._header)
             self._journal = await stack.enter_async_context(opened)
             progress = self._journal.progress
-        self._items = {
-            s: BatchItem(
-                s, progress.get(s) or JournaledSteps(), self._settings, self._names_before()
-            )
-            for s in self._set_ids
-        }
+        for set_id in self._set_ids:
+            before = progress.get(set_id) or JournaledSteps()
+            self._items[set_id] = BatchItem(set_id, before, self._settings, self._names_before())
+            # Each run that has ended is judged again; so many at once would block the loop.
+            await asyncio.sleep(0)
 
     def _names_before(self) -> Names:
         """The names that the journal holds from earlier calls."""
@@ -347,6 +346,7 @@ class Batch:
         self._order = [*begun, *new]
         for set_id in begun:
             group.start_soon(self._process, self._items[set_id])
+            await asyncio.sleep(0)  # many may have ended, whose outcomes are built at once
         longest = self._settings.order == "auto" and self._settings.on_failure == "continue"
         # The runs of one window of the rate limit start together in any order.
         if longest and len(new) > CREATE.limit:

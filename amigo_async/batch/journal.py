@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
@@ -35,6 +35,9 @@ from amigo_async.verdicts.gate import Verdict
 # Version of the format. Journals of older versions are read, and continued as they are.
 _VERSION: Final = 2
 _BEGINNING: Final = b'{"what":"journal",'
+
+# How many bytes are read at once.
+_PIECE: Final = 2**20
 
 
 class JournalHeader(Struct, frozen=True, tag="journal", tag_field="what"):
@@ -140,10 +143,6 @@ def _decoder() -> msgspec.json.Decoder[JournalEntry]:
     return msgspec.json.Decoder(JournalEntry)
 
 
-def _encode(line: JournalEntry) -> bytes:
-    return encode_json(line).encode()
-
-
 class Journal:
     """A journal file, locked so that no other process can open it as a journal.
 
@@ -177,10 +176,10 @@ class Journal:
                 in_use=True,
             ) from error
         with self._errors("read"):
-            content = _whole_lines(self._descriptor, self._path)
-            if not content:
-                _append(self._descriptor, _encode(self._header) + b"\n")
-        self.progress, self.names = parse(content, self._header, self._path)
+            lines = _whole_lines(self._descriptor, self._path)
+            self.progress, self.names = parse(lines, self._header, self._path)
+            if not os.fstat(self._descriptor).st_size:
+                self._append(self._header)
 
     def close(self) -> None:
         """Close and unlock the file. Blocks."""
@@ -194,16 +193,20 @@ class Journal:
         Raises:
             JournalError: If the line cannot be written. Earlier lines stay readable.
         """
-        try:
-            data = _encode(line) + b"\n"
-        except RecursionError as error:  # a run may contain arbitrary JSON
-            raise JournalError("cannot be written: nested too deeply", path=self._path) from error
-        await finish(self._write(data))
+        await finish(self._write(line))
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, line: JournalEntry) -> None:
         async with self._lock:
             with self._errors("written"):
-                await in_thread(_append, self._descriptor, data)
+                await in_thread(self._append, line)
+
+    def _append(self, line: JournalEntry) -> None:
+        """Encode and append a line. Blocks: a run may be large, and many may end together."""
+        try:
+            data = encode_json(line).encode() + b"\n"
+        except RecursionError as error:  # a run may contain arbitrary JSON
+            raise JournalError("cannot be written: nested too deeply", path=self._path) from error
+        _append(self._descriptor, data)
 
     @contextmanager
     def _errors(self, done: str) -> Iterator[None]:
@@ -236,32 +239,36 @@ async def open_journal(
         await finish(in_thread(journal.close))
 
 
-def _whole_lines(descriptor: int, path: Path) -> bytes:
-    """Read all complete lines, and truncate a last line that was only partly written.
+def _whole_lines(descriptor: int, path: Path) -> Iterator[bytes]:
+    """Yield all complete lines, and truncate a last line that was only partly written.
+
+    Line by line: a journal may be so large that handling all of it at once takes much memory, and
+    holds up every other thread.
 
     Raises:
         JournalError: If the file is not a journal; it is left unchanged.
     """
     # Not through a duplicate descriptor: a child forked meanwhile would inherit the lock with it.
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
+    with os.fdopen(descriptor, "rb", _PIECE, closefd=False) as file:
         file.seek(0)
-        content = file.read(len(_BEGINNING))
-        if not _BEGINNING.startswith(content):
+        if not _BEGINNING.startswith(file.read(len(_BEGINNING))):
             raise _not_one(1, path)
-        content += file.read()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.ftruncate(descriptor, len(whole))
-    return whole
+        whole = file.seek(0)
+        for line in file:
+            if not line.endswith(b"\n"):
+                os.ftruncate(descriptor, whole)
+                return
+            whole += len(line)
+            yield line
 
 
 def parse(
-    content: bytes, header: JournalHeader, path: Path
+    lines: Iterable[bytes], header: JournalHeader, path: Path
 ) -> tuple[dict[str, JournaledSteps], Names]:
     """Read the lines of a journal into the progress of each set, by set id, and the names.
 
     Args:
-        content: Complete lines.
+        lines: Complete lines.
         header: The service, organization and user of the batch.
         path: The file, for error messages.
 
@@ -271,7 +278,7 @@ def parse(
     progress: dict[str, JournaledSteps] = {}
     names = Names()
     decode = _decoder().decode
-    for number, text in enumerate(content.splitlines(), 1):
+    for number, text in enumerate(lines, 1):
         try:
             line = decode(text)
         except (ValueError, RecursionError) as error:

@@ -1,8 +1,11 @@
-"""Batches whose disk or whose store fails where only the inside of the package can be made to."""
+"""Batches as only the inside of the package shows them: a disk or store that fails, turns taken."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -10,7 +13,9 @@ import pytest
 from amigo_async import AmigoClient, JournalError
 from amigo_async.batch import downloads
 from amigo_async.batch import journal as journals
+from amigo_async.events import Event, SetFinished
 from amigo_async.testing import Fault, Sandbox, SetPlan
+from amigo_async.verdicts.gate import verdict_of
 
 pytestmark = pytest.mark.anyio
 
@@ -54,3 +59,32 @@ async def test_full_disk_loses_no_run(
     assert all(o.verdict == "passed" for o in started)
     assert any(isinstance(o.error, JournalError) for o in result.outcomes)
     assert not result.passed
+
+
+async def test_many_ended_runs_are_resumed_in_turns(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_ids, journal = sandbox.add_sets(10, SHORT), tmp_path / "batch.jsonl"
+    await client.run_many(set_ids, journal=journal)
+    turn, judged, concluded = 0, Counter[int](), Counter[int]()
+
+    async def take_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def judging(*args: Any, **options: Any) -> Any:
+        judged[turn] += 1
+        return verdict_of(*args, **options)
+
+    def listen(event: Event) -> None:
+        concluded[turn] += isinstance(event, SetFinished)
+
+    monkeypatch.setattr("amigo_async.batch.outcomes.verdict_of", judging)
+    others = asyncio.create_task(take_turns())
+    result = await client.run_many(set_ids, journal=journal, on_event=listen)
+    others.cancel()
+    assert result.passed
+    assert (judged.total(), max(judged.values())) == (10, 1)
+    assert (concluded.total(), max(concluded.values())) == (10, 1)

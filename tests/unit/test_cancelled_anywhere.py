@@ -84,7 +84,9 @@ class Stepped:
         assert len({run.unit_test_set_id for run in runs}) == len(runs)
         journal = self.folder / f"{number}.jsonl"
         content = journal.read_bytes() if journal.exists() else b""
-        records, _ = parse(content, JournalHeader(self.sandbox.base_url, "sandbox"), journal)
+        records, _ = parse(
+            content.splitlines(), JournalHeader(self.sandbox.base_url, "sandbox"), journal
+        )
         known = {r.started.run_id for r in records.values() if r.started is not None}
         assert known == {run.id for run in runs}
         for part in self.folder.rglob("*.part"):

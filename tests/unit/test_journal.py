@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import threading
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from amigo_async.batch.journal import (
     open_journal,
 )
 from amigo_async.errors import JournalError
+from amigo_async.escaping import encode_json
 from amigo_async.models import EvaluationResult, SimulationEvaluationSource
 from amigo_async.names import Names
 from amigo_async.starting import Fence
@@ -220,6 +222,31 @@ async def test_bad_line_is_named(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(JournalError, match="line 3"):
         await records(path)
     assert path.read_bytes() == before
+
+
+async def test_what_cannot_be_read_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    await write(path, STARTED)
+    whole = path.read_bytes() + b"{}\n" + b'{"what":"fini'
+    path.write_bytes(whole)
+    with pytest.raises(JournalError, match="line 3"):
+        await records(path)
+    assert path.read_bytes() == whole
+
+
+async def test_lines_are_encoded_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def encoding(line: JournalEntry) -> str:
+        threads.append(threading.current_thread())
+        return encode_json(line)
+
+    monkeypatch.setattr("amigo_async.batch.journal.encode_json", encoding)
+    await write(tmp_path / "batch.jsonl", STARTED, FINISHED)
+    assert len(threads) == 3  # with the header
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.parametrize("name", ["missing/batch.jsonl", "."])

@@ -251,7 +251,7 @@ def page(data: bytes) -> None:
         gate = Gate(min_pass_rate=0.5)
         verdict = verdict_of(each, gate, cancelled=False) if each.is_completed else "timed_out"
         line = Finished(each.simulation_unit_test_set_id, verdict, each, each.created_at)
-        progress, _ = parse(msgspec.json.encode(line) + b"\n", _OPENED, Path("j"))
+        progress, _ = parse([msgspec.json.encode(line) + b"\n"], _OPENED, Path("j"))
         (record,) = progress.values()
         assert record.finished == line, "the journal says something else"
         told = RunOutcome(unit_test_set_id=each.id, run_id=each.id, verdict=verdict, run=each)
@@ -400,7 +400,7 @@ def inside(name: str) -> None:
 def journal(data: bytes) -> None:
     """The lines of a journal."""
     with suppress(JournalError):
-        parse(_document(_JOURNAL, data), _OPENED, Path("j.jsonl"))
+        parse(_document(_JOURNAL, data).splitlines(), _OPENED, Path("j.jsonl"))
 
 
 def sidecar(data: bytes) -> None:
