@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import click
 
@@ -20,12 +20,13 @@ from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command
 from amigo_async.report import markdown
 from amigo_async.report.compared import compared_batch
+from amigo_async.report.json import json_pieces
 from amigo_async.report.links import Links
 from amigo_async.report.markdown import MAX_BYTES
 from amigo_async.verdicts.gate import Gate
 
-# How many characters are written at once.
-_PIECE: Final = 2**20
+# A text, perhaps in pieces: some are so large that a copy takes much memory.
+Text: TypeAlias = str | list[str]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,9 +95,9 @@ class Reports(NamedTuple):
         paths = {kind: getattr(self, kind) for kind, _ in _KINDS}
         return [(kind, path) for kind, path in paths.items() if path is not None]
 
-    def _render(self, kind: str, result: BatchResult, gate: Gate | None, folder: Path) -> str:
+    def _render(self, kind: str, result: BatchResult, gate: Gate | None, folder: Path) -> Text:
         if kind == "json":
-            return report.to_json(result)
+            return list(json_pieces(result))
         if kind == "junit":
             return report.junit(result, gate=gate, link=self.link)
         if kind == "markdown":
@@ -135,7 +136,7 @@ def check_outputs(wanted: Sequence[tuple[str, str]], journal: str | None = None)
         taken.add(target)
 
 
-def write_output(kind: str, path: str, render: Callable[[], str], outputs: Outputs) -> None:
+def write_output(kind: str, path: str, render: Callable[[], Text], outputs: Outputs) -> None:
     """Write an output to its file, or to stdout.
 
     Args:
@@ -145,21 +146,15 @@ def write_output(kind: str, path: str, render: Callable[[], str], outputs: Outpu
         outputs: Keeps an error.
     """
     with outputs.to(f"the report on stdout (--{kind})" if path == "-" else path):
+        text = render()  # all of it, before the file is touched
         # Always UTF-8: XML and HTML declare it, and JSON allows nothing else.
-        text = render().rstrip("\n")
+        pieces = [text.rstrip("\n")] if isinstance(text, str) else text
+        encoded = (piece.encode(errors="replace") for piece in (*pieces, "\n"))
         if path == "-":
-            write(text.encode(errors="replace"))
+            write(encoded)
         else:
-            _write_file(path, text)
-
-
-def _write_file(path: str, text: str) -> None:
-    """Write a text and a line feed, in pieces: some are so large that a copy takes much memory."""
-    with Path(path).open("wb") as file:
-        file.writelines(
-            text[at : at + _PIECE].encode(errors="replace") for at in range(0, len(text), _PIECE)
-        )
-        file.write(b"\n")
+            with Path(path).open("wb") as file:
+                file.writelines(encoded)
 
 
 def _check_file(path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -56,11 +56,12 @@ def writing_to_stdout() -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), "stdout") from error
 
 
-def write(line: str | bytes) -> bool:
+def write(line: str | bytes | Iterable[bytes]) -> bool:
     """Write a line to stdout; return False if its reader has closed it, which is no error.
 
     Args:
-        line: Text, or bytes for a format that has an encoding of its own.
+        line: Text, or bytes for a format that has an encoding of its own; of several lines in
+            pieces, with the last line feed.
 
     Raises:
         OSError: If stdout cannot be written for another reason.
@@ -70,7 +71,8 @@ def write(line: str | bytes) -> bool:
             if isinstance(line, str):
                 print(line)
             else:
-                _write_bytes(line + b"\n")
+                for piece in [line + b"\n"] if isinstance(line, bytes) else line:
+                    _write_bytes(piece)
     except BrokenPipeError:
         return False
     return True

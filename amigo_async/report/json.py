@@ -7,6 +7,7 @@ the fields of the structs.
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterable, Iterator
 from os import fspath
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from amigo_async import errors
-from amigo_async.batch.outcomes import BatchResult
+from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.errors import AmigoError
 from amigo_async.escaping import encode_json
 
@@ -62,18 +63,34 @@ def to_json(result: BatchResult) -> str:
     Args:
         result: The result of the batch.
     """
+    return "".join(json_pieces(result))
+
+
+def json_pieces(result: BatchResult) -> Iterator[str]:
+    """Encode `result` as `to_json` does, piece by piece: a large batch is hundreds of megabytes."""
     document: dict[str, Any] = {"passed": result.passed, "counts": result.counts}
     document |= {**msgspec.structs.asdict(result), "comparison": result.comparison}
-    fields = (f'  "{name}": {_indented(name, value)}' for name, value in document.items())
-    return "{\n" + ",\n".join(fields) + "\n}"
+    before = "{"
+    for name, value in document.items():
+        yield f'{before}\n  "{name}": '
+        before = ","
+        if name == "outcomes" and value:
+            yield from _listed(value)
+        else:
+            yield _indented(value, "\n  ")
+    yield "\n}"
 
 
-def _indented(name: str, value: Any) -> str:
-    """Encode a field; the outcomes one by one, as a large batch takes much memory at once."""
-    if name != "outcomes" or not value:
-        return encode_json(value, indent=2, enc_hook=_encode).replace("\n", "\n  ")
-    outcomes = (encode_json(one, indent=2, enc_hook=_encode) for one in value)
-    return "[\n    " + ",\n    ".join(o.replace("\n", "\n    ") for o in outcomes) + "\n  ]"
+def _listed(outcomes: Iterable[RunOutcome]) -> Iterator[str]:
+    before = "["
+    for outcome in outcomes:
+        yield before + "\n    " + _indented(outcome, "\n    ")
+        before = ","
+    yield "\n  ]"
+
+
+def _indented(value: Any, line: str) -> str:
+    return encode_json(value, indent=2, enc_hook=_encode).replace("\n", line)
 
 
 def from_json(text: str | bytes) -> BatchResult:

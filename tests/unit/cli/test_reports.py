@@ -5,11 +5,13 @@ import json
 import os
 import re
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from amigo_async import BatchResult
 from amigo_async.batch.outcomes import UNEXPLAINED
@@ -17,8 +19,9 @@ from amigo_async.cli.command import Outputs
 from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reports import Reports, annotate, summarize
 from amigo_async.errors import ArtifactError, ConfigurationError
-from amigo_async.names import Names
-from amigo_async.report import from_json
+from amigo_async.names import Explanations, Names
+from amigo_async.report import from_json, to_json
+from tests.support.report_samples import large_batch
 from tests.unit.cli.cli_samples import outcome, run, some_id
 
 FAILED = outcome("failed", run=run(failed=1))
@@ -55,7 +58,23 @@ def test_a_report_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert reports.on_stdout
     reports.check()
     written(reports)
-    assert json.loads(capsys.readouterr().out)["passed"] is False
+    out = capsys.readouterr().out
+    assert json.loads(out)["passed"] is False
+    assert out == f"{to_json(RESULT)}\n"
+
+
+def test_a_large_result_is_in_memory_once(tmp_path: Path) -> None:
+    result = replace(large_batch(40, 20, 10, ["metric"]), explanations=Explanations())
+    reports, outputs = Reports(json=str(tmp_path / "r.json")), Outputs()
+    tracemalloc.start()
+    try:
+        reports.write(result, None, outputs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    text = (tmp_path / "r.json").read_text()
+    assert text == f"{to_json(result)}\n"
+    assert peak < 1.5 * len(text)
 
 
 def test_no_report_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
