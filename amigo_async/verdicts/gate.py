@@ -251,7 +251,7 @@ class Gate(Struct, frozen=True, kw_only=True):
         counted = [self._counted(subject.counts) for subject in subjects]
         if self.confidence is None:
             return [n > 0 and passed / n < self.min_pass_rate for passed, n in counted]
-        p_values = [binomial_at_most(passed, n, self.min_pass_rate) for passed, n in counted]
+        p_values = [_p_value(passed, n, self.min_pass_rate) for passed, n in counted]
         # Each unit test that is compared is one more chance to be unlucky; those that are known to
         # fail decide nothing, and so are not among them.
         deciding = [n for n, subject in enumerate(subjects) if not subject.known_failing]
@@ -362,6 +362,7 @@ class _Subject(NamedTuple):
 _WORST_FIRST: Final[tuple[RateVerdict, ...]] = ("errored", "failed", "undecided")
 
 # Unit tests of a set have few different results, each of which is computed once.
+_p_value = lru_cache(4096)(binomial_at_most)
 _lower_limit = lru_cache(4096)(clopper_pearson_lower)
 _upper_limit = lru_cache(4096)(clopper_pearson_upper)
 _more_repeats = lru_cache(4096)(repeats_to_decide)
@@ -450,7 +451,7 @@ def fails_already(run: Run, known_failing: Collection[str]) -> bool:
 def passing_again(run: Run, known_failing: Collection[str]) -> tuple[str, ...]:
     """Return the ids of unit tests that are known to fail, and passed every repeat of a run."""
     passed: dict[str, bool] = {}
-    for test in tally(run):
+    for test in tally(run) if known_failing else ():
         if test.unit_test_id in known_failing:
             every = bool(test.metrics) and 0 < test.counts.passed == sum(test.counts)
             passed[test.unit_test_id] = passed.get(test.unit_test_id, True) and every

@@ -94,9 +94,10 @@ class UnitTestTally(Struct, frozen=True):
         if self.errors[repeat] is not None or repeat >= self.done:
             return None
         evaluations = [m.evaluations[repeat] for m in self.metrics]
-        if any(e is not None and not e.passed for e in evaluations):
+        states = [None if e is None else e.passed for e in evaluations]
+        if False in states:
             return False
-        return None if None in evaluations else True
+        return None if None in states else True
 
 
 def tally(run: Run) -> tuple[UnitTestTally, ...]:
@@ -152,6 +153,8 @@ def _by_repeat(
     Whether the service evaluates repeats with an error shows in the number of evaluations. If the
     number fits neither case, the worst evaluations are kept.
     """
+    if len(evaluations) == len(errors) == errors.count(None):  # as nearly always
+        return tuple(evaluations)
     sound = [repeat for repeat, error in enumerate(errors) if error is None]
     if len(evaluations) == len(errors):
         evaluations = [evaluations[repeat] for repeat in sound]
