@@ -519,7 +519,7 @@ _GATE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "--confidence",
         type=share,
         metavar="SHARE",
-        help="Pass or fail only if this sure, e.g. 95%; otherwise the set is undecided.",
+        help="With --min-pass-rate: pass or fail only if this sure, e.g. 95%; else undecided.",
     ),
     click.option(
         "--known-failing",

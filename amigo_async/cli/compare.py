@@ -68,8 +68,9 @@ def parse_baseline(_: click.Context, __: click.Parameter, text: str | None) -> G
     all sets that both have are compared. With --set, the newest run of a set is compared with those
     before it. The options for reports are those of run.
 
-    Exit status: 0 compared, 2 usage error, 3 could not be read. With --fail-on regression, 1 if a
-    set got worse beyond chance; where too few repeats leave that open, a line says so.
+    Exit status: 0 compared, whatever failed in the runs; 2 usage error, 3 could not be read. With
+    --fail-on regression, 1 if a set got worse beyond chance; where too few repeats leave that open,
+    a line says so.
     """,
 )
 @click.argument("runs", nargs=-1, metavar="[RUN_OR_FILE RUN_OR_FILE]")

@@ -78,7 +78,7 @@ from amigo_async.verdicts.gate import Gate
         0  all sets passed
         1  a metric failed
         2  usage error
-        3  a set errored or could not start
+        3  a set errored, was cancelled or could not start
         4  timed out
         5  undecided: with --confidence, there were too few repeats to tell
       130  interrupted
