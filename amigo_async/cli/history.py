@@ -18,7 +18,7 @@ from amigo_async.cli.streams import writing_to_stdout
 from amigo_async.cli.summary import console_of, name_cell, plain_table, print_table
 from amigo_async.escaping import log_line
 from amigo_async.names import Names
-from amigo_async.report.history import (
+from amigo_async.report.set_history import (
     PastRun,
     SetHistory,
     history_html,

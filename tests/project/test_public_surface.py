@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import typing
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -433,6 +434,11 @@ def test_imports_run_downward_only() -> None:
         if floor.get(imported, len(ROOMS)) >= floor[room]
     ]
     assert upward == []
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = Counter(path.name for path in Path(amigo_async.__file__).parent.rglob("*.py"))
+    assert {name for name, count in names.items() if count > 1} == {"__init__.py"}
 
 
 def test_one_room_alone_talks_http() -> None:
