@@ -331,18 +331,28 @@ def test_options_fail_on_a_regression_alone(quick: Sandbox, tmp_path: Path) -> N
         "inputs": {"from": "sets.txt", "options": options},
         "environment": command_environment(quick, tmp_path),
     }
-    set_id = quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.6), name="Refund policy")
+    set_id = quick.add_set(
+        SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20, pass_rate=0.6), name="Refund policy"
+    )
     (tmp_path / "sets.txt").write_text("Refund policy")
     for _ in range(5):
         quick.start_run(set_id)
     # Better than before, so that chance cannot make it a regression; and metrics fail all the same.
-    quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.8), id=set_id, name="Refund policy")
+    quick.add_set(
+        SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20, pass_rate=0.8),
+        id=set_id,
+        name="Refund policy",
+    )
     better = run_step("Run the sets", folder=tmp_path, **given)
     assert better.returncode == 0, better.stderr
     text = (tmp_path / "amigo-async" / "report.md").read_text()
     assert "Against the baseline" in text
     assert "regressed" not in text
-    quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.1), id=set_id, name="Refund policy")
+    quick.add_set(
+        SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20, pass_rate=0.1),
+        id=set_id,
+        name="Refund policy",
+    )
     assert run_step("Run the sets", folder=tmp_path, **given).returncode == 1
 
 
@@ -353,14 +363,14 @@ def test_candidate_is_gated_by_the_release(quick: Sandbox, tmp_path: Path) -> No
     _, download, use = job["steps"]
     saved, release = re.findall(r"[\w.]+\.json", download["run"])
     environment = command_environment(quick, tmp_path)
-    set_id = quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.9))
+    set_id = quick.add_set(SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20, pass_rate=0.9))
     (tmp_path / "sets.txt").write_text(set_id)
     given: dict[str, Any] = {"environment": environment, "folder": tmp_path}
     run_step("Run the sets", inputs={"from": "sets.txt"}, **given)
     (tmp_path / "amigo-async" / saved).rename(tmp_path / release)
-    quick.add_set(SetPlan(seconds=0.0, repeats=20), id=set_id)
+    quick.add_set(SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20), id=set_id)
     assert run_step("Run the sets", inputs=use["with"], **given).returncode == 0
-    quick.add_set(SetPlan(seconds=0.0, repeats=20, pass_rate=0.3), id=set_id)
+    quick.add_set(SetPlan(seconds=0.0, artifacts_after=0.0, repeats=20, pass_rate=0.3), id=set_id)
     assert run_step("Run the sets", inputs=use["with"], **given).returncode == 1
 
 
@@ -385,7 +395,7 @@ def test_workflow_uses_the_action(quick: Sandbox, tmp_path: Path) -> None:
     assert parsed["permissions"]["pull-requests"] == "write"
     kept = {path.name for path in (tmp_path / uploaded).iterdir()}
     assert kept == {"report.xml", "report.md", "report.html", "report.json", "artifacts"}
-    failing = quick.add_set(SetPlan(seconds=0.0, outcome="failed"))
+    failing = quick.add_set(SetPlan(seconds=0.0, artifacts_after=0.0, outcome="failed"))
     (tmp_path / "sets.txt").write_text(failing)
     assert run_step("Run the sets", folder=tmp_path, **given).returncode == 1
     assert (tmp_path / "output").read_text() == "exit-code=0\nexit-code=1\n"
@@ -443,7 +453,7 @@ def test_gitlab_pipeline_runs_the_command(quick: Sandbox, tmp_path: Path) -> Non
     assert len(block.text.splitlines()) == 6
     (job,) = yaml.safe_load(block.text).values()
     check_install(job["before_script"])
-    failing = quick.add_set(SetPlan(seconds=0.0, outcome="failed"))
+    failing = quick.add_set(SetPlan(seconds=0.0, artifacts_after=0.0, outcome="failed"))
     (tmp_path / "sets.txt").write_text("\n".join([*quick.add_sets(2), failing]))
     ended = in_shell(job["script"], quick, tmp_path)
     assert ended.returncode == 1, ended.stderr
