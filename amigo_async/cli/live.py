@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -25,6 +27,8 @@ from amigo_async.report.wording import duration
 # longer to fill than the time between two updates.
 _WIDEST: Final = 300
 _TALLEST: Final = 200
+
+_SHOW_CURSOR: Final = b"\x1b[?25h"
 
 # Width in columns from which on ids are shown beside names, and below which only verdicts and names
 # are shown.
@@ -111,7 +115,14 @@ class LiveView(View):
 
     def close(self) -> None:
         """Remove the lines and show the cursor again."""
-        self._live.stop()
+        try:
+            self._live.stop()
+        finally:
+            if not self.console.is_dumb_terminal:
+                # Once more, past the stream: where a signal has interrupted the drawing of the
+                # lines, the console keeps for later what it is told now.
+                with suppress(OSError, ValueError):
+                    os.write(self.console.file.fileno(), _SHOW_CURSOR)
 
     def _notices(self) -> list[str]:
         if self._retry is not None and self._retry[0] < self._progress.now():

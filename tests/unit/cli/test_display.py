@@ -60,6 +60,21 @@ def test_endless_terminal_is_not_filled() -> None:
     assert len(file.getvalue()) < 300_000
 
 
+@pytest.mark.parametrize(("dumb", "shown"), [(False, 1), (True, 0)])
+def test_cursor_is_shown_after_half_a_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dumb: bool, shown: int
+) -> None:
+    """A signal may end the process while the lines are drawn."""
+    monkeypatch.setenv("TERM", "dumb" if dumb else "xterm")
+    path = tmp_path / "terminal"
+    with path.open("w") as file:
+        console = Console(file=file, force_terminal=True)
+        view = LiveView(batch_progress(2)[0], dict, console)
+        with console:
+            view.close()
+            assert path.read_text().count("\x1b[?25h") == shown
+
+
 def line_of(lines: list[str], number: int) -> str:
     return next(line for line in lines if some_id(number) in line)
 
