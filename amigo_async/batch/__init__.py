@@ -1,6 +1,6 @@
 """Start, wait for and collect many sets."""
 
-from amigo_async.batch.batch import ARTIFACTS_PATIENCE, Batch
+from amigo_async.batch.batch import Batch
 from amigo_async.batch.journal import JournalHeader
 from amigo_async.batch.options import (
     BatchOptions,
@@ -13,6 +13,7 @@ from amigo_async.batch.options import (
     check_sets,
 )
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
+from amigo_async.batch.pipeline import ARTIFACTS_PATIENCE
 
 __all__ = [
     "ARTIFACTS_PATIENCE",

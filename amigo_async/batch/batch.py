@@ -1,15 +1,13 @@
-"""Run many sets concurrently: start, wait and download, each set as soon as it can proceed."""
+"""Run many sets concurrently, each through its pipeline, and collect their outcomes."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from secrets import token_hex
 from typing import Final, Self
 
@@ -22,70 +20,39 @@ from amigo_async.batch.baselines import Baselines
 from amigo_async.batch.details import Details
 from amigo_async.batch.downloads import Downloads
 from amigo_async.batch.journal import (
-    Finished,
     Journal,
     JournaledSteps,
     JournalEntry,
     JournalHeader,
-    Saved,
-    Started,
-    StartIntended,
-    StartRefused,
     open_journal,
 )
 from amigo_async.batch.lengths import SEEN_LENGTHS, KnownLengths, known_from, size_of
 from amigo_async.batch.options import BatchSettings, check_artifacts_dir, make_artifacts_dir
 from amigo_async.batch.order import LengthEstimate, estimate_lengths, longest_first
 from amigo_async.batch.outcomes import BatchItem, BatchResult, RunOutcome
+from amigo_async.batch.pipeline import Pipeline
 from amigo_async.cancellation import finish
-from amigo_async.errors import (
-    AmbiguousStartError,
-    AmigoError,
-    ArgumentError,
-    ArtifactTimeoutError,
-    DeadlineError,
-    DecodeError,
-    JournalError,
-    WaitTimeoutError,
-)
+from amigo_async.errors import AmigoError, ArgumentError
 from amigo_async.escaping import log_line
 from amigo_async.events import (
     BatchFinished,
     BatchListener,
     Events,
-    RunFinished,
     RunLeft,
-    RunProgressed,
     SetFinished,
     TooFewRepeats,
 )
-from amigo_async.models import CreatedRun, Run
-from amigo_async.names import (
-    EXPLAIN_TIMEOUT,
-    Directory,
-    Names,
-    combined,
-    select_unit_tests,
-    unit_test_ids,
-)
-from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
+from amigo_async.models import Run
+from amigo_async.names import Directory, Names, combined, select_unit_tests, unit_test_ids
+from amigo_async.polling import Poller
 from amigo_async.polling.cancelling import cancel_all, cancel_bound
 from amigo_async.protocol.endpoints import CREATE
-from amigo_async.protocol.requests import is_id
-from amigo_async.protocol.urls import safe_segment
 from amigo_async.resources.evaluations import Evaluations
 from amigo_async.resources.runs import RunCalls
 from amigo_async.server_clock import ServerClock
-from amigo_async.starting import Fence, Intention, Starts
+from amigo_async.starting import Starts
 from amigo_async.threads import in_thread
-from amigo_async.verdicts.gate import fails_already, first_reasons, sets_too_short, too_few_repeats
-
-# Seconds to wait for the artifacts of a completed run; a run that was cancelled elsewhere may never
-# have any.
-ARTIFACTS_PATIENCE: Final = 600.0
-
-# A completed run with repeats that never ran is requested again after this many seconds.
-_RESULTS_LAG: Final = 5.0
+from amigo_async.verdicts.gate import first_reasons, sets_too_short, too_few_repeats
 
 # Seconds that the first start waits to learn whether the sets have enough repeats for the gate.
 _GATE_CHECK: Final = 2.0
@@ -135,8 +102,6 @@ class Batch:
         self._check = check
         self._settings = settings
         self._header = header
-        self._starts = starts
-        self._poller = poller
         self._cancel = calls.cancel
         self._clock = clock
         self._events = events
@@ -146,13 +111,10 @@ class Batch:
         self._times = Counter(self._set_ids)
         self._given = 0
         self._journal: Journal | None = None
-        self._wants_progress = settings.on_event is not None or settings.on_failure != "continue"
         self._began = 0.0
         self._deadline = math.inf
         self._directory = directory
-        self._known_by_name = not all(map(is_id, settings.known_failing))
         self._notes: list[str] = []
-        self._downloads = Downloads(artifacts, events.emit)
         self._concluded = asyncio.Event()
         self._details = Details(
             settings,
@@ -166,7 +128,22 @@ class Batch:
         self._earlier = KnownLengths({}, {})
         self._order: Sequence[str] = self._set_ids
         self._listed = asyncio.Event()
-        self._fences = starts.fences(self._pending, self._take_sizes)
+        self._pipeline = Pipeline(
+            settings,
+            owner=header.owner,
+            starts=starts,
+            fence=starts.fences(self._pending, self._take_sizes).before,
+            poller=poller,
+            cancel=calls.cancel,
+            cancel_timeout=lambda: cancel_bound(len(self._unfinished(attached=False))),
+            directory=directory,
+            details=self._details,
+            downloads=Downloads(artifacts, events.emit),
+            clock=clock,
+            emit=events.emit,
+            write=self._write,
+            on_failing=self._react,
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
@@ -251,12 +228,6 @@ class Batch:
             uncompared=self._baselines.reasons.get(set_id),
         )
 
-    def _known_failing(self, ids: Collection[str], names: Names) -> Collection[str] | None:
-        """Which of the unit tests are known to fail; None if their names are not all known yet."""
-        if self._known_by_name and not names.unit_tests.keys() >= set(ids):
-            return None
-        return select_unit_tests(self._settings.known_failing, ids, names)
-
     def _unknown_failing(self) -> list[str]:
         """A note about what of `known_failing` fits no unit test, once all runs have ended."""
         runs = [item.run for item in self._items.values() if item.verdict is not None and item.run]
@@ -319,9 +290,9 @@ class Batch:
 
         with anyio.move_on_after(_GATE_CHECK), suppress(AmigoError):
             sets = await self._directory.read_sets(pending)
-            if self._known_by_name:
+            if self._settings.known_by_name:
                 await self._directory.describe_sets(pending, take)
-        short = sets_too_short(sets, gate, lambda ids: self._known_failing(ids, names))
+        short = sets_too_short(sets, gate, lambda ids: self._settings.known_failing_of(ids, names))
         if not short:
             return
         words = too_few_repeats(gate, short)
@@ -378,41 +349,9 @@ class Batch:
 
     async def _process(self, item: BatchItem) -> None:
         """Process one set to its outcome; an error of one set does not affect the others."""
-        with anyio.CancelScope(deadline=self._deadline) as scope:
-            try:
-                await self._start_wait_collect(item)
-            except Exception as error:  # noqa: BLE001  # it becomes the outcome of this set
-                item.error = error
-        late = scope.cancelled_caught or isinstance(item.error, DeadlineError | WaitTimeoutError)
-        if scope.cancelled_caught:
-            item.error = item.error or self._out_of_time(item)
+        late = await self._pipeline.run(item, self._deadline)
         await self._baselines.compare(item)
         self._conclude(item, item.outcome(out_of_time=late))
-
-    def _out_of_time(self, item: BatchItem) -> AmigoError | None:
-        """The error for what the deadline of the batch cut off; None if nothing was missing."""
-        if item.unfinished_run is not None:
-            return WaitTimeoutError(
-                [item.unfinished_run],
-                timeout=self._settings.timeout or 0.0,
-                last_runs={} if item.run is None else {item.unfinished_run: item.run},
-                last_errors=(
-                    {} if item.poll_error is None else {item.unfinished_run: item.poll_error}
-                ),
-            )
-        if item.run_id is not None and self._wants_artifacts(item):
-            generated = item.run is not None and item.run.artifacts_generated
-            done = "downloaded" if generated else "generated"
-            reason = f"the deadline passed before it was {done}"
-            return ArtifactTimeoutError(reason, run_id=item.run_id)
-        return None
-
-    def _wants_artifacts(self, item: BatchItem) -> bool:
-        """Whether artifacts were asked for, are not saved yet, and may exist."""
-        cut_short = item.verdict == "cancelled" and not (
-            item.run is not None and item.run.artifacts_generated
-        )
-        return self._settings.artifacts_dir is not None and item.artifacts is None and not cut_short
 
     def _conclude(self, item: BatchItem, outcome: RunOutcome) -> None:
         self._outcomes[item.set_id] = outcome
@@ -446,143 +385,6 @@ class Batch:
         counts = {str(verdict): count for verdict, count in result.counts.items()}
         self._events.emit(BatchFinished(self._id, result.passed, counts, seconds))
 
-    async def _start_wait_collect(self, item: BatchItem) -> None:
-        """Start, wait and download, beginning after the last step in the journal."""
-        if item.run is not None and item.verdict is not None and self._known_by_name:
-            await self._finished(item, item.run)  # the journal may lack names
-        if item.run_id is None:
-            await self._start(item)
-        if item.unfinished_run is not None:
-            await self._wait(item, item.unfinished_run)
-        if item.run is not None and item.verdict is not None:
-            await self._collect(item, item.run)
-
-    async def _start(self, item: BatchItem) -> None:
-        intent = item.before.intent
-        with item.starting:
-            await self._starts.start(
-                item.set_id,
-                self._settings.on_conflict,
-                fence=self._fences.before,
-                recorder=_Recorder(item, self._clock, self._write, self._try_to_write),
-                earlier=None if intent is None else Intention(intent.at, intent.fence),
-                patience=PATIENCE,
-            )
-
-    async def _wait(self, item: BatchItem, run_id: str) -> None:
-        """Wait until a run is completed; cancel it when the rest of the batch is cancelled."""
-
-        def on_progress(run: Run) -> None:
-            self._progressed(item, run)
-
-        run: Run | None = None
-        poller = self._poller
-        poller.expect(run_id, item.set_id)
-        # An attached run may belong to someone else, so a batch never cancels it.
-        waiting = anyio.CancelScope() if item.attached else item.waiting
-        with (
-            poller.waiting_for(
-                [run_id],
-                interval=self._settings.poll_interval,
-                wants_progress=self._wants_progress,
-            ) as waiter,
-            waiting,
-        ):
-            try:
-                run = await _readable_part(item, end_of_run(poller, waiter, on_progress))
-            finally:
-                item.run = poller.last([run_id]).get(run_id, item.run)
-                item.poll_error = poller.last_errors([run_id]).get(run_id)
-        if waiting.cancelled_caught:
-            bound = cancel_bound(len(self._unfinished(attached=False)))
-            state, run = await cancel_and_wait(poller, self._cancel, run_id, timeout=bound)
-            item.cancelled = state == "cancelled"
-            if state == "running":
-                item.run = run or item.run
-                raise WaitTimeoutError([run_id], timeout=bound)
-        if run is not None and run.was_cut_short and not item.cancelled:
-            # Results may be listed a little later than the end of the run.
-            await anyio.sleep(_RESULTS_LAG)
-            run = await _readable_part(item, wait_for_completion(poller, run_id))
-        if run is not None:
-            await self._finished(item, run)
-            await self._starts.report_second_run(run_id)
-
-    async def _finished(self, item: BatchItem, run: Run) -> None:
-        """Take in a completed run; emit and record its verdict if that is new or has changed."""
-        before, at = item.verdict, self._clock.utcnow()
-        # First with the names that are known: should the deadline pass while others are read, the
-        # run has a verdict.
-        verdict = item.finished(run, at, self._details.names)
-        if self._known_by_name and not run.was_cut_short:
-            names = await self._directory.describe([run], timeout=EXPLAIN_TIMEOUT)
-            verdict = item.finished(run, at, names)
-        if verdict == before:
-            return
-        self._events.emit(RunFinished(item.set_id, run.id, verdict))
-        if before is None and item.before.started is None and verdict != "cancelled":
-            seconds = (at - run.created_at).total_seconds()
-            SEEN_LENGTHS.add(self._header.owner, item.set_id, seconds)
-        if not isinstance(item.error, DecodeError):  # a newer version may read all of it
-            await self._try_to_write(item, Finished(item.set_id, verdict, run, at))
-
-    def _progressed(self, item: BatchItem, run: Run) -> None:
-        item.run = run
-        done, total = run.progress or (None, None)
-        self._events.emit(
-            RunProgressed(item.set_id, run.id, done, total, run.failed_metrics, run.errored)
-        )
-        # With a gate some repeats may fail, so only a completed run can be judged.
-        if self._settings.gate is None and (run.failed_metrics or run.errored):
-            known = self._known_failing(unit_test_ids(run), self._details.names)
-            if known is not None and (not known or fails_already(run, known)):
-                self._react(item)
-
-    async def _collect(self, item: BatchItem, run: Run) -> None:
-        """Download the artifacts of a completed run as soon as they are generated."""
-        before = item.before.saved
-        if self._settings.artifacts_dir is None:
-            if before is not None and not await in_thread(os.path.exists, before.path):
-                item.artifacts = None  # in the journal, but no longer on disk
-            return
-        item.artifacts = None  # until the file from the journal has been checked
-        if not self._wants_artifacts(item):
-            return
-        if not run.artifacts_generated:
-            await self._await_artifacts(item, run.id)
-        # A folder for each run: the store may give all artifacts the same name.
-        folder = Path(self._settings.artifacts_dir) / safe_segment(run.id)
-        known = None if before is None else before.file
-        file = await self._downloads.download(run.id, folder, known)
-        if before is not None and before.file == file:
-            item.saved(Path(file.path), before.at)
-        else:
-            at = self._clock.utcnow()
-            item.saved(Path(file.path), at)
-            line = Saved(item.set_id, file.path, at, file.size, file.checksum)
-            await self._try_to_write(item, line)
-
-    async def _await_artifacts(self, item: BatchItem, run_id: str) -> None:
-        """Wait until the artifacts of a completed run are generated.
-
-        Its flags may still become true meanwhile; the verdict follows the last state seen.
-        """
-        began = anyio.current_time()
-        waiting = wait_for_completion(
-            self._poller,
-            run_id,
-            timeout=ARTIFACTS_PATIENCE,
-            poll_interval=self._settings.poll_interval,
-            require_artifacts=True,
-            on_progress=lambda later: self._finished(item, later),
-        )
-        try:
-            await self._finished(item, await _readable_part(item, waiting))
-        except WaitTimeoutError as error:
-            waited = anyio.current_time() - began
-            reason = f"the service did not generate it within {waited:.3g} s of the run's end"
-            raise ArtifactTimeoutError(reason, run_id=run_id) from error
-
     def _react(self, failed: BatchItem) -> None:
         """Apply `on_failure` to the other sets, as one has failed or is going to fail."""
         if self._settings.on_failure == "continue":
@@ -611,65 +413,3 @@ class Batch:
     async def _write(self, line: JournalEntry) -> None:
         if self._journal is not None:
             await self._journal.write(line)
-
-    async def _try_to_write(self, item: BatchItem, line: JournalEntry) -> None:
-        """Write a line; a failure does not end the set, but is the error of its outcome."""
-        try:
-            await self._write(line)
-        except JournalError as error:
-            item.error = error
-
-
-class _Recorder:
-    """Record the steps of a start in the item and the journal; see `starting.Recorder`.
-
-    Args:
-        item: The set that is started.
-        clock: The clock of the service.
-        write: Writes a line, or raises.
-        try_to_write: Writes a line, or stores the error in the item.
-    """
-
-    def __init__(
-        self,
-        item: BatchItem,
-        clock: ServerClock,
-        write: Callable[[JournalEntry], Awaitable[None]],
-        try_to_write: Callable[[BatchItem, JournalEntry], Awaitable[None]],
-    ) -> None:
-        self._item = item
-        self._clock = clock
-        self._write = write
-        self._try_to_write = try_to_write
-
-    async def intended(self, fence: Fence | None) -> None:
-        """Record that the create request is about to be sent."""
-        at = datetime.fromtimestamp(self._clock.earliest(), UTC)
-        await self._write(StartIntended(self._item.set_id, at, fence))
-
-    async def refused(self) -> None:
-        """Record that the create request started no run."""
-        line = StartRefused(self._item.set_id, self._clock.utcnow())
-        await self._try_to_write(self._item, line)
-
-    async def started(self, created: CreatedRun) -> None:
-        """Record the id of the run."""
-        item, attached = self._item, created.attached
-        at, run_id = self._clock.utcnow(), created.simulation_unit_test_set_run_id
-        item.started(run_id, at, attached=attached)
-        await self._try_to_write(item, Started(item.set_id, run_id, at, attached=attached))
-
-    def unresolved(self, error: AmbiguousStartError) -> None:
-        """Keep the error for the outcome; a resumed batch searches for the run again."""
-        self._item.error = error
-
-
-async def _readable_part(item: BatchItem, waiting: Awaitable[Run]) -> Run:
-    """Await a run; if only part of it can be read, keep the error for the outcome."""
-    try:
-        return await waiting
-    except DecodeError as error:
-        if error.run is None:
-            raise
-        item.error = error
-        return error.run

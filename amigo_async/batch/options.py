@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from amigo_async.errors import ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
-from amigo_async.names import EXPLAIN_TIMEOUT
+from amigo_async.names import EXPLAIN_TIMEOUT, Names, select_unit_tests
 from amigo_async.polling import check_seconds
 from amigo_async.protocol.requests import check_count, check_id, check_run_id, is_id
 from amigo_async.starting import OnConflict, check_choice
@@ -138,6 +138,17 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
         _check_baseline(settings.baseline)
         known = _check_known_failing(settings.known_failing, describe=settings.describe)
         return replace(settings, known_failing=known)
+
+    @property
+    def known_by_name(self) -> bool:
+        """Whether `known_failing` has names, so that those of unit tests are needed to judge."""
+        return not all(map(is_id, self.known_failing))
+
+    def known_failing_of(self, ids: Collection[str], names: Names) -> Collection[str] | None:
+        """Which of the unit tests are known to fail; None if their names are not all known yet."""
+        if self.known_by_name and not names.unit_tests.keys() >= set(ids):
+            return None
+        return select_unit_tests(self.known_failing, ids, names)
 
 
 def _check_names(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
