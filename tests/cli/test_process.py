@@ -144,6 +144,7 @@ def test_two_signals_still_list_the_runs(sandbox: Sandbox, tmp_path: Path) -> No
 
 INTERRUPTED_IMPORT = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
 class Finder:
     def find_spec(self, name, *_):
         if name == "amigo_async.client":
