@@ -439,6 +439,8 @@ class Starts:
 
     async def _make_way(self, existing: Run, *, cancel: bool) -> None:
         """Wait until the run in the way is over."""
+        # It may have come after the fence; a lost create is not to be answered with it.
+        self._returned.add(existing.id)
         if cancel:
             with suppress(ConflictError, NotFoundError):  # it is over already
                 await self._api.cancel(existing.id)

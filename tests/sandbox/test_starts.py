@@ -222,3 +222,31 @@ async def test_journal_of_another_user(
         with pytest.raises(JournalError, match="user"):
             await other.run_many([set_id], journal=tmp_path / "batch.jsonl")
     assert sandbox.requests == []
+
+
+async def test_a_run_that_was_made_way_of_is_not_taken_for_the_lost_one() -> None:
+    """It came after the list that tells what was there before the create."""
+    plan = SetPlan(seconds=600.0, cancel_after=0.5)
+    async with Sandbox(plan=plan, limits={"create": 1}, window=5.0) as sandbox:
+        set_ids = sandbox.add_sets(3)
+        theirs: list[str] = []
+
+        async def interfere() -> None:
+            await asyncio.sleep(3.0)
+            theirs.append(sandbox.start_run(set_ids[2]))
+            while sandbox.count("create") < 3:  # the third is refused for the run of somebody else
+                await asyncio.sleep(0.05)
+            sandbox.fault("create", Fault.drop(after_work=True))
+
+        async with asyncio.TaskGroup() as group, sandbox.client() as client:
+            group.create_task(interfere())
+            result = await client.run_many(
+                set_ids, on_conflict="restart", order="given", timeout=60.0
+            )
+        (ours,) = [
+            run.id
+            for run in sandbox.runs
+            if run.unit_test_set_id == set_ids[2] and run.id not in theirs
+        ]
+        assert result.outcomes[2].run_id == ours
+        assert result.outcomes[2].verdict == "timed_out"
