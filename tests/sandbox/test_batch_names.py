@@ -100,7 +100,8 @@ async def test_sixty_sets_with_names_and_reasons() -> None:
             assert sum(sandbox.count(call) for call in CALLS) <= 7
             assert sandbox.count("evaluations") <= 10
     (plain, without), (timed, result) = made
-    assert timed.seconds == pytest.approx(plain.seconds, abs=POLL)
+    # The last end falls on either side of a look, and a look takes a moment of its own.
+    assert timed.seconds == pytest.approx(plain.seconds, abs=1.5 * POLL)
     assert result.counts == without.counts == {"passed": 40, "failed": 20}
     assert plain.longer < 0.1
     assert timed.longer <= 30.0
