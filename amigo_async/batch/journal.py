@@ -253,7 +253,8 @@ def _whole_lines(descriptor: int, path: Path) -> Iterator[bytes]:
         file.seek(0)
         if not _BEGINNING.startswith(file.read(len(_BEGINNING))):
             raise _not_one(1, path)
-        whole = file.seek(0)
+        file.seek(0)
+        whole = 0
         for line in file:
             if not line.endswith(b"\n"):
                 os.ftruncate(descriptor, whole)

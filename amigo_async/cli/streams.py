@@ -60,8 +60,8 @@ def write(line: str | bytes | Iterable[bytes]) -> bool:
     """Write a line to stdout; return False if its reader has closed it, which is no error.
 
     Args:
-        line: Text, or bytes for a format that has an encoding of its own; of several lines in
-            pieces, with the last line feed.
+        line: Text, or bytes for a format that has an encoding of its own. A longer output may come
+            in pieces, with all of its line feeds.
 
     Raises:
         OSError: If stdout cannot be written for another reason.

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from amigo_async.cancellation import finish
 from amigo_async.decoding import decode_created_run
@@ -109,6 +110,7 @@ class StartAttempt:
         self._unsent = False
         self._resumed = earlier is not None
         self._fence: Fence | None = None
+        self._before: list[str] = []
         self.sent_at: datetime | None = None
         if earlier is not None:
             self.lost = AmigoError("an earlier process was stopped before the outcome was known")
@@ -125,6 +127,10 @@ class StartAttempt:
             None if self.sent_at is None else self.sent_at - SLACK,
             self._resumed,
         )
+
+    def came_before(self, run_id: str) -> None:
+        """Note a run that was in the way: it may be younger than a fence that is used again."""
+        self._before.append(run_id)
 
     def failed(self, error: AmigoError) -> bool:
         """Note a failure; True if the create may be sent again."""
@@ -157,9 +163,10 @@ class StartAttempt:
 
     async def _intend(self) -> None:
         """List and record the runs that exist before the create is sent."""
-        self._fence = None
-        if self._take_fence is not None:
-            self._fence = await self._take_fence(self.set_id)
+        fence = None if self._take_fence is None else await self._take_fence(self.set_id)
+        if fence is not None and self._before:
+            fence = replace(fence, ids=tuple(dict.fromkeys([*fence.ids, *self._before])))
+        self._fence = fence
         # Computed now, so that a clock that stops during suspend does not shift it.
         known = self._clock.is_known
         self.sent_at = datetime.fromtimestamp(self._clock.earliest(), UTC) if known else None

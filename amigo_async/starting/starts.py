@@ -429,6 +429,7 @@ class Starts:
             return None
         if conflicts.on_conflict == "attach":
             return CreatedRun(existing.id, attached=True)
+        attempt.came_before(existing.id)
         await self._make_way(existing, cancel=conflicts.on_conflict == "restart")
         return None
 
@@ -439,8 +440,6 @@ class Starts:
 
     async def _make_way(self, existing: Run, *, cancel: bool) -> None:
         """Wait until the run in the way is over."""
-        # It may have come after the fence; a lost create is not to be answered with it.
-        self._returned.add(existing.id)
         if cancel:
             with suppress(ConflictError, NotFoundError):  # it is over already
                 await self._api.cancel(existing.id)

@@ -224,7 +224,7 @@ async def test_journal_of_another_user(
     assert sandbox.requests == []
 
 
-async def test_a_run_that_was_made_way_of_is_not_taken_for_the_lost_one() -> None:
+async def test_a_run_in_the_way_is_not_taken_for_the_lost_one() -> None:
     """It came after the list that tells what was there before the create."""
     plan = SetPlan(seconds=600.0, cancel_after=0.5)
     async with Sandbox(plan=plan, limits={"create": 1}, window=5.0) as sandbox:
