@@ -255,7 +255,8 @@ async def test_sixty_sets_take_no_longer() -> None:
             assert not [r for r in sandbox.requests if r.status == 429]
             made.append((seconds, of_baselines(sandbox), batch.result()))
     (plain, calls, without), (seconds, more, result) = made
-    assert seconds == pytest.approx(plain, abs=3.0)
+    # An end falls on either side of a look, every 3 s, and a look takes a moment of its own.
+    assert seconds == pytest.approx(plain, abs=4.5)
     assert (calls, more) == (0, 12)
     assert compared(without) == [None] * 60
     assert [len(of or ()) for of in compared(result)] == [5] * 60
