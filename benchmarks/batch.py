@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from amigo_async.testing import VirtualTimeLoop
 from benchmarks import command, figures, orders
 from benchmarks.figures import Aim, Plot, Result, Table
 from benchmarks.peers import CONTESTANTS, OURS
@@ -22,6 +21,7 @@ from benchmarks.stage import (
     WINDOW,
     Plan,
     Taken,
+    WorkingLoop,
     measure,
 )
 
@@ -87,7 +87,7 @@ def skipping(batches: Iterable[Plan], peers: Sequence[str]) -> list[Taken]:
     """Measure each batch, the contestants in turn, each on a new loop that skips waits."""
     taken = []
     for plan, who in itertools.product(batches, peers):
-        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        with asyncio.Runner(loop_factory=WorkingLoop) as runner:
             taken.append(runner.run(measure(who, CONTESTANTS[who], plan)))
     return taken
 

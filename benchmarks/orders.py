@@ -15,10 +15,10 @@ import msgspec
 from amigo_async import BatchResult
 from amigo_async.batch import RunOutcome
 from amigo_async.models import Run, UserInfo
-from amigo_async.testing import Sandbox, SetPlan, VirtualTimeLoop
+from amigo_async.testing import Sandbox, SetPlan
 from benchmarks import figures
 from benchmarks.figures import Aim, Table
-from benchmarks.stage import ARTIFACTS_AFTER, Plan, bound
+from benchmarks.stage import ARTIFACTS_AFTER, Plan, WorkingLoop, bound
 
 GIVEN: Final = "order as given"
 LENGTHS: Final = "lengths known"
@@ -158,7 +158,7 @@ def measure_all(plans: Iterable[Plan]) -> list[Ordered]:
     taken = []
     for plan in plans:
         for known in (GIVEN, LENGTHS, SIZES):
-            with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            with asyncio.Runner(loop_factory=WorkingLoop) as runner:
                 taken.append(runner.run(measure(known, plan)))
     return taken
 

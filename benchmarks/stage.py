@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from amigo_async.testing import Fault, RecordedRequest, Sandbox, SetPlan
+from amigo_async.testing import Fault, RecordedRequest, Sandbox, SetPlan, VirtualTimeLoop
 
 CREATES_A_WINDOW: Final = 20
 WINDOW: Final = 60.0
@@ -25,6 +25,14 @@ ARTIFACTS_AFTER: Final = 3.0
 
 # List calls this close together, in seconds, are one look.
 _ONE_LOOK: Final = 0.2
+
+
+class WorkingLoop(VirtualTimeLoop):
+    """A loop that skips waits, but not work: the processor's time counts."""
+
+    def time(self) -> float:
+        """Return the time of the loop in seconds: waits and the processor's time."""
+        return super().time() + time.process_time()
 
 
 @dataclass

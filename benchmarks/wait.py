@@ -27,9 +27,10 @@ from amigo_async.decoding import RecordPage, RunRecord, decode_record_page
 from amigo_async.models import Run, RunPage, UserInfo
 from amigo_async.polling import Poller, wait_for_completion
 from amigo_async.protocol.requests import RunFilters
-from amigo_async.testing import Sandbox, SetPlan, VirtualTimeLoop
+from amigo_async.testing import Sandbox, SetPlan
 from benchmarks import command, figures
 from benchmarks.figures import Aim, Plot, Result, Table
+from benchmarks.stage import WorkingLoop
 
 # Seconds between two looks; fixed, so that both kinds look as often.
 INTERVAL: Final = 10.0
@@ -237,9 +238,9 @@ async def hold(kind: str, waiters: int) -> float:
 
 def measure(kind: str, waiters: int, ticks: int) -> Taken:
     """Let some waiters wait: once for the time, once, which is slower, for the memory."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=WorkingLoop) as runner:
         requests, ends, a_tick, whole = runner.run(spend(kind, waiters, ticks))
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=WorkingLoop) as runner:
         held = runner.run(hold(kind, waiters))
     return Taken(
         kind=kind,
@@ -260,7 +261,7 @@ def run_all(options: argparse.Namespace) -> Result:
     taken = [measure(kind, waiters, options.ticks) for _, waiters, kind in sizes]
     noticed = []
     for number, runs in itertools.product(range(options.rounds), options.in_progress):
-        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        with asyncio.Runner(loop_factory=WorkingLoop) as runner:
             noticed.append(runner.run(notice(runs, options.seed + number)))
     return result(taken, noticed, options)
 

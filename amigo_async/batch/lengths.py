@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,6 +22,9 @@ from amigo_async.errors import ArgumentError
 _MOST_SEEN: Final = 10_000
 
 _JOURNAL: Final = b'{"what":"journal",'
+
+# How far the server's clock may be ahead of what is known of it: a `Date` has whole seconds.
+_CLOCK_ERROR: Final = timedelta(seconds=2)
 
 # The verdicts of runs that went on to their end.
 _WHOLE: Final = frozenset({"passed", "failed", "errored", "undecided"})
@@ -166,7 +169,7 @@ def _of_outcomes(outcomes: Iterable[Any], began_at: datetime | None) -> Iterator
     for outcome in outcomes:
         if outcome.run is not None:
             # One that was there before may have ended long before anybody looked.
-            watched = began_at is None or outcome.run.created_at >= began_at
+            watched = began_at is None or outcome.run.created_at >= began_at - _CLOCK_ERROR
             ended_at = outcome.finished_at if outcome.verdict in _WHOLE and watched else None
             yield _observed(outcome.unit_test_set_id, outcome.run, ended_at)
 

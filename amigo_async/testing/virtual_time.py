@@ -15,6 +15,10 @@ from amigo_async.errors import ConfigurationError
 # The event loops that serve on ports of this machine. A sandbox adds its own.
 SERVERS: Final[dict[int, asyncio.AbstractEventLoop]] = {}
 
+# Seconds that a turn of the loop takes. Not 0: of two things that happen one after the other the
+# later has the later time, and code that waits for a time by `sleep(0)` arrives there.
+_TURN: Final = 1e-6
+
 
 def check_peer(port: int | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
     """Check that a loop which skips waits does not wait for a sandbox that does not skip them.
@@ -41,12 +45,12 @@ def check_peer(port: int | None, loop: asyncio.AbstractEventLoop | None = None) 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that skips waits: when nothing is ready, time jumps to the next timer.
 
-    ``time()`` returns the processor time of the process plus the time that the loop has waited or
-    skipped. So ``asyncio.sleep``, timeouts, timers of the loop and anyio's deadlines all agree, and
-    an hour of polling takes milliseconds. Time does not pass while other processes use the
-    processor, so durations measured in a test are the same on a busy machine. Sockets are real,
-    but both ends of a connection must be in this loop: a peer elsewhere does not know that time
-    has jumped, so a sandbox in a thread is refused. Waits are real while a job of an executor runs
+    ``time()`` returns what the loop has waited or skipped, plus a microsecond for each turn of the
+    loop. So ``asyncio.sleep``, timeouts, timers of the loop and anyio's deadlines all agree, and
+    an hour of polling takes milliseconds. Code that runs takes no time, however slow the machine
+    is, so durations measured in a test are the same everywhere. Sockets are real, but both ends of
+    a connection must be in this loop: a peer elsewhere does not know that time has jumped, so a
+    sandbox in a thread is refused. Waits are real while a job of an executor runs
     (``asyncio.to_thread``).
 
     With pytest, put this into ``conftest.py``, for anyio or for pytest-asyncio (1.4 or newer)::
@@ -69,12 +73,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.skipped = 0.0
         self._jobs = 0
         # Close to the time of other loops, for objects that outlive one of them.
-        self._began = time.monotonic() - time.process_time()
+        self._began = time.monotonic()
         super().__init__(_SkippingSelector(self))
 
     def time(self) -> float:
-        """Return the time of the loop in seconds: processor time plus waits."""
-        return self._began + time.process_time() + self.skipped
+        """Return the time of the loop in seconds."""
+        return self._began + self.skipped
 
     @property
     def busy(self) -> bool:
@@ -118,6 +122,7 @@ class _SkippingSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._loop.skipped += _TURN
         if timeout is None or self._loop.busy:
             began = time.monotonic()
             ready = super().select(timeout)

@@ -140,6 +140,12 @@ def test_lengths_of_a_result() -> None:
     assert known_from(result(began_at=None)).lengths == {A: 40.0, C: 40_000.0}
 
 
+def test_runs_that_began_with_the_batch_were_watched() -> None:
+    """When the batch began is known to the second: the first runs may seem to be older."""
+    assert known_from(result(began_at=AT + timedelta(seconds=1))) == KNOWN
+    assert known_from(result(began_at=AT + timedelta(seconds=3))).lengths == {}
+
+
 def test_lengths_of_a_report(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(to_json(result()))
     assert known_from(tmp_path / "r.json") == KNOWN
