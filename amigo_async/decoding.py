@@ -222,7 +222,7 @@ class _Metric(Struct):
 class _Spec(UnitTestRunSpec, frozen=True, gc=False):
     """A `UnitTestRunSpec` with criteria of any shape."""
 
-    metrics_to_evaluate: list[_Metric]  # type: ignore[assignment]
+    metrics_to_evaluate: tuple[_Metric, ...]  # type: ignore[assignment]
 
 
 class _Read(NamedTuple):
@@ -341,14 +341,14 @@ def _decode_specs(raw: Raw) -> list[UnitTestRunSpec]:
         UnitTestRunSpec(
             **asdict(spec)
             | {
-                "metrics_to_evaluate": [
+                "metrics_to_evaluate": tuple(
                     MetricToEvaluate(
                         metric.metric_id,
                         metric.success_criterion_name,
                         criterion(bytes(metric.success_criterion)),
                     )
                     for metric in spec.metrics_to_evaluate
-                ]
+                )
             }
         )
         for spec in _decode(raw, list[_Spec])

@@ -249,6 +249,10 @@ def completed(passed: Sequence[int], repeats: int) -> Run:
     """A completed run of as many unit tests with one metric."""
     version, metric = VersionInfo("agent", 1), MetricToEvaluate("m", "m", _CRITERION)
     ids = [f"t{number}" for number in range(len(passed))]
+
+    def evaluated(k: int) -> MetricEvaluationResult:
+        return MetricEvaluationResult("m", 1, tuple(Evaluation("e", n < k) for n in range(repeats)))
+
     return Run(
         org_id="org",
         id="run",
@@ -258,14 +262,14 @@ def completed(passed: Sequence[int], repeats: int) -> Run:
         errored=False,
         artifacts_generated=True,
         unit_test_run_specs=[
-            UnitTestRunSpec(i, repeats, version, version, version, version, {}, 20, [metric])
+            UnitTestRunSpec(i, repeats, version, version, version, version, {}, 20, (metric,))
             for i in ids
         ],
         unit_test_run_results=[
             UnitTestRunResult(
                 i,
-                [MetricEvaluationResult("m", 1, [Evaluation("e", n < k) for n in range(repeats)])],
-                [None] * repeats,
+                (evaluated(k),),
+                (None,) * repeats,
             )
             for i, k in zip(ids, passed, strict=True)
         ],

@@ -121,7 +121,7 @@ def test_differing_criteria_in_a_column() -> None:
     other = msgspec.structs.replace(metric, success_criterion=BooleanMetricSuccessCriterion(True))
     specs = [
         both.unit_test_run_specs[0],
-        msgspec.structs.replace(both.unit_test_run_specs[1], metrics_to_evaluate=[other]),
+        msgspec.structs.replace(both.unit_test_run_specs[1], metrics_to_evaluate=(other,)),
     ]
     mixed = msgspec.structs.replace(both, unit_test_run_specs=specs)
     text = html(BatchResult([outcome(mixed)]))

@@ -108,7 +108,7 @@ def test_number_outside_json() -> None:
     of = run(("ut", {"m": "+"}, [None]))
     spec = of.unit_test_run_specs[0]
     metric = msgspec.structs.replace(spec.metrics_to_evaluate[0], success_criterion=criterion)
-    spec = msgspec.structs.replace(spec, metrics_to_evaluate=[metric])
+    spec = msgspec.structs.replace(spec, metrics_to_evaluate=(metric,))
     text = to_json(BatchResult([outcome(msgspec.structs.replace(of, unit_test_run_specs=[spec]))]))
     read = from_json(text).outcomes[0].run
     assert read is not None

@@ -230,10 +230,10 @@ def test_unit_test_without_metrics() -> None:
 
 
 def test_metrics_of_one_name() -> None:
-    of_one_name = [
+    of_one_name = tuple(
         MetricToEvaluate(metric_id, "Tone", BooleanMetricSuccessCriterion(True))
         for metric_id in ("a", "b")
-    ]
+    )
     twins = run(("ut", {"a": "+", "b": "+"}, [None]))
     test = msgspec.structs.replace(twins.unit_test_run_specs[0], metrics_to_evaluate=of_one_name)
     root = parsed(outcome(msgspec.structs.replace(twins, unit_test_run_specs=[test])))
@@ -294,7 +294,7 @@ def test_taken_numbers_are_left_out() -> None:
 
     of = run(*[("ut", {METRIC: "+"}, [None])] * 4)
     specs = [
-        msgspec.structs.replace(spec, metrics_to_evaluate=[named(name)])
+        msgspec.structs.replace(spec, metrics_to_evaluate=(named(name),))
         for spec, name in zip(of.unit_test_run_specs, ["x [2]", "x", "x", "x [2]"], strict=True)
     ]
     root = parsed(outcome(msgspec.structs.replace(of, unit_test_run_specs=specs)))

@@ -90,10 +90,10 @@ def criteria(of: Any, **by_metric: SuccessCriterion) -> Any:
     specs = [
         msgspec.structs.replace(
             spec,
-            metrics_to_evaluate=[
+            metrics_to_evaluate=tuple(
                 MetricToEvaluate(m.metric_id, "", by_metric[NAMES.metric(m.metric_id)])
                 for m in spec.metrics_to_evaluate
-            ],
+            ),
         )
         for spec in of.unit_test_run_specs
     ]

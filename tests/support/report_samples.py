@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from amigo_async import BatchResult, Explanations, Gate, Names, RunOutcome, compare
 from amigo_async.errors import ArtifactTruncatedError, NotFoundError
@@ -61,7 +61,7 @@ def spec(unit_test_id: str, run_count: int, metric_ids: Sequence[str]) -> UnitTe
         persona_version_info=VersionInfo("persona", 1),
         llm_model_preferences={},
         max_interactions=20,
-        metrics_to_evaluate=[metric(metric_id) for metric_id in metric_ids],
+        metrics_to_evaluate=tuple(metric(metric_id) for metric_id in metric_ids),
     )
 
 
@@ -71,18 +71,18 @@ def result(
     """What a unit test came to; a metric's repeats as ``+`` (passed) and ``-`` (failed)."""
     return UnitTestRunResult(
         unit_test_id=unit_test_id,
-        metric_evaluation_results=[
+        metric_evaluation_results=tuple(
             MetricEvaluationResult(
                 metric_id,
                 1,
-                [
+                tuple(
                     Evaluation(f"e-{metric_id[-2:]}-{n}", sign == "+")
                     for n, sign in enumerate(signs)
-                ],
+                ),
             )
             for metric_id, signs in metrics.items()
-        ],
-        run_errors=list(errors),
+        ),
+        run_errors=tuple(errors),
     )
 
 
@@ -162,11 +162,9 @@ def large_batch(sets: int, tests: int, repeats: int, metrics: Sequence[str]) -> 
         for of_test in one.unit_test_run_results:
             assert of_test is not None
             for number, of_metric in enumerate(of_test.metric_evaluation_results):
-                key = f"{of_test.unit_test_id}-{number}"
-                of_metric.results[:] = [Evaluation(f"{key}-{r}", False) for r in range(repeats)]
-                read += [
-                    evaluated(f"{key}-{r}", r, justification, repeat=r) for r in range(repeats)
-                ]
+                keys = [f"{of_test.unit_test_id}-{number}-{r}" for r in range(repeats)]
+                force_setattr(of_metric, "results", tuple(Evaluation(k, False) for k in keys))
+                read += [evaluated(k, r, justification, repeat=r) for r, k in enumerate(keys)]
         outcomes.append(outcome(one, started_at=BEGAN, finished_at=BEGAN + timedelta(seconds=90)))
         names |= {i: f"Angry caller wants money back {i[-4:]}" for i in ids}
     sets_named = {o.unit_test_set_id: f"Refund policy {n}" for n, o in enumerate(outcomes)}

@@ -204,14 +204,14 @@ def test_what_is_not_comparable(fields: dict[str, Any], what: str) -> None:
 def with_metric(one: Run, **fields: Any) -> Run:
     """A run whose metrics had another version, or were asked for otherwise."""
     version = fields.pop("version", None)
-    metrics = [replace(m, **fields) for m in one.unit_test_run_specs[0].metrics_to_evaluate]
+    metrics = tuple(replace(m, **fields) for m in one.unit_test_run_specs[0].metrics_to_evaluate)
     results = [
         replace(
             result,
-            metric_evaluation_results=[
+            metric_evaluation_results=tuple(
                 replace(m, metric_version=version or m.metric_version)
                 for m in result.metric_evaluation_results
-            ],
+            ),
         )
         for result in one.unit_test_run_results
         if result is not None

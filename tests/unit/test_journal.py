@@ -351,4 +351,4 @@ async def test_run_text_is_redacted(
     assert found.started.run_id == found.finished.run.id == odd
     (result,) = found.finished.run.unit_test_run_results
     assert result is not None
-    assert result.run_errors == ["GET https://h/k?*** \ufffd\n"]
+    assert result.run_errors == ("GET https://h/k?*** \ufffd\n",)

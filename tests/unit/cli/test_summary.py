@@ -197,7 +197,7 @@ def odd_outcome() -> RunOutcome:
     named = run(failed=1, errors=(ODD, None))
     spec = named.unit_test_run_specs[0]
     metric = msgspec.structs.replace(spec.metrics_to_evaluate[0], success_criterion_name=ODD)
-    spec = msgspec.structs.replace(spec, metrics_to_evaluate=[metric])
+    spec = msgspec.structs.replace(spec, metrics_to_evaluate=(metric,))
     named = msgspec.structs.replace(named, unit_test_run_specs=[spec])
     return outcome("failed", unit_test_set_id=ODD, run_id=ODD, name=ODD, run=named)
 
