@@ -400,7 +400,13 @@ class Batch:
         if self._settings.on_exit == "cancel":
             for set_id, run_id in self._unfinished(attached=True).items():
                 self._events.emit(RunLeft(set_id, run_id))
-            await finish(cancel_all(self._cancel, self._unfinished(attached=False).values()))
+            items = {i: self._items[s] for s, i in self._unfinished(attached=False).items()}
+
+            async def cancel(run_id: str) -> None:
+                await self._cancel(run_id)
+                items[run_id].cancelled = True
+
+            await finish(cancel_all(cancel, items))
 
     def _unfinished(self, *, attached: bool) -> dict[str, str]:
         """The unfinished runs by set id: attached ones, or those started here."""

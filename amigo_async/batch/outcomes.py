@@ -36,7 +36,7 @@ UNEXPLAINED: Final = {
     "failed": "a metric failed, but the visible results do not show which",
     "undecided": "there are too few repeats to tell whether the pass rate is reached",
     "errored": "the run had an error, but the visible results do not show which",
-    "timed_out": "the deadline passed before the run ended; the run continues",
+    "timed_out": "the batch ended before the run did; the run continues",
     "cancelled": "the run was cancelled",
     "not_started": "no run was started: another set failed, or the time was up",
 }
@@ -214,7 +214,7 @@ class BatchItem:
         known_failing: Ids of the unit tests of its run that are known to fail.
         starting: Scope of the start; cancelled when the batch starts no more runs.
         waiting: Scope of the wait; cancelled when the run is to be cancelled.
-        cancelled: Whether this batch cancelled the run.
+        cancelled: Whether this batch cancelled the run, perhaps without waiting for its end.
         poll_error: Why the last poll returned no state of the run; None if it did.
     """
 
@@ -278,11 +278,14 @@ class BatchItem:
         """Return the outcome as of now.
 
         Args:
-            out_of_time: Whether the deadline of the batch ended the work on the set.
+            out_of_time: Whether the work on the set was ended by the deadline of the batch, or by
+                leaving the batch.
         """
         verdict = self.verdict
         if verdict is None and self.run_id is None:
             verdict = "not_started"
+        elif verdict is None and self.cancelled:
+            verdict = "cancelled"
         elif verdict is None:
             verdict = "timed_out" if out_of_time else "errored"
         return RunOutcome(

@@ -151,7 +151,7 @@ def test_only_missed_rates_fail(per: Any) -> None:
             "disk full",
         ),
         (outcome(verdict="errored", error=OSError()), "error", "OSError", "no further detail"),
-        (outcome(verdict="timed_out", run_id="r"), "error", "timed_out", "the deadline passed"),
+        (outcome(verdict="timed_out", run_id="r"), "error", "timed_out", "the batch ended"),
         (outcome(verdict="not_started"), "skipped", "not_started", "no run was started"),
         (
             outcome(verdict="not_started", error=RecordedError("ConflictError", "in the way")),

@@ -341,13 +341,33 @@ async def test_leaving_a_batch(
             "timed_out": 15
         }
     else:
-        async with client.open_batch(set_ids, on_exit=on_exit):
+        async with client.open_batch(set_ids, on_exit=on_exit) as batch:
             await anyio.sleep(30)
+        verdict = {"leave": "timed_out", "cancel": "cancelled"}[on_exit]
+        assert batch.result().counts == {verdict: 15}
     assert anyio.current_time() - began < 30 + 90 + 5
     await anyio.sleep(10)
     over = sum(run.is_completed for run in sandbox.runs)
     assert over == (15 if on_exit == "cancel" else 0)
     assert sandbox.count("cancel", status=429) == 0
+
+
+async def test_a_run_whose_cancellation_is_refused_continues(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    events: list[Event] = []
+    set_ids = sandbox.add_sets(2, LONG)
+    sandbox.fault("cancel", Fault.status(403))
+    async with client.open_batch(set_ids, on_exit="cancel", on_event=events.append) as batch:
+        await anyio.sleep(30)
+    assert batch.result().counts == {"timed_out": 1, "cancelled": 1}
+    assert "timed out: the batch ended before the run did; the run continues" in (
+        batch.result().summary()
+    )
+    (going_on,) = [run for run in sandbox.runs if not run.cancelled]
+    told = {e.unit_test_set_id: e.verdict for e in events if isinstance(e, SetFinished)}
+    assert told.pop(going_on.unit_test_set_id) == "timed_out"
+    assert list(told.values()) == ["cancelled"]
 
 
 # --- events ---

@@ -141,7 +141,7 @@ def test_long_names_and_errors_are_cut() -> None:
         ("passed", []),
         ("failed", ["a metric failed, but the visible results do not show which"]),
         ("errored", ["the run had an error, but the visible results do not show which"]),
-        ("timed_out", ["the deadline passed before the run ended; the run continues"]),
+        ("timed_out", ["the batch ended before the run did; the run continues"]),
         ("cancelled", ["the run was cancelled"]),
         ("not_started", ["no run was started: another set failed, or the time was up"]),
     ],
