@@ -430,10 +430,15 @@ class Poller:
         for polled in known.values():
             polled.list_succeeded(self._page_size(now))
         missing = [i for i in ids if i not in answer.records and i not in answer.errors]
-        # Runs that a truncated page does not show are requested again at once. So is, by itself, a
-        # run that newer runs of other sets may have pushed off the page.
+        # Runs that a truncated page does not show are requested again at once. So are runs, down to
+        # each by itself, that newer runs of other sets may have pushed off the page. No page is
+        # repeated as it was: that might go on for ever.
         cut = answer.has_more and len(missing) < len(ids)
         again = set(missing) if cut or (page.by_set and len(ids) > 1) else set()
+        size = len(missing) if cut else max(1, len(ids) // 2)
+        if cut or len(again) == len(ids):
+            for run_id in again & known.keys():
+                known[run_id].page_size = min(known[run_id].page_size, size)
         result.polled |= {i: 0.0 for i in ids if i not in again}
         for run_id, polled in known.items():
             if page.full and run_id not in again:

@@ -15,10 +15,6 @@ from amigo_async.errors import ConfigurationError
 # The event loops that serve on ports of this machine. A sandbox adds its own.
 SERVERS: Final[dict[int, asyncio.AbstractEventLoop]] = {}
 
-# Seconds that a turn of the loop takes. Not 0: of two things that happen one after the other the
-# later has the later time, and code that waits for a time by `sleep(0)` arrives there.
-_TURN: Final = 1e-6
-
 
 def check_peer(port: int | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
     """Check that a loop which skips waits does not wait for a sandbox that does not skip them.
@@ -65,9 +61,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     Attributes:
         grace: Seconds to really wait for sockets before a wait is skipped. Data from a peer in
             the same loop is readable at once; this allows for a kernel that is busy.
+        turn: Seconds that a turn of the loop takes. Not 0, so that of two events in a row the
+            later has the later time, and a loop of ``sleep(0)`` until some time ends.
     """
 
     grace = 0.001
+    turn = 1e-6
 
     def __init__(self) -> None:
         self.skipped = 0.0
@@ -122,7 +121,7 @@ class _SkippingSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self._loop.skipped += _TURN
+        self._loop.skipped += self._loop.turn
         if timeout is None or self._loop.busy:
             began = time.monotonic()
             ready = super().select(timeout)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class QuickLoop(VirtualTimeLoop):
     """No sockets, so nothing to watch before a wait is skipped, and no real time passes at all."""
 
-    grace = 0.0
+    grace = turn = 0.0
 
     def time(self) -> float:
         return self.skipped

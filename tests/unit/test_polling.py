@@ -349,6 +349,23 @@ def test_short_page_is_continued() -> None:
     assert len(fake.asked) == 6
 
 
+def test_page_that_claims_to_be_cut_hides_no_missing_run() -> None:
+    fake = FakeRuns({run_id(1): 1000.0})
+    fake.mangle = lambda page: replace(page, has_more=True, continuation_token=50)
+
+    async def main() -> float:
+        shared = poller(fake)
+        async with asyncio.TaskGroup() as group:
+            other = group.create_task(wait_for(shared, run_id(1)))
+            with pytest.raises(NotFoundError):
+                await wait_for(shared, run_id(2))
+            other.cancel()
+        return fake.now()
+
+    assert 15.0 <= run(main) <= 20.0
+    assert len(fake.asked) <= 40
+
+
 def test_a_foreign_run_on_a_page_does_no_harm() -> None:
     fake = FakeRuns({run_id(1): 5.0})
     fake.mangle = lambda page: page_of(
@@ -758,6 +775,27 @@ def test_odd_ids_share_a_page() -> None:
     run(main)
     assert asked[:2] == [tuple(ids(3)), (run_id(0),)]
     assert set(asked) == {tuple(ids(3)), (run_id(0),)}
+
+
+def test_odd_ids_that_are_missing_are_told() -> None:
+    asked: list[float] = []
+
+    async def look(**filters: Any) -> RecordPage:
+        asked.append(asyncio.get_running_loop().time())
+        return decode_record_page(msgspec.json.encode(page_of([])))
+
+    async def main() -> list[object]:
+        shared = Poller(look, budget)
+        odd = [f"{number:022x}zz" for number in range(3)]
+        for number, odd_id in enumerate(odd):
+            shared.expect(odd_id, run_id(number))
+        return list(
+            await asyncio.gather(*(wait_for(shared, i) for i in odd), return_exceptions=True)
+        )
+
+    assert [type(end) for end in run(main)] == [NotFoundError] * 3
+    assert 60.0 <= asked[-1] - asked[0] <= 75.0
+    assert len(asked) <= 400
 
 
 # --- who waits, and for what ---
