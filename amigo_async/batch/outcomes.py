@@ -41,6 +41,11 @@ UNEXPLAINED: Final = {
     "not_started": "no run was started: another set failed, or the time was up",
 }
 
+# Why a verdict may be wrong that `known_failing` decides by names.
+_NAMES_LACK: Final = (
+    "known failures may have counted, because the names of its unit tests could not be read"
+)
+
 # Metrics and errors of repeats that a summary names for each set.
 _MOST_FINDINGS: Final = 3
 
@@ -65,8 +70,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         finished_at: When the run was seen completed, by the server's clock; None if it was not.
         saved_at: When the download was complete, by the server's clock; None if it was not.
         reason: Why the verdict is what it is, if the run itself does not show it: it was cut
-            short, only its flags are visible, or a gate with a confidence cannot tell; None
-            otherwise.
+            short, only its flags are visible, a gate with a confidence cannot tell, or names for
+            `known_failing` could not be read; None otherwise.
         name: Name of the set; None if it was not read.
         comparison: How the run compares with its baseline; None if that was not asked for, or not
             possible.
@@ -224,6 +229,7 @@ class BatchItem:
         self.set_id = set_id
         self._settings = settings
         self.known_failing: tuple[str, ...] = ()
+        self._names_lack = False
         self.before = before
         self.run_id: str | None = None
         self.attached = False
@@ -253,8 +259,9 @@ class BatchItem:
     def finished(self, run: Run, at: datetime, names: Names) -> Verdict:
         """Take in a completed state of its run, perhaps a later one; return the verdict."""
         self.run, self.finished_at = run, self.finished_at or at
-        selectors = self._settings.known_failing
-        self.known_failing = select_unit_tests(selectors, unit_test_ids(run), names)
+        ids = unit_test_ids(run)
+        self.known_failing = select_unit_tests(self._settings.known_failing, ids, names)
+        self._names_lack = self._settings.known_failing_of(ids, names) is None
         self.verdict = verdict_of(
             run,
             self._settings.gate,
@@ -273,6 +280,14 @@ class BatchItem:
     def unfinished_run(self) -> str | None:
         """The id of its run while that is not completed; None otherwise."""
         return self.run_id if self.verdict is None else None
+
+    def _reason(self, verdict: Verdict) -> str | None:
+        """Explain the verdict where its run does not."""
+        gate = None if verdict == "cancelled" else self._settings.gate
+        reason = reason_of(self.run, gate, self.known_failing)
+        if self._names_lack and verdict in ("failed", "undecided", "errored"):
+            reason = "; ".join(filter(None, [reason, _NAMES_LACK]))
+        return reason
 
     def outcome(self, *, out_of_time: bool) -> RunOutcome:
         """Return the outcome as of now.
@@ -299,11 +314,7 @@ class BatchItem:
             started_at=self.started_at,
             finished_at=self.finished_at,
             saved_at=self.saved_at,
-            reason=reason_of(
-                self.run,
-                None if verdict == "cancelled" else self._settings.gate,
-                self.known_failing,
-            ),
+            reason=self._reason(verdict),
             known_failing=self.known_failing,
             passing_again=(
                 passing_again(self.run, self.known_failing) if self.run is not None else ()

@@ -238,6 +238,7 @@ async def test_known_failures_by_name(
         )
     assert result.passed
     assert result.outcomes[0].known_failing == (last,)
+    assert result.outcomes[0].reason is None
     name = f" {await name_of(client, first)} "
     async with sandbox.client() as other:
         again = await other.run_many([set_id], known_failing=[name], describe=True, journal=journal)
@@ -273,7 +274,12 @@ async def test_names_that_cannot_be_read_do_not_excuse(sandbox: Sandbox) -> None
     sandbox.fault("unit_tests", Fault.status(403), times=9)
     async with sandbox.client() as client:
         result = await client.run_many([set_id], known_failing=[name], describe=True)
+        by_id = await client.run_many([set_id], known_failing=[last])
     assert result.counts == {"failed": 1}
+    assert result.outcomes[0].reason == (
+        "known failures may have counted, because the names of its unit tests could not be read"
+    )
+    assert (by_id.counts, by_id.outcomes[0].reason) == ({"passed": 1}, None)
     assert any("names of unit tests could not be read" in note for note in result.names.notes)
 
 
