@@ -61,7 +61,8 @@ class Baselines:
         self._emit = emit
         self._past: dict[str, Sequence[Run]] = {}
         self._failures: dict[str, str] = {}
-        self._flaws: dict[str, tuple[str, ...]] = {}  # of runs that were named and are no baseline
+        # Why runs are no baseline: of each set, by run id.
+        self._flaws: dict[str, dict[str, str]] = {}
         self._unread = "the baseline was not read in time"
 
     async def read_all(self, items: Collection[BatchItem], concluded: asyncio.Event) -> None:
@@ -114,11 +115,14 @@ class Baselines:
             one for one in past if one.id != run.id and (named or one.created_at <= run.created_at)
         ]
         found = await in_thread(compare_with_last, earlier, run, self._most)
+        flaws = self._flaws_of(set_id, run.id)
         if found is None:
-            self.reasons[set_id] = self._failures.get(set_id, NO_BASELINE)
+            reason = f"no baseline: {'; '.join(flaws)}" if flaws else NO_BASELINE
+            self.reasons[set_id] = self._failures.get(set_id, reason)
             return
-        flaws = self._flaws.get(set_id, ())
-        found = self.comparisons[set_id] = replace(found, reasons=(*found.reasons, *flaws))
+        if named:
+            found = replace(found, reasons=(*found.reasons, *flaws))
+        self.comparisons[set_id] = found
         self._emit(
             RunCompared(
                 set_id,
@@ -129,6 +133,16 @@ class Baselines:
                 self._batch_id,
             )
         )
+
+    def _flaws_of(self, set_id: str, run_id: str) -> list[str]:
+        """Say why runs are no baseline of a run: those that were named, or else the last one."""
+        flaws = dict(self._flaws.get(set_id, {}))
+        if isinstance(self._baseline, Mapping) and run_id in self._baseline.get(set_id, ()):
+            flaws[run_id] = "is the run itself"
+        said = [log_line(f"run {i} {flaw}") for i, flaw in flaws.items()]
+        if self._most is None or len(said) < 2:
+            return said
+        return [said[0], f"and {len(said) - 1} more runs are not usable"]
 
     @property
     def _most(self) -> int | None:
@@ -150,38 +164,55 @@ class Baselines:
 
     async def _read_last(self, items: Mapping[str, BatchItem]) -> None:
         """Read the last runs of all sets, several sets with one request."""
-        size = (self._most or 1) + SPARE
-        for group in _chunks(list(items), max(_PAGE // size, 1)):
+        most = self._most or 1
+        for group in _chunks(list(items), max(_PAGE // (most + SPARE), 1)):
             more = group
             if len(group) > 1:
                 with self._failing(group):
-                    more = await self._read_group({i: items[i] for i in group}, size)
+                    more = await self._read_group({i: items[i] for i in group}, most)
             for set_id in more:
                 if set_id not in self._failures:
                     with self._failing([set_id]):
-                        runs = await self._calls.history(set_id, max(size, _PAGE))
-                        self._past[set_id] = _usable(runs, items[set_id])
+                        await self._read_set(items[set_id], most)
 
-    async def _read_group(self, items: Mapping[str, BatchItem], size: int) -> list[str]:
+    async def _read_set(self, item: BatchItem, most: int) -> None:
+        """Read the last runs of one set; a whole page only if too few of the first are usable."""
+        size = most + SPARE
+        for limit in (size, _PAGE) if size < _PAGE else (size,):
+            unreadable: dict[str, str] = {}
+            runs = await self._calls.history(item.set_id, limit, unreadable)
+            past, flaws = _usable(runs, unreadable, item)
+            if len(past) >= most or len(runs) < limit:
+                break
+        self._past[item.set_id], self._flaws[item.set_id] = past, flaws
+
+    async def _read_group(self, items: Mapping[str, BatchItem], most: int) -> list[str]:
         """Read one page of runs of several sets; return the sets that need a page of their own."""
         try:
             page = await self._calls.page(
                 simulation_unit_test_set_id=list(items),
                 is_completed=True,
                 sort_by="-created_at",
-                limit=min(size * len(items), _PAGE),
+                limit=min((most + SPARE) * len(items), _PAGE),
             )
         except DecodeError as error:
             if not error.lasting:
                 raise
             return list(items)  # so much does not fit into one response
         runs = page.simulation_unit_test_set_runs
+        # Sets that ran often push the others off the page, and a record that cannot be decoded at
+        # all may be of any set.
+        partial = page.has_more or not page.unreadable.keys() <= {run.id for run in runs}
+        short = []
         for set_id, item in items.items():
-            of_set = [run for run in runs if run.simulation_unit_test_set_id == set_id]
-            self._past[set_id] = _usable(of_set, item)
-        # Sets that ran often push the others off the page.
-        short = [i for i in items if len(self._past[i]) < (self._most or 1)]
-        return short if page.has_more else []
+            of_set = {run.id: run for run in runs if run.simulation_unit_test_set_id == set_id}
+            unreadable = {i: flaw for i, flaw in page.unreadable.items() if i in of_set}
+            past, flaws = _usable(of_set.values(), unreadable, item)
+            if partial and len(past) < most:
+                short.append(set_id)  # its run may end before its own page is read
+            else:
+                self._past[set_id], self._flaws[set_id] = past, flaws
+        return short
 
     async def _read_named(
         self, set_ids: Iterable[str], baseline: Mapping[str, Sequence[str]]
@@ -192,17 +223,20 @@ class Baselines:
         self._failures.update(dict.fromkeys(unnamed, "no baseline was named for this set"))
         ids = list(dict.fromkeys(i for run_ids in baseline.values() for i in run_ids))
         found: dict[str, Run] = {}
-        with self._failing(list(baseline)):
-            for chunk in _chunks(ids, _PAGE):
+        unreadable: dict[str, str] = {}
+        read: set[str] = set()
+        for chunk in _chunks(ids, _PAGE):
+            sets = [i for i, run_ids in baseline.items() if not set(run_ids).isdisjoint(chunk)]
+            with self._failing(sets):
                 page = await self._calls.page(id=chunk, limit=len(chunk))
                 found |= {run.id: run for run in page.simulation_unit_test_set_runs}
-            for set_id, run_ids in baseline.items():
-                flaws = {i: _flaw(found.get(i), set_id) for i in dict.fromkeys(run_ids)}
-                self._past[set_id] = [found[i] for i, flaw in flaws.items() if flaw is None]
-                wrong = [f"run {i} {flaw}" for i, flaw in flaws.items() if flaw is not None]
-                self._flaws[set_id] = tuple(map(log_line, wrong))
-                if wrong:
-                    self._failures[set_id] = log_line(f"no baseline: {'; '.join(wrong)}")
+                unreadable |= page.unreadable
+                read.update(chunk)
+            for set_id in sets:
+                if read.issuperset(baseline[set_id]):
+                    self._past[set_id], self._flaws[set_id] = _split(
+                        baseline[set_id], found, unreadable, set_id
+                    )
 
     @contextmanager
     def _failing(self, set_ids: Iterable[str]) -> Iterator[None]:
@@ -222,21 +256,43 @@ class Baselines:
             self._emit(BaselineMissing(tuple(set_ids), reason, self._batch_id))
 
 
-def _usable(runs: Iterable[Run], item: BatchItem) -> list[Run]:
-    """Return the runs that ran every repeat and are not of this batch."""
+def _usable(
+    runs: Iterable[Run], unreadable: Mapping[str, str], item: BatchItem
+) -> tuple[list[Run], dict[str, str]]:
+    """Split runs that are not of this batch into baselines and the flaws of the others, by id.
+
+    Args:
+        runs: Runs of the set, newest first.
+        unreadable: What of these and of further runs of the set cannot be decoded, by id.
+        item: The set.
+    """
     own = {item.run_id, *item.before.earlier}
-    return [run for run in runs if run.id not in own and not run.was_cut_short]
+    every = {run.id: run for run in runs}
+    ids = [i for i in dict.fromkeys((*every, *unreadable)) if i not in own]
+    return _split(ids, every, unreadable, item.set_id)
 
 
-def _flaw(run: Run | None, set_id: str) -> str | None:
-    """Return why a run that was named is no baseline of a set; None if it is one."""
-    if run is None:
-        return "was not found"
-    if run.simulation_unit_test_set_id != set_id:
-        return f"is of set {run.simulation_unit_test_set_id}"
-    if not run.is_completed:
-        return "has not ended"
-    return "was cut short" if run.was_cut_short else None
+def _split(
+    ids: Iterable[str], runs: Mapping[str, Run], unreadable: Mapping[str, str], set_id: str
+) -> tuple[list[Run], dict[str, str]]:
+    """Split runs into those that are baselines of a set, and why the others are none, by id."""
+    past: list[Run] = []
+    flaws: dict[str, str] = {}
+    for run_id in dict.fromkeys(ids):
+        run = runs.get(run_id)
+        if run_id in unreadable:
+            flaws[run_id] = f"cannot be decoded: {unreadable[run_id]}"
+        elif run is None:
+            flaws[run_id] = "was not found"
+        elif run.simulation_unit_test_set_id != set_id:
+            flaws[run_id] = f"is of set {run.simulation_unit_test_set_id}"
+        elif not run.is_completed:
+            flaws[run_id] = "has not ended"
+        elif run.was_cut_short:
+            flaws[run_id] = "was cut short"
+        else:
+            past.append(run)
+    return past, flaws
 
 
 def _chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:

@@ -75,7 +75,7 @@ class Resource(Generic[P, R]):
         return await self._session.call(request, self._decode)
 
     async def iterate(
-        self, filters: dict[str, Any], *, skip_unreadable: bool = False
+        self, filters: dict[str, Any], *, unreadable: dict[str, str] | None = None
     ) -> AsyncIterator[R]:
         """Iterate over the records of all pages that match `filters`, each record once.
 
@@ -86,7 +86,8 @@ class Resource(Generic[P, R]):
         Args:
             filters: The filters; `limit` is the number of records a page, and
                 `continuation_token` where to begin.
-            skip_unreadable: Whether to leave out records that cannot be decoded without an error.
+            unreadable: Collects what of the records cannot be decoded, by id, in place of an error;
+                None to raise it.
 
         Raises:
             ArgumentError: If an argument is invalid; no request was sent.
@@ -100,13 +101,13 @@ class Resource(Generic[P, R]):
         start = offset = filters.pop("continuation_token", None) or 0
         seen: set[str] = set()
         overlaps = False
-        unreadable: dict[str, str] = {}
+        flaws = {} if unreadable is None else unreadable
         idle = 0
         while True:
             page = await self.page({**filters, "limit": size, "continuation_token": offset})
             found = self._records_of(page)
             shown = {record.id for record in found}
-            unreadable |= {i: flaw for i, flaw in page.unreadable.items() if i not in shown}
+            flaws |= page.unreadable
             shifted = overlaps and bool(found) and found[0].id not in seen
             idle = 0 if shown - seen else idle + 1
             for record in found:
@@ -124,10 +125,10 @@ class Resource(Generic[P, R]):
             after = _next_offset(page, offset)
             overlaps = after - 1 > offset
             offset = after - 1 if overlaps else after
-        unreadable = {i: flaw for i, flaw in unreadable.items() if i not in seen}
-        if unreadable and not skip_unreadable:
-            record_id, flaw = next(iter(unreadable.items()))
-            more = f"; and {len(unreadable) - 1} more records" if len(unreadable) > 1 else ""
+        lost = {i: flaw for i, flaw in flaws.items() if i not in seen}
+        if lost and unreadable is None:
+            record_id, flaw = next(iter(lost.items()))
+            more = f"; and {len(lost) - 1} more records" if len(lost) > 1 else ""
             raise self._decode_error(record_id, flaw + more)
 
     def _error_of_record(self, record_id: str, flaw: str) -> DecodeError:

@@ -60,12 +60,15 @@ class RunCalls:
         """List a page of runs."""
         return self.resource.page(filters)
 
-    async def history(self, unit_test_set_id: str, limit: int) -> list[Run]:
+    async def history(
+        self, unit_test_set_id: str, limit: int, unreadable: dict[str, str] | None = None
+    ) -> list[Run]:
         """List the last completed runs of a set, newest first, without those that are unreadable.
 
         Args:
             unit_test_set_id: The set.
             limit: Number of runs; up to 50 take one request.
+            unreadable: Collects what of the runs cannot be decoded, by id.
         """
         filters: RunFilters = {
             "simulation_unit_test_set_id": unit_test_set_id,
@@ -74,7 +77,8 @@ class RunCalls:
             "limit": min(limit, LIST.page_size or limit),
         }
         found: list[Run] = []
-        async for run in self.resource.iterate({**filters}, skip_unreadable=True):
+        flaws = {} if unreadable is None else unreadable
+        async for run in self.resource.iterate({**filters}, unreadable=flaws):
             found.append(run)
             if len(found) == limit:
                 break

@@ -394,7 +394,11 @@ def _hidden(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[str]:
     """Explain which runs show nothing of their unit tests."""
     for run in (*baseline, *candidate):
         if not run.unit_test_run_specs and not any(run.unit_test_run_results):
-            yield f"the results of run {run.id} are hidden by a missing permission"
+            # A run whose results could not be decoded looks the same.
+            yield (
+                f"the results of run {run.id} are not visible: a permission is missing, or they "
+                "cannot be decoded"
+            )
 
 
 def are_comparable(baseline: Run, candidate: Run) -> bool:

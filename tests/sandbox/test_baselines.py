@@ -9,11 +9,12 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async import AmigoClient, ArgumentError, BatchResult
+from amigo_async import AmigoClient, ArgumentError, BatchResult, DecodeError
 from amigo_async.events import BaselineMissing, BatchFinished, Event, RunCompared
 from amigo_async.fleet import Assignment, FleetJob, execute_job
 from amigo_async.report import from_json, to_json
 from amigo_async.testing import Fault, Permission, Sandbox, SetPlan
+from tests.support.small_api import SmallApi
 
 pytestmark = pytest.mark.anyio
 
@@ -211,6 +212,76 @@ async def test_named_run_that_is_none_is_told(client: AmigoClient, sandbox: Sand
     assert alone.outcomes[0].uncompared == f"no baseline: run {cut} was cut short"
 
 
+async def test_run_is_no_baseline_of_itself(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_id, journal = sandbox.add_set(GOOD), tmp_path / "journal"
+    [before] = await past_runs(sandbox, set_id, 1)
+    [own] = (await client.run_many([set_id], journal=journal)).outcomes
+    assert own.run_id is not None
+    for named, found in (([own.run_id], None), ([own.run_id, before], (before,))):
+        result = await client.run_many([set_id], journal=journal, baseline={set_id: named})
+        assert compared(result) == [found]
+        [outcome] = result.outcomes
+        said = f"run {own.run_id} is the run itself"
+        if outcome.comparison is None:
+            assert outcome.uncompared == f"no baseline: {said}"
+        else:
+            assert outcome.comparison.reasons == (said,)
+
+
+async def test_failing_page_of_named_runs_costs_its_sets_alone(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    past = await resumable(client, sandbox, journal := tmp_path / "journal")
+    first, second = past
+    sandbox.fault("list", Fault.status(403), times=1)
+    many = [*past[first], *(f"{n:024x}" for n in range(49))]  # a page of them
+    result = await client.run_many(
+        list(past), journal=journal, baseline={first: many, second: past[second]}
+    )
+    assert compared(result) == [None, tuple(past[second])]
+    assert "answered 403: Forbidden" in (result.outcomes[0].uncompared or "")
+    assert sandbox.count("list") == 2
+
+
+async def test_last_run_that_was_cut_short_hides_no_other(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    set_id, never = sandbox.add_set(GOOD), sandbox.add_set(GOOD)
+    [good] = await past_runs(sandbox, set_id, 1)
+    for one in (set_id, never):
+        for _ in range(8):
+            cut = sandbox.start_run(one)
+            await anyio.sleep(1.0)
+            sandbox.cancel_run(cut)
+            await anyio.sleep(10.0)
+    assert compared(await client.run_many([set_id], baseline="last")) == [(good,)]
+    [outcome] = (await client.run_many([never], baseline="last")).outcomes
+    said = f"no baseline: run {cut} was cut short; and 7 more runs are not usable"
+    assert outcome.uncompared == said
+
+
+@pytest.mark.parametrize("field", ["unit_test_run_specs", "failed_metrics"])
+@pytest.mark.parametrize("baseline", ["last", "ids"])
+async def test_run_that_cannot_be_decoded_is_no_baseline(field: str, baseline: str) -> None:
+    """Whether its details or the whole run: it is not hidden, and not absent either."""
+    sets = ["a" * 24, "b" * 24]
+    async with SmallApi().serving() as api, api.client() as client:
+        past = {
+            i: [o.run_id or ""]
+            for i, o in zip(sets, (await client.run_many(sets)).outcomes, strict=True)
+        }
+        bad = past[sets[0]][0]
+        api.shape = lambda record, _: record.update({field: None} if record["id"] == bad else {})
+        result = await client.run_many(sets, baseline="last" if baseline == "last" else past)
+    assert compared(result) == [None, tuple(past[sets[1]])]
+    assert (result.outcomes[0].uncompared or "").startswith(
+        f"no baseline: run {bad} cannot be decoded: Expected "
+    )
+    assert field in (result.outcomes[0].uncompared or "")
+
+
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
@@ -398,12 +469,16 @@ async def test_results_that_are_hidden_are_not_comparable(
 
 async def test_page_that_is_too_large_is_read_set_by_set(sandbox: Sandbox, tmp_path: Path) -> None:
     plan = SetPlan(seconds=5.0, unit_tests=5, repeats=20)
-    past = {set_id: await past_runs(sandbox, set_id, 3) for set_id in (sandbox.add_sets(4, plan))}
+    past = {set_id: await past_runs(sandbox, set_id, 12) for set_id in (sandbox.add_sets(4, plan))}
     journal = tmp_path / "journal"  # with it, no other list is read
     async with sandbox.client() as client:
         await client.run_many(list(past), journal=journal)
     sandbox.forget_requests()
-    async with sandbox.client(max_response_bytes=100_000) as client:
+    async with sandbox.client(max_response_bytes=150_000) as client:
+        for set_id in past:  # all at once is too much even of a single set
+            with pytest.raises(DecodeError, match="more than 150000 bytes"):
+                await client.history(set_id)
+        sandbox.forget_requests()
         result = await client.run_many(list(past), journal=journal, baseline="last")
     assert compared(result) == [(run_ids[-1],) for run_ids in past.values()]
     assert sandbox.count("list") == 1 + 4

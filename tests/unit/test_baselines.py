@@ -36,6 +36,22 @@ class Calls:
         return RunPage(self.past, False, None, None)
 
 
+class CrowdedCalls(Calls):
+    """Lists the runs of a single set on a page of several, and of each set once allowed to."""
+
+    def __init__(self, past: list[Run]) -> None:
+        super().__init__(past)
+        self.asked, self.allowed = asyncio.Event(), asyncio.Event()
+
+    async def page(self, **_: Any) -> RunPage:
+        return RunPage(self.past[:1], True, 50, None)
+
+    async def history(self, set_id: str, *_: Any) -> list[Run]:
+        self.asked.set()
+        await self.allowed.wait()
+        return [run for run in self.past if run.simulation_unit_test_set_id == set_id]
+
+
 def items(*set_ids: str) -> list[BatchItem]:
     found = []
     for set_id in set_ids:
@@ -81,3 +97,22 @@ async def test_unforeseen_error_of_comparing_concerns_one_set() -> None:
     assert list(baselines.comparisons) == [SETS[1]]
     assert "the runs could not be compared: AttributeError" in baselines.reasons[SETS[0]]
     assert BaselineMissing((SETS[0],), baselines.reasons[SETS[0]], "batch") in heard
+
+
+async def test_nothing_is_said_of_a_set_whose_page_is_being_read() -> None:
+    """Its run may end meanwhile, and past runs of it are to come."""
+    calls = CrowdedCalls([rated_run(set_id, f"past of {set_id}", [10]) for set_id in SETS])
+    first, second = items(*SETS)
+    baselines = Baselines(
+        SETTINGS, calls=cast("RunCalls", calls), batch_id="batch", emit=lambda _: None
+    )
+    concluded = asyncio.Event()
+    reading = asyncio.create_task(baselines.read_all([first, second], concluded))
+    await calls.asked.wait()
+    await baselines.compare(first)
+    await baselines.compare(second)
+    assert (list(baselines.comparisons), baselines.reasons) == ([SETS[0]], {})
+    calls.allowed.set()
+    concluded.set()
+    await reading
+    assert (list(baselines.comparisons), baselines.reasons) == (SETS, {})

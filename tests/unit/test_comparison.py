@@ -259,7 +259,11 @@ def test_hidden_results_are_not_compared() -> None:
     before, after = sampled("before", ("t", "+++")), sampled("after", ("t", "+++"))
     shown = compare(hidden_run(run_id="before"), after)
     assert (shown.verdict, shown.added, shown.missing) == ("not_comparable", (), ())
-    assert shown.reasons == ("the results of run before are hidden by a missing permission",)
+    [reason] = shown.reasons
+    assert reason == (
+        "the results of run before are not visible: a permission is missing, or they cannot be "
+        "decoded"
+    )
     blind = run(("t", {}, [None] * 3), run_id="blind")
     for found in (compare(before, blind), compare(blind, after)):
         assert found.verdict == "not_comparable"
