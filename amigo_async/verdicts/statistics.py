@@ -377,9 +377,9 @@ def smallest_drop(strata: Sequence[Stratum], alpha: float) -> float | None:
 def repeats_to_tell(strata: Sequence[Stratum], alpha: float) -> int | None:
     """Return how many more repeats of each unit test would tell, if all rates stay as they are.
 
-    So many more of the candidate, against the same baseline, and the difference seen in the whole
-    set would be beyond chance, by the normal form (see `fisher_whole`). None if it is none, if no
-    number up to 10,000 would do, and if the baseline is too small for any.
+    So many more of the candidate, at least 1, against the same baseline, and the difference seen in
+    the whole set would be beyond chance, by the normal form (see `fisher_whole`). None if it is
+    none, if no number up to 10,000 would do, and if the baseline is too small for any.
 
     >>> repeats_to_tell([Stratum(8, 10, 48, 50)], 0.05)
     10
@@ -389,6 +389,8 @@ def repeats_to_tell(strata: Sequence[Stratum], alpha: float) -> int | None:
     level = _quantile(1 - (alpha if len(known) == 1 else alpha / 2))
 
     def told(more: int) -> bool:
+        if not more:
+            return False  # of what there is, the exact tests decide
         drop = variance = 0.0
         for (a, n, c, m), count in every.items():
             size = n + more + m
@@ -581,9 +583,9 @@ def _fewest(decided: Callable[[int], bool]) -> int | None:
         return 0
     low, high = 0, 1
     while not decided(high):
-        low, high = high, 2 * high
-        if high > MOST_REPEATS:
+        if high == MOST_REPEATS:
             return None
+        low, high = high, min(2 * high, MOST_REPEATS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if decided(middle) else (middle, high)

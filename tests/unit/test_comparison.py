@@ -372,6 +372,9 @@ def test_what_could_have_been_seen() -> None:
     assert pair((48, 50, 8, 10)).more_repeats == 10
     assert pair((10, 10, 2, 10)).more_repeats == 0
     assert pair((10, 10, 10, 10)).more_repeats is None
+    # By an approximation this would be beyond chance, by the exact test it is not.
+    close = pair((30, 40, 3, 8))
+    assert (close.verdict, close.more_repeats) == ("no_change_seen", 1)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def test_no_number_of_repeats_shows_certainty() -> None:
         (8, 10, 20, 95),
         (9, 10, 1, None),  # exactly at the threshold
         (0, 0, 1, None),
-        (899, 1000, 1, None),
+        (895, 1000, 1, 9067),
+        (899, 1000, 1, None),  # more than 10,000
     ],
 )
 def test_repeats_to_decide(passed: int, evaluated: int, tests: int, more: int | None) -> None:
@@ -420,11 +421,12 @@ def test_power_of_several_unit_tests_is_as_promised() -> None:
     [
         ([], None),
         ([Stratum(10, 10, 10, 10)], None),  # no difference
-        ([Stratum(2, 10, 10, 10)], 0),
+        ([Stratum(3, 10, 10, 10)], 1),  # not 0, as what there is has been judged
         ([Stratum(8, 10, 10, 10)], None),  # such a baseline never tells
         ([Stratum(8, 10, 48, 50)], 10),
         ([Stratum(10, 10, 40, 50)], 8),  # better
         ([Stratum(9, 10, 94, 100)] * 10, 12),
+        ([Stratum(90, 100, 90_520, 100_000)], 9567),
     ],
 )
 def test_repeats_to_tell(strata: Sequence[Stratum], more: int | None) -> None:
