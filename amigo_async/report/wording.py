@@ -309,6 +309,8 @@ def _power_in_words(comparison: Comparison) -> list[str]:
         lines.append(
             f"A drop of {points} in every unit test would have been seen four times in five."
         )
+    elif not comparison.baseline.passed and comparison.baseline.evaluated:
+        lines.append("No repeat of the baseline passed, so that nothing can get worse.")
     elif comparison.verdict == "no_change_seen":
         lines.append("No drop would have been seen four times in five: repeat more often.")
     if comparison.more_repeats:

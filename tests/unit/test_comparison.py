@@ -557,6 +557,15 @@ def test_more_repeats_in_words() -> None:
     )
 
 
+def test_nothing_is_worse_than_a_baseline_of_zero() -> None:
+    """Repeating more often would show no drop either."""
+    for tests in ((0, 9, 0, 9), (0, 2, 0, 2)):
+        assert comparison_in_words(pair(tests), NAMES).caveats == (
+            "No repeat of the baseline passed, so that nothing can get worse.",
+        )
+    assert "repeat more often" in str(comparison_in_words(pair((1, 9, 1, 9)), NAMES).caveats)
+
+
 def test_text_of_the_service_is_cleaned() -> None:
     names = Names({"set": "two\nlines"}, {"t0": "x" * 500})
     lines = comparison_in_words(pair((5, 5, 1, 5)), names).lines
