@@ -96,7 +96,7 @@ def _show(console: Console, found: SetHistory) -> None:
     first, newest = found.runs[0], found.runs[-1]
     span = f"{plural(len(found.runs), 'run')} from {instant(first.created_at)}"
     lines = [f"{span} to {instant(newest.created_at)}, oldest first; intervals of 95%"]
-    lines += [line for run in reversed(found.runs) for line in _changes(run)]
+    lines += [line for run in reversed(found.runs) for line in _remarks(run)]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
@@ -105,11 +105,9 @@ def _rate(counts: RateCounts | None) -> Text:
     return Text("-" if counts is None else rate_in_words(counts))
 
 
-def _changes(run: PastRun) -> list[str]:
-    """Describe what changed with a run, one line for each change."""
-    if not run.changes and not run.cut_short:
+def _remarks(run: PastRun) -> list[str]:
+    """Describe what is to be known of a run, one line for each."""
+    if not run.remarks:
         return []
     head = f"{instant(run.created_at)}  run {log_line(run.run_id)}"
-    lines = [log_line(line) for line in run.changes]
-    lines += ["some repeats never ran"] if run.cut_short else []
-    return [head, *(f"  {line}" for line in lines)]
+    return [head, *(f"  {log_line(line)}" for line in run.remarks)]

@@ -46,6 +46,11 @@ class PastRun(Struct, frozen=True):
     counts: RateCounts
     changes: tuple[str, ...]
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of it: what changed, and whether some repeats never ran."""
+        return (*self.changes, *["some repeats never ran"] * self.cut_short)
+
 
 class RateHistory(Struct, frozen=True):
     """The pass rates of a unit test, or of the whole set, from run to run.
@@ -225,7 +230,7 @@ def history_html(history: SetHistory) -> str:
     """
     return page_template("history.html").render(
         history=history,
-        changed=[run for run in reversed(history.runs) if run.changes],
+        changed=[run for run in reversed(history.runs) if run.remarks],
         rate=rate_in_words,
         bars=_bars,
         instant=instant,

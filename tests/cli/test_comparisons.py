@@ -343,7 +343,8 @@ def test_history_says_what_changed(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     set_id = a_set(sandbox, "Refund policy", past=2)
     change(sandbox, set_id, "Refund policy", replace(AT_ONCE, agent_version=13))
     newer = sandbox.start_run(set_id)
-    change(sandbox, set_id, "Refund policy", SetPlan(seconds=900.0, cancel_after=0.0))
+    plan = SetPlan(seconds=900.0, cancel_after=0.0, agent_version=13)
+    change(sandbox, set_id, "Refund policy", plan)
     cut = sandbox.start_run(set_id)
     sandbox.cancel_run(cut)
     lines = Said(capsys, "history", set_id, "--html", "history.html").out.splitlines()
@@ -352,7 +353,14 @@ def test_history_says_what_changed(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     assert f"run {newer}" in changes[-2]
     assert changes[-1] == "  agent 12 -> 13"
     assert "  some repeats never ran" in changes
-    assert "agent 12 -&gt; 13" in Path("history.html").read_text()
+    page = Path("history.html").read_text()
+    assert "agent 12 -&gt; 13" in page
+    [section] = re.findall(r"What changed</h2>.*?</section>", page, re.DOTALL)
+    shown = re.findall(r'<code class="id">(\w+)</code>|<p class="reason">(.*?)</p>', section)
+    assert ["".join(one) for one in shown] == [
+        *(cut, "some repeats never ran"),
+        *(newer, "agent 12 -&gt; 13"),
+    ]
 
 
 def test_history_of_a_new_set(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
