@@ -17,7 +17,7 @@ from typing import IO, Any, Final, NamedTuple, TypeVar, cast, get_args
 
 import click
 
-from amigo_async.cli.exit_codes import ExitCode, FailOn, exit_code_of_error
+from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
 from amigo_async.cli.notices import logging_to_stderr, print_delay
 from amigo_async.cli.reasons import explain
 from amigo_async.cli.settings import read_settings
@@ -29,6 +29,7 @@ from amigo_async.errors import AmigoError, ArgumentError
 from amigo_async.escaping import log_line
 from amigo_async.events import Listener
 from amigo_async.protocol.requests import check_run_id, is_id
+from amigo_async.report.model import FailOn
 from amigo_async.transport import environment_session
 from amigo_async.verdicts.gate import Errored, Gate, Per
 

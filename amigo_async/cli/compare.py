@@ -22,7 +22,7 @@ from amigo_async.cli.command import (
     print_notes,
     service_command,
 )
-from amigo_async.cli.exit_codes import ExitCode, FailOn
+from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reports import Reports, annotate_regressions, report_options
 from amigo_async.cli.saved_result import read_result
 from amigo_async.cli.sets import select
@@ -35,6 +35,7 @@ from amigo_async.models import Run
 from amigo_async.names import Names, combined
 from amigo_async.protocol.requests import check_run_id
 from amigo_async.report.compared import compared_batch
+from amigo_async.report.model import FailOn
 from amigo_async.threads import in_thread
 from amigo_async.verdicts.gate import reason_of, verdict_of
 
@@ -95,7 +96,7 @@ async def compare(
     **kinds: Any,
 ) -> int:
     """Compare runs: is the second worse or better than the first, beyond chance?"""
-    reports = Reports(**kinds)
+    reports = Reports(**kinds, fail_on="regression")  # the runs themselves are not in question
     if (set_name is None and len(runs) != 2) or (set_name is not None and runs):
         raise click.UsageError("Give two runs or files, or --set SET, perhaps with --last N.")
     if last is not None and set_name is None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Literal, TypeAlias
-
-from msgspec.structs import replace
 
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.errors import ArgumentError, ConfigurationError
 from amigo_async.report.json import type_of
+from amigo_async.report.model import FailOn, without_metrics
 
 
 class ExitCode(IntEnum):
@@ -28,9 +26,6 @@ class ExitCode(IntEnum):
     UNDECIDED = 5
     INTERRUPTED = 130
 
-
-# What `ExitCode.FAILED` is for: metrics that failed, or a regression against the baseline.
-FailOn: TypeAlias = Literal["failure", "regression"]
 
 _WORST_FIRST = (ExitCode.FAILED, ExitCode.ERRORED, ExitCode.TIMED_OUT, ExitCode.UNDECIDED)
 
@@ -50,11 +45,7 @@ def exit_code_of_result(
         return exit_code_of_batch(result.outcomes, artifacts=artifacts)
     if result.comparison is not None and result.comparison.verdict == "regressed":
         return ExitCode.FAILED
-    outcomes = [
-        replace(one, verdict="passed") if one.verdict in ("failed", "undecided") else one
-        for one in result.outcomes
-    ]
-    return exit_code_of_batch(outcomes, artifacts=artifacts)
+    return exit_code_of_batch(without_metrics(result).outcomes, artifacts=artifacts)
 
 
 def exit_code_of_batch(outcomes: Iterable[RunOutcome], *, artifacts: bool = False) -> ExitCode:

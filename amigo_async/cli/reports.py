@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import click
 
 from amigo_async import report
-from amigo_async.batch import BatchResult
+from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.command import Outputs
 from amigo_async.cli.reasons import label, named, reasons, set_name, shortened
 from amigo_async.cli.streams import note, stdout_is_closed, write
@@ -23,6 +23,7 @@ from amigo_async.report.compared import compared_batch
 from amigo_async.report.json import json_pieces
 from amigo_async.report.links import Links
 from amigo_async.report.markdown import MAX_BYTES
+from amigo_async.report.model import FailOn, without_metrics
 from amigo_async.verdicts.gate import Gate
 
 # A text, perhaps in pieces: some are so large that a copy takes much memory.
@@ -45,6 +46,7 @@ class Reports(NamedTuple):
         link: Template of links; None for none.
         title: Title of the Markdown summary and the page; None for the usual one.
         markdown_bytes: Maximum size of the Markdown summary.
+        fail_on: What their verdict is about.
     """
 
     json: str | None = None
@@ -54,6 +56,7 @@ class Reports(NamedTuple):
     link: str | None = None
     title: str | None = None
     markdown_bytes: int = MAX_BYTES
+    fail_on: FailOn = "failure"
 
     @property
     def on_stdout(self) -> bool:
@@ -107,8 +110,16 @@ class Reports(NamedTuple):
                 link=self.link,
                 title=self.title,
                 max_bytes=self.markdown_bytes,
+                fail_on=self.fail_on,
             )
-        return report.html(result, gate=gate, link=self.link, title=self.title, folder=folder)
+        return report.html(
+            result,
+            gate=gate,
+            link=self.link,
+            title=self.title,
+            folder=folder,
+            fail_on=self.fail_on,
+        )
 
 
 def check_outputs(wanted: Sequence[tuple[str, str]], journal: str | None = None) -> None:
@@ -211,14 +222,26 @@ _MOST: Final = 10
 _LEVELS: Final = dict.fromkeys(("undecided", "timed_out", "cancelled", "not_started"), "warning")
 
 
-def annotate(result: BatchResult) -> None:
-    """Print an annotation for each set that regressed or did not pass, in GitHub Actions only."""
+def annotate(result: BatchResult, fail_on: FailOn = "failure") -> None:
+    """Print an annotation for each set that regressed or did not pass, in GitHub Actions only.
+
+    Those that decided come first.
+
+    Args:
+        result: The result.
+        fail_on: What a failure is; where a regression is, a metric that failed is a warning.
+    """
     left = _MOST - annotate_regressions(result)
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return
-    bad = [o for o in result.outcomes if o.verdict != "passed" or o.error is not None]
-    for outcome in bad[:left]:
-        level = _LEVELS.get(outcome.verdict, "error")
+    counted = without_metrics(result) if fail_on == "regression" else result
+    bad = [
+        ("warning" if _fine(as_counted) else _LEVELS.get(as_counted.verdict, "error"), outcome)
+        for outcome, as_counted in zip(result.outcomes, counted.outcomes, strict=True)
+        if not _fine(outcome)
+    ]
+    bad.sort(key=lambda one: one[0] != "error")
+    for level, outcome in bad[:left]:
         lines = reasons(outcome, result.names, result.explanations)
         title = f"Unit test set {set_name(outcome)} {label(outcome.verdict)}"
         if outcome.name:
@@ -227,6 +250,10 @@ def annotate(result: BatchResult) -> None:
         note(workflow_command(level, lines, title=title))
     if len(bad) > left:
         note(workflow_command("warning", [f"{len(bad) - left} more sets did not pass"]))
+
+
+def _fine(outcome: RunOutcome) -> bool:
+    return outcome.verdict == "passed" and outcome.error is None
 
 
 def annotate_regressions(result: BatchResult) -> int:
@@ -247,7 +274,7 @@ def summarize(result: BatchResult, gate: Gate | None, reports: Reports) -> None:
     Args:
         result: The result of the batch.
         gate: The gate that gave the verdicts; None for the runs' own flags.
-        reports: The title, and the template of links.
+        reports: The title, the template of links, and what the verdict is about.
     """
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if os.environ.get("GITHUB_ACTIONS") != "true" or not name:
@@ -261,6 +288,7 @@ def summarize(result: BatchResult, gate: Gate | None, reports: Reports) -> None:
             link=reports.link,
             title=reports.title,
             max_bytes=MAX_BYTES - size,
+            fail_on=reports.fail_on,
         )
     except ConfigurationError as error:
         note(workflow_command("notice", [f"No job summary: {error}"]))

@@ -34,7 +34,7 @@ from amigo_async.cli.command import (
     timeout_option,
 )
 from amigo_async.cli.compare import parse_baseline
-from amigo_async.cli.exit_codes import ExitCode, FailOn, exit_code_of_result
+from amigo_async.cli.exit_codes import ExitCode, exit_code_of_result
 from amigo_async.cli.jobs import (
     EventRelay,
     FinishedJob,
@@ -174,7 +174,6 @@ async def run(
     names: bool,
     reasons: bool,
     quiet: bool,
-    fail_on: FailOn,
     **options: Any,
 ) -> int:
     """Run unit test sets and collect the results."""
@@ -182,7 +181,7 @@ async def run(
     earlier = None if failed_from is None else Earlier(failed_from.name, read_result(failed_from))
     selectors = read_selectors(ids, file)
     _check_selection(selectors, tags, earlier)
-    _check_together(options | {"names": names, "max_age": max_age, "fail_on": fail_on})
+    _check_together(options | {"names": names, "max_age": max_age, "fail_on": reports.fail_on})
     if not dry_run:
         reports.check(options["journal"])
     if earlier is not None:
@@ -191,7 +190,7 @@ async def run(
             note(f"All sets have passed in {log_line(earlier.name)}; nothing to run.")
             job_result = FinishedJob(earlier.result, None, interrupted=False, unresolved=[])
             job = Job([], cast("BatchOptions", options), quiet)
-            return report_result(job_result, reports, job, fail_on)
+            return report_result(job_result, reports, job)
     if max_age is not None and not dry_run:
         renamed = await in_thread(set_aside, options["journal"], max_age)
         if renamed is not None:
@@ -215,9 +214,9 @@ async def run(
         relay.listener = lambda _: None  # the display shows it
         job_result = await run_job(client, job)
     if earlier is None:
-        return report_result(job_result, reports, job, fail_on)
+        return report_result(job_result, reports, job)
     again = job_result.result
-    return report_result(earlier.completed(job_result), reports, job, fail_on, judged=again)
+    return report_result(earlier.completed(job_result), reports, job, judged=again)
 
 
 class Earlier(NamedTuple):
@@ -279,7 +278,6 @@ def report_result(
     job_result: FinishedJob,
     reports: Reports,
     job: Job,
-    fail_on: FailOn = "failure",
     *,
     judged: BatchResult | None = None,
 ) -> ExitCode:
@@ -287,9 +285,8 @@ def report_result(
 
     Args:
         job_result: The result.
-        reports: The reports to write.
+        reports: The reports to write, and what exit status 1 is for.
         job: The job.
-        fail_on: What exit status 1 is for.
         judged: The result that decides about the exit code; None for that of `job_result`.
 
     Returns:
@@ -311,17 +308,17 @@ def report_result(
         )
     show_continuing_runs(result.outcomes, job)
     print_notes(notes_of(result))
-    if fail_on == "regression":
+    if reports.fail_on == "regression":
         note_what_is_open(result)
     with outputs.to("the annotations"):
-        annotate(result)
+        annotate(result, reports.fail_on)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
         summarize(result, gate, reports)
     reports.write(result, gate, outputs)
     if job_result.interrupted:
         return outputs.print_failures(ExitCode.INTERRUPTED)
     artifacts = job.options.get("artifacts_dir") is not None
-    code = exit_code_of_result(judged or result, artifacts=artifacts, fail_on=fail_on)
+    code = exit_code_of_result(judged or result, artifacts=artifacts, fail_on=reports.fail_on)
     return outputs.print_failures(code)
 
 

@@ -21,7 +21,7 @@ from amigo_async.cli.command import (
     read_text,
     service_command,
 )
-from amigo_async.cli.exit_codes import FailOn, exit_code_of_result
+from amigo_async.cli.exit_codes import exit_code_of_result
 from amigo_async.cli.jobs import FinishedJob, Job
 from amigo_async.cli.reports import Reports, report_options
 from amigo_async.cli.streams import writing_to_stdout
@@ -58,7 +58,6 @@ async def report(
     reasons: bool,
     gate: Gate | None,
     known_failing: list[str],
-    fail_on: FailOn,
     **kinds: Any,
 ) -> int:
     """Write reports from a saved result."""
@@ -81,10 +80,10 @@ async def report(
         with outputs.to("the summary on stdout"), writing_to_stdout():
             show_summary(finished, job)
     print_notes(notes_of(result))
-    if fail_on == "regression":
+    if reports.fail_on == "regression":
         note_what_is_open(result)
     reports.write(result, gate, outputs)
-    code = exit_code_of_result(result, artifacts=artifacts, fail_on=fail_on)
+    code = exit_code_of_result(result, artifacts=artifacts, fail_on=reports.fail_on)
     return outputs.print_failures(code)
 
 

@@ -19,6 +19,7 @@ from amigo_async.report.compared import STATUS_WORDS, compared_batch
 from amigo_async.report.markdown import took
 from amigo_async.report.model import (
     Case,
+    FailOn,
     Finding,
     Group,
     SetReport,
@@ -68,6 +69,7 @@ def html(
     title: str | None = None,
     link: str | None = None,
     folder: str | PathLike[str] | None = None,
+    fail_on: FailOn = "failure",
 ) -> str:
     """Render `result` as one HTML page, for desktop and mobile browsers, in light and dark mode.
 
@@ -83,6 +85,8 @@ def html(
             ``{unit_test_id}``; names become links to it. None for no links.
         folder: The folder in which the page will be saved; links to artifacts are relative to
             it. None to link to the paths as they are.
+        fail_on: What the verdict is about: ``"failure"``, whether the sets passed, or
+            ``"regression"``, whether they got worse than their baselines.
 
     Raises:
         ArgumentError: If `folder` is not a valid path, or `link` is not an http or https URL with
@@ -95,7 +99,7 @@ def html(
     wrong = [each for each in sets if not each.fine]
     return page_template("page.html").render(
         title=default_title(result) if title is None else title,
-        headline=headline(result, sets),
+        headline=headline(result, sets, fail_on),
         counts=result.counts,
         sets=sets,
         compared=compared_batch(result),

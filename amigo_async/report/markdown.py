@@ -9,6 +9,7 @@ from typing import Any, Final
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.report.compared import ComparedBatch, compared_batch
 from amigo_async.report.model import (
+    FailOn,
     Group,
     Reason,
     SetReport,
@@ -68,6 +69,7 @@ def markdown(
     title: str | None = None,
     link: str | None = None,
     max_bytes: int = MAX_BYTES,
+    fail_on: FailOn = "failure",
 ) -> str:
     """Render `result` as Markdown: the verdict, a table of the sets, and what went wrong.
 
@@ -85,6 +87,8 @@ def markdown(
             ``{unit_test_id}``; names become links to it. None for no links.
         max_bytes: Maximum size of the text in UTF-8; the default, 1 MiB, is GitHub's limit. The
             verdict is included in any case.
+        fail_on: What the verdict is about: ``"failure"``, whether the sets passed, or
+            ``"regression"``, whether they got worse than their baselines.
 
     Raises:
         ArgumentError: If `link` is not an http or https URL with such a placeholder.
@@ -94,7 +98,7 @@ def markdown(
     parts: Any = markdown_template("summary.md").make_module(
         {
             "title": default_title(result) if title is None else title,
-            "headline": headline(result, sets),
+            "headline": headline(result, sets, fail_on),
             "marks": MARKS,
             "took": took,
             "plural": plural,

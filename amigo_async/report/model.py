@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.models import Evaluation, EvaluationResult, SimulationEvaluationSource
 from amigo_async.names import Explanations, Names
+from amigo_async.report.compared import STATUS_WORDS, compared_batch
 from amigo_async.report.json import RecordedError
 from amigo_async.report.links import Links
 from amigo_async.report.wording import (
@@ -618,6 +620,19 @@ def verdict_in_words(each: SetReport) -> str:
     return f"{words}, incomplete" if each.status == "incomplete" else words
 
 
+# What a failure is: a metric that failed, or a regression against the baseline.
+FailOn: TypeAlias = Literal["failure", "regression"]
+
+
+def without_metrics(result: BatchResult) -> BatchResult:
+    """Return a result whose sets do not fail by their metrics, as regressions alone count."""
+    outcomes = [
+        replace(one, verdict="passed") if one.verdict in ("failed", "undecided") else one
+        for one in result.outcomes
+    ]
+    return replace(result, outcomes=outcomes)
+
+
 # The first of these verdicts that occurs is the verdict of the batch.
 _WORST_FIRST = ("failed", "errored", "timed_out", "not_started", "cancelled", "undecided")
 
@@ -642,9 +657,12 @@ class Headline(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-def headline(result: BatchResult, sets: tuple[SetReport, ...]) -> Headline:
+def headline(
+    result: BatchResult, sets: tuple[SetReport, ...], fail_on: FailOn = "failure"
+) -> Headline:
     """Return the headline of a report of `result`."""
-    verdict, words, sentence = _verdict(result)
+    regression = fail_on == "regression" and bool(result.outcomes)
+    verdict, words, sentence = (_verdict_on_regressions if regression else _verdict)(result)
     counted = amounts(test for each in sets for test in each.tests)
     if counted.tests:
         if len(sets) == 1 and not sets[0].fine:  # the heading says the rest
@@ -692,6 +710,19 @@ def default_title(result: BatchResult) -> str:
     """Return a title that names the organization, if the runs are of one."""
     organizations = {outcome.run.org_id for outcome in result.outcomes if outcome.run}
     return " of ".join(["Unit test sets", *(organizations if len(organizations) == 1 else ())])
+
+
+def _verdict_on_regressions(result: BatchResult) -> tuple[str, str, str]:
+    """Return the verdict where regressions count and metrics do not; all sets are counted."""
+    compared = compared_batch(result)
+    status = "no_baseline" if compared is None else compared.status
+    verdict, words, _ = _verdict(without_metrics(result))
+    if status == "regressed" or verdict == "passed":
+        verdict = {"regressed": "failed", "no_change_seen": "passed", "improved": "passed"}.get(
+            status, "empty"
+        )
+        words = "No baseline" if status == "no_baseline" else STATUS_WORDS[status].capitalize()
+    return verdict, words, _verdict(result)[2]
 
 
 def _verdict(result: BatchResult) -> tuple[str, str, str]:

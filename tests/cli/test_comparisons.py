@@ -174,6 +174,27 @@ def test_annotations_begin_with_regressions(
     assert "::error title=Unit test set Set 0 regressed::" in said.err
 
 
+def test_only_regressions_are_errors_where_they_alone_count(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    set_id = a_set(sandbox, "Refund policy", past=0)
+    change(sandbox, set_id, "Refund policy", WORSE)
+    sandbox.start_run(set_id)
+    said = Said(capsys, "run", set_id, "-q", "--baseline", "last", *REGRESSION, "--json", "it.json")
+    assert said.status == 0
+    assert "::error" not in said.err
+    assert "::warning title=Unit test set Refund policy failed::" in said.err
+    assert "No regression seen" in Path("summary.md").read_text().splitlines()[0]
+    for options, heading in ((REGRESSION, "No regression seen"), ((), "Failed")):
+        Said(capsys, "report", "it.json", *options, "--markdown", "it.md", "--html", "it.html")
+        assert Path("it.md").read_text().splitlines()[0].endswith(f": {heading}")
+        assert f"</span>{heading}</h1>" in Path("it.html").read_text()
+    Said(capsys, "compare", "it.json", "it.json", "--markdown", "it.md")
+    assert Path("it.md").read_text().splitlines()[0].endswith(": No baseline")
+
+
 def test_list_that_fails_is_said_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     ids = [a_set(sandbox, name) for name in ("Billing", "Refund policy")]
     Said(capsys, "run", *ids, "-q", "--journal", "journal")

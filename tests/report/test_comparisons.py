@@ -73,6 +73,51 @@ def test_page_has_regressions_first() -> None:
     assert ">4/10<" in part
 
 
+def without_name(result: BatchResult, *names: str) -> BatchResult:
+    return replace(result, outcomes=[o for o in result.outcomes if o.name not in names])
+
+
+def sets_of(result: BatchResult, name: str | None) -> BatchResult:
+    return replace(result, outcomes=[o for o in result.outcomes if o.name == name])
+
+
+BATCH = compared_batch()
+BROKEN = outcome(run(set_id="a" * 24, errored=True))
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict", "heading", "otherwise"),
+    [
+        (BATCH, "failed", "Regressed", "Failed"),
+        (without_name(BATCH, "Refund policy"), "passed", "Improved", "Failed"),
+        (sets_of(BATCH, "Billing"), "passed", "No regression seen", "Passed"),
+        (sets_of(BATCH, "Vouchers"), "failed", "Regressed", "Failed"),
+        (sets_of(BATCH, "Returns"), "empty", "Too few repeats to tell", "Passed"),
+        (sets_of(BATCH, None), "empty", "No baseline", "Failed"),
+        (BatchResult([outcome(run())]), "empty", "No baseline", "Passed"),
+        # What went wrong besides metrics is no regression, and decides if there is none.
+        (BatchResult([*sets_of(BATCH, "Billing").outcomes, BROKEN]), "errored", *["Errored"] * 2),
+        (
+            BatchResult([*sets_of(BATCH, "Vouchers").outcomes, BROKEN]),
+            "failed",
+            "Regressed",
+            "Failed",
+        ),
+        (BatchResult([]), "empty", *["Nothing was run"] * 2),
+    ],
+)
+def test_headline_says_what_decided(
+    result: BatchResult, verdict: str, heading: str, otherwise: str
+) -> None:
+    """Whether something regressed, where that is asked, and not which sets failed a metric."""
+    page = html(result, fail_on="regression")
+    assert f'data-verdict="{verdict}"' in page
+    assert f"</span>{heading}</h1>" in page
+    assert markdown(result, fail_on="regression").splitlines()[0].endswith(f": {heading}")
+    assert f"</span>{otherwise}</h1>" in html(result)
+    assert markdown(result).splitlines()[0].endswith(f": {otherwise}")
+
+
 def test_junit_fails_where_a_set_regressed() -> None:
     root = ET.fromstring(junit(compared_batch()))  # our own
     found = {

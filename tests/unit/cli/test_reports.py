@@ -224,6 +224,21 @@ def test_eleventh_annotation_is_counted(summary: Path, capsys: pytest.CaptureFix
     assert lines[-1] == "::warning::3 more sets did not pass"
 
 
+def test_metrics_are_warnings_where_regressions_count(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what decided comes first: of many, the last ones are not shown."""
+    unsaved = outcome("failed", 2, error=ArtifactError("no space", run_id="r"))
+    undecided = outcome("undecided", 3)
+    result = BatchResult([*[FAILED] * 9, undecided, unsaved, outcome("errored", 4)])
+    annotate(result, "regression")
+    levels = [line.partition(" ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert levels == [*["::error"] * 2, *["::warning"] * 8, "::warning::2"]
+    annotate(result)
+    levels = [line.partition(" ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert levels == [*["::error"] * 10, "::warning::2"]
+
+
 def test_summary_is_appended(summary: Path) -> None:
     summarize(RESULT, None, Reports())
     text = summary.read_text()
