@@ -171,23 +171,32 @@ class XmlText(str):
     __slots__ = ()
 
 
-def encode_xml(root: Element) -> str:
-    """Encode `root` as an XML document.
+def encode_xml(root: Element, children: Iterable[Element]) -> str:
+    """Encode an XML document.
+
+    Each child is encoded before the next one is made: a large tree would take much memory, and
+    functions in C that work on all of it would not let other threads run for seconds.
 
     Args:
-        root: Root element; text and attributes that XML does not allow are replaced in place.
+        root: Root element, without children; it is encoded last, so `children` may change it.
+        children: Its children. Text and attributes that XML does not allow are replaced in place.
     """
+    markup = [f"\n  {_xml_markup(child, level=1)}" for child in children]
+    start, end, name = _xml_markup(root, level=0).rpartition("</")
+    return "".join(["<?xml version='1.0' encoding='utf-8'?>\n", start, *markup, "\n", end, name])
+
+
+def _xml_markup(tree: Element, *, level: int) -> str:
     from xml.etree import ElementTree as ET  # noqa: PLC0415  # only needed for reports
 
-    for element in root.iter():
+    for element in tree.iter():
         if element.text and not isinstance(element.text, XmlText):
             element.text = document_text(element.text)
         for name, value in element.items():
             if not isinstance(value, XmlText):
                 element.set(name, document_text(value))
-    ET.indent(root)
-    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return _referenced(document.decode())
+    ET.indent(tree, level=level)
+    return _referenced(ET.tostring(tree, encoding="unicode", short_empty_elements=level > 0))
 
 
 def document_text(text: str) -> str:

@@ -106,6 +106,7 @@ class Pipeline:
         self._emit = emit
         self._write = write
         self._on_failing = on_failing
+        self._judging = anyio.Lock()
         self._wants_progress = settings.on_event is not None or settings.on_failure != "continue"
 
     async def run(self, item: BatchItem, deadline: float) -> bool:
@@ -196,8 +197,11 @@ class Pipeline:
         """Take in a completed run; emit and record its verdict if that is new or has changed."""
         before, at = item.verdict, self._clock.utcnow()
         # First with the names that are known: should the deadline pass while others are read, the
-        # run has a verdict.
-        verdict = item.finished(run, at, self._details.names)
+        # run has a verdict. Of many runs that end at once, each is judged in a turn of the loop of
+        # its own: with a confidence that takes milliseconds.
+        with anyio.CancelScope(shield=True):
+            async with self._judging:
+                verdict = item.finished(run, at, self._details.names)
         if self._settings.known_by_name and not run.was_cut_short:
             names = await self._directory.describe([run], timeout=EXPLAIN_TIMEOUT)
             verdict = item.finished(run, at, names)

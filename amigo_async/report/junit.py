@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import fspath
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -67,22 +67,26 @@ def junit(
     """
     root = ET.Element("testsuites", name=name)
     total: Counter[str] = Counter(tests=0, failures=0, errors=0)
-    seconds = 0.0
     compared = compared_batch(result)
     found = {} if compared is None else {one.number: one for one in compared.sets}
     reports = set_reports(result, gate, link)
     failed = sum(bool(case.reasons) for each in reports for t in each.tests for case in t.cases)
     most = max(1, min(_MOST_REASONS, _MOST_REASONS_IN_ALL // max(1, failed)))
-    for each in reports:
-        suite, counts = _suite(each, found.get(each.number), most)
-        root.append(suite)
-        total.update({key: counts[key] for key in total})
-        seconds += float(suite.get("time", "0"))
-    for key, count in total.items():
-        root.set(key, str(count))
-    root.set("time", f"{seconds:.3f}")
-    _number_duplicates(root.iter("testcase"))
-    return encode_xml(root)
+
+    def suites() -> Iterator[ET.Element]:
+        seconds = 0.0
+        numbers = _Numbers()
+        for each in reports:
+            suite, counts = _suite(each, found.get(each.number), most)
+            numbers.set(suite.iter("testcase"))
+            total.update({key: counts[key] for key in total})
+            seconds += float(suite.get("time", "0"))
+            yield suite
+        for key, count in total.items():
+            root.set(key, str(count))
+        root.set("time", f"{seconds:.3f}")
+
+    return encode_xml(root, suites())
 
 
 def _suite(
@@ -116,17 +120,22 @@ def _suite(
     return suite, counts
 
 
-def _number_duplicates(cases: Iterable[ET.Element]) -> None:
-    """Number all but the first of the cases that have the same class and name."""
-    taken: set[tuple[str, str]] = set()
-    duplicates: Counter[tuple[str, str]] = Counter()
-    for case in cases:
-        first = key = case.get("classname", ""), case.get("name", "")
-        while key in taken:
-            duplicates[first] += 1
-            key = first[0], f"{first[1]} [{duplicates[first] + 1}]"
-        taken.add(key)
-        case.set("name", key[1])
+class _Numbers:
+    """Numbers all but the first of the cases that have the same class and name."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, str]] = set()
+        self._duplicates: Counter[tuple[str, str]] = Counter()
+
+    def set(self, cases: Iterable[ET.Element]) -> None:
+        """Number the cases of the next suite."""
+        for case in cases:
+            first = key = case.get("classname", ""), case.get("name", "")
+            while key in self._taken:
+                self._duplicates[first] += 1
+                key = first[0], f"{first[1]} [{self._duplicates[first] + 1}]"
+            self._taken.add(key)
+            case.set("name", key[1])
 
 
 def _new_case(class_name: str, name: str) -> ET.Element:

@@ -43,7 +43,7 @@ _MOST_REFERENCES = 3
 _ID = re.compile(r"\b[0-9a-f]{24}\b")
 
 
-class RepeatError(Struct, frozen=True):
+class RepeatError(Struct, frozen=True, gc=False):
     """An error that occurred in one repeat or several.
 
     Attributes:
@@ -57,7 +57,7 @@ class RepeatError(Struct, frozen=True):
     count: int
 
 
-class Reason(Struct, frozen=True):
+class Reason(Struct, frozen=True, gc=False):
     """What was seen in one failed repeat or several, and why it did not do.
 
     Attributes:
@@ -84,7 +84,7 @@ class Reason(Struct, frozen=True):
         return failure_in_words(self.seen, self.repeats, self.justification)
 
 
-class Case(Struct, frozen=True):
+class Case(Struct, frozen=True, gc=False):
     """A unit test by one metric; or as a whole, if no metric is visible.
 
     Attributes:
@@ -124,7 +124,7 @@ class Case(Struct, frozen=True):
         return ", ".join(filter(None, [expected, self.reasons[0].words])) + more
 
 
-class UnitTestReport(Struct, frozen=True):
+class UnitTestReport(Struct, frozen=True, gc=False):
     """A unit test of a set.
 
     Attributes:
@@ -169,7 +169,7 @@ class UnitTestReport(Struct, frozen=True):
         return next(status for status in order if status in found)
 
 
-class Finding(Struct, frozen=True):
+class Finding(Struct, frozen=True, gc=False):
     """What one unit test contributes to a group.
 
     Attributes:
@@ -188,7 +188,7 @@ class Finding(Struct, frozen=True):
         return self.case.reasons if self.case else ()
 
 
-class Group(Struct, frozen=True):
+class Group(Struct, frozen=True, gc=False):
     """The unit tests of a set that failed by the same criterion, or with the same error.
 
     Attributes:
@@ -208,7 +208,7 @@ class Group(Struct, frozen=True):
     findings: tuple[Finding, ...]
 
 
-class Amounts(Struct, frozen=True):
+class Amounts(Struct, frozen=True, gc=False):
     """Numbers of unit tests and repeats that were asked for, as far as they are visible.
 
     Attributes:
@@ -280,7 +280,7 @@ def amounts(tests: Iterable[UnitTestReport]) -> Amounts:
     )
 
 
-class SetReport(Struct, frozen=True):
+class SetReport(Struct, frozen=True, gc=False):
     """A set of the batch.
 
     Attributes:

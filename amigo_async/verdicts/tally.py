@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -43,7 +44,12 @@ class Counts(NamedTuple):
 
 
 def _counts(states: Sequence[bool | None]) -> Counts:
-    return Counts(states.count(True), states.count(False), states.count(None))
+    return _shared(states.count(True), states.count(False), states.count(None))
+
+
+# Reports of a large result hold the counts of hundreds of thousands of cases, which are few
+# different ones, and the garbage collector traverses them all.
+_shared: Final = lru_cache(maxsize=10_000)(Counts)
 
 
 class MetricTally(Struct, frozen=True):

@@ -13,9 +13,11 @@ import pytest
 from amigo_async import AmigoClient, JournalError
 from amigo_async.batch import downloads
 from amigo_async.batch import journal as journals
+from amigo_async.batch.outcomes import BatchItem
+from amigo_async.batch.pipeline import Pipeline
 from amigo_async.events import Event, SetFinished
 from amigo_async.testing import Fault, Sandbox, SetPlan
-from amigo_async.verdicts.gate import verdict_of
+from amigo_async.verdicts.gate import Verdict, verdict_of
 
 pytestmark = pytest.mark.anyio
 
@@ -88,3 +90,36 @@ async def test_many_ended_runs_are_resumed_in_turns(
     assert result.passed
     assert (judged.total(), max(judged.values())) == (10, 1)
     assert (concluded.total(), max(concluded.values())) == (10, 1)
+
+
+async def test_runs_that_end_at_once_are_judged_in_turns(
+    client: AmigoClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judging takes milliseconds with a confidence, which add up for those that share a turn."""
+    loop, turns = asyncio.get_running_loop(), []
+    finished = BatchItem.finished
+
+    def judged(*arguments: Any) -> Verdict:
+        turns.append(loop.time())  # the same within a turn
+        return finished(*arguments)
+
+    monkeypatch.setattr(BatchItem, "finished", judged)
+    result = await client.run_many(sandbox.add_sets(10, SHORT))
+    assert result.counts == {"passed": 10}
+    assert len(set(turns)) == len(turns) == 10
+    assert max(turns) - min(turns) < 1.0
+
+
+async def test_run_that_ends_with_the_deadline_is_judged(
+    client: AmigoClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting_to_judge = Pipeline._finished
+
+    async def late(*arguments: Any) -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()  # as the deadline of the batch does
+            await waiting_to_judge(*arguments)
+
+    monkeypatch.setattr(Pipeline, "_finished", late)
+    result = await client.run_many(sandbox.add_sets(3, SHORT))
+    assert result.counts == {"passed": 3}

@@ -218,9 +218,9 @@ def test_html_round_trip(text: str) -> None:
 @unhurried
 @given(TEXTS)
 def test_xml_round_trip(text: str) -> None:
-    root = ET.Element("a", value=text)
-    ET.SubElement(root, "b").text = f"x{text}"
-    document = encode_xml(root)
+    root, child = ET.Element("a", value=text), ET.Element("b")
+    child.text = f"x{text}"
+    document = encode_xml(root, [child])
     assert not obeyed(document)
     assert not set(document) & set("\u202e\u2066\u2028")
     read = ET.fromstring(document.encode())
@@ -232,8 +232,10 @@ def test_xml_round_trip(text: str) -> None:
 def test_documents_have_no_secrets(escape: object) -> None:
     assert callable(escape)
     assert escape(SECRET) == "GET https://h/k?*** Authorization: Bearer ***"
-    root = ET.Element("a", value=SECRET)
-    assert "hunter2" not in encode_xml(root)
+    root, child = ET.Element("a", value=SECRET), ET.Element("b", value=SECRET)
+    document = encode_xml(root, [child])
+    assert document.count("GET https://h/k?***") == 2
+    assert "hunter2" not in document
 
 
 @pytest.mark.parametrize(
