@@ -24,6 +24,7 @@ NAMES = (
     "full",
     "fault",
     "wait",
+    "large",
     "call",
     "decode",
     "download",

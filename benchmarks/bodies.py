@@ -15,17 +15,18 @@ from amigo_async.testing.simulation import RunScript, object_ids
 FULL = SetPlan(unit_tests=12, repeats=5, metrics=6)
 
 
-def page(runs: int, *, seed: int, plan: SetPlan | None = FULL) -> bytes:
+def page(runs: int, *, seed: int, plan: SetPlan | None = FULL, later: int = 0) -> bytes:
     """The body of a list call.
 
     Args:
         runs: How many runs are on the page.
         seed: What ids and verdicts are drawn from.
         plan: What the sets are like; None for a reader without the permission to see them.
+        later: How many runs of the same sets came before these.
     """
-    run_ids = object_ids(f"runs of {seed}", runs)
+    run_ids = object_ids(f"runs of {seed}" + f", {later} later" * bool(later), runs)
     set_ids = object_ids(f"sets of {seed}", runs)
-    dice = random.Random(seed)
+    dice = random.Random(seed + later)
     found = [
         _run(run_id, set_id, plan, dice) for run_id, set_id in zip(run_ids, set_ids, strict=True)
     ]

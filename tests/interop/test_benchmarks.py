@@ -43,6 +43,10 @@ TINY = {
         *("--places", "disk", "--contestants", OURS, "curl", "--rounds", "1"),
     ],
     "imports": ["--rounds", "1"],
+    "large": [
+        *("--sets", "2", "--tests", "2", "--repeats", "5", "--metrics", "1"),
+        *("--length", "2", "--rounds", "1"),
+    ],
     "verdicts": ["--comparisons", "2", "--seeds", "1", "--pairs", "2", "--large", "2"],
     "wait": ["--waiters", "60", "110", "--ticks", "1", "--rounds", "1", "--in-progress", "60"],
 }
