@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from amigo_async import AmigoClient, BatchResult, Gate, RunOutcome, compare
 from amigo_async.batch.journal import Finished, JournalHeader, Started, open_journal
+from amigo_async.batch.lengths import known_from
 from amigo_async.decoding import decode_run_page
 from amigo_async.models import Run
 from amigo_async.report import from_json, html, junit, markdown, to_json
@@ -208,6 +209,14 @@ async def read(options: Options) -> Taken:
     return await taken(options, lambda: asyncio.to_thread(from_json, text), keeps=True)
 
 
+async def lengths(options: Options) -> Taken:
+    """Read how long runs took from JSON, as `lengths_from` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        path.write_text(to_json(options.result()), encoding="utf-8")
+        return await taken(options, lambda: asyncio.to_thread(known_from, path))
+
+
 async def write_journal(path: Path, header: JournalHeader, runs: Iterable[Run]) -> None:
     """Write the starts of runs, and the ends of those that are completed, a page at a time."""
     async with open_journal(path, header) as journal:
@@ -322,6 +331,7 @@ JOBS: Final[dict[str, Job]] = {
     "JSON, one string": reported(to_json),
     "JSON, in pieces to a file": reported(in_pieces),
     "JSON, read": read,
+    "JSON, lengths of runs read": lengths,
     "JUnit": reported(junit),
     "HTML": reported(html),
     "Markdown": reported(markdown),
