@@ -31,7 +31,7 @@ import anyio
 import msgspec
 
 from amigo_async.cancellation import finish
-from amigo_async.errors import AmigoError, ArgumentError, ConfigurationError
+from amigo_async.errors import AmigoError, ArgumentError, missing_extra
 from amigo_async.escaping import encode_json
 from amigo_async.events import Event
 from amigo_async.files import check_path
@@ -56,9 +56,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("cloudpickle", "distributed"):
         raise
-    raise ConfigurationError(
-        'amigo_async.dask needs its extra: pip install "amigo-async[dask]"'
-    ) from None
+    raise missing_extra("amigo_async.dask", "dask") from None
 
 __all__ = [
     "Connect",

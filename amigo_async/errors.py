@@ -398,6 +398,19 @@ class ArtifactTimeoutError(ArtifactError, TimeoutError):
         super().__init__(reason, run_id=run_id)
 
 
+def missing_extra(part: str, extra: str) -> ConfigurationError:
+    """Return the error of a part of the package whose dependencies are not installed.
+
+    Args:
+        part: What needs them.
+        extra: The extra that has them.
+    """
+    return ConfigurationError(
+        f"{part} needs its extra: install amigo-async[{extra}] "
+        f'(in a clone: pip install ".[{extra}]")'
+    )
+
+
 def is_transient(error: Exception) -> bool:
     """Return whether the same call may succeed if it is repeated later.
 

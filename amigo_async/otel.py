@@ -47,7 +47,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from amigo_async.errors import ConfigurationError
+from amigo_async.errors import missing_extra
 from amigo_async.escaping import log_line
 from amigo_async.events import (
     ArtifactProgress,
@@ -74,9 +74,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "opentelemetry":
         raise
-    raise ConfigurationError(
-        'amigo_async.otel needs its extra: pip install "amigo-async[otel]"'
-    ) from None
+    raise missing_extra("amigo_async.otel", "otel") from None
 
 __all__ = ["Telemetry"]
 

@@ -34,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         if sys.stderr is not None:  # closed
-            print(
-                'amigo-async: the command needs its extra: pip install "amigo-async[cli]"',
-                file=sys.stderr,
-            )
+            from amigo_async.errors import missing_extra  # noqa: PLC0415  # only where it is used
+
+            print(f"amigo-async: {missing_extra('the command', 'cli')}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         return 130

@@ -14,15 +14,13 @@ the first failure it emits a `SharingLost` event, does not contact Redis for `co
 then tries again with one command. No call to the API fails because of Redis.
 """
 
-from amigo_async.errors import ConfigurationError
+from amigo_async.errors import missing_extra
 
 try:
     from amigo_async.redis.sharing import RedisSharing
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("redis", "cryptography"):
         raise
-    raise ConfigurationError(
-        'amigo_async.redis needs its extra: pip install "amigo-async[redis]"'
-    ) from None
+    raise missing_extra("amigo_async.redis", "redis") from None
 
 __all__ = ["RedisSharing"]

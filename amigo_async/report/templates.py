@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from amigo_async.errors import ConfigurationError
+from amigo_async.errors import missing_extra
 from amigo_async.escaping import escape_html, escape_markdown
 from amigo_async.report.wording import cut_text
 
@@ -59,9 +59,7 @@ def _environment(escape: Callable[[str], str], *, autoescape: bool) -> Environme
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # an extra
     except ImportError:
-        raise ConfigurationError(
-            "this report needs jinja2; install it with: pip install 'amigo-async[report]'"
-        ) from None
+        raise missing_extra("this report", "report") from None
     return Environment(
         loader=PackageLoader("amigo_async.report"),
         undefined=StrictUndefined,

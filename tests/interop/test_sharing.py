@@ -612,5 +612,6 @@ except Exception as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        'ConfigurationError amigo_async.redis needs its extra: pip install "amigo-async[redis]"\n'
+        "ConfigurationError amigo_async.redis needs its extra: "
+        'install amigo-async[redis] (in a clone: pip install ".[redis]")\n'
     )

@@ -274,5 +274,5 @@ except Exception as error:
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    said = f'ConfigurationError {module} needs its extra: pip install "amigo-async[{extra}]" None'
-    assert ended.stdout.strip() == said
+    said = f'needs its extra: install amigo-async[{extra}] (in a clone: pip install ".[{extra}]")'
+    assert ended.stdout.strip() == f"ConfigurationError {module} {said} None"

@@ -22,7 +22,10 @@ from tests.support.command import (  # noqa: F401  # fixtures
     start,
 )
 
-WITHOUT_EXTRA = 'amigo-async: the command needs its extra: pip install "amigo-async[cli]"\n'
+WITHOUT_EXTRA = (
+    "amigo-async: the command needs its extra: "
+    'install amigo-async[cli] (in a clone: pip install ".[cli]")\n'
+)
 
 
 def test_wait_gives_up_on_artifacts(
