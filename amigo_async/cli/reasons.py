@@ -162,7 +162,7 @@ def reasons(
     unexplained = UNEXPLAINED.get(outcome.verdict)
     if outcome.verdict == "undecided" and outcome.reason:
         unexplained = log_line(named_ids(outcome.reason, names))
-    lines = details(outcome, names, explanations, most=most)
+    lines = findings(outcome, names, explanations, most=most)
     return lines or ([] if unexplained is None else [unexplained])
 
 
@@ -181,7 +181,7 @@ def gate_reasons(outcome: RunOutcome, gate: Gate | None, names: Names = _NO_NAME
     return [log_line(reason) for reason in shortened(lines, _MOST)]
 
 
-def details(
+def findings(
     outcome: RunOutcome,
     names: Names = _NO_NAMES,
     explanations: Explanations = _UNEXPLAINED,

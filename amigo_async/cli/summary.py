@@ -19,7 +19,7 @@ from amigo_async.cli.reasons import (
     LABELS,
     amount_done,
     count_verdicts,
-    details,
+    findings,
     gate_reasons,
     named,
     reasons,
@@ -30,6 +30,7 @@ from amigo_async.cli.streams import drop_stdout, note
 from amigo_async.errors import NotFoundError
 from amigo_async.escaping import log_line
 from amigo_async.report.compared import ComparedBatch, ComparedSet, compared_batch
+from amigo_async.report.model import took
 from amigo_async.report.wording import duration, plural
 from amigo_async.verdicts.gate import Gate
 
@@ -91,7 +92,7 @@ def show_summary(job_result: FinishedJob, job: Job, file: IO[str] | None = None)
         console.print(Text(job_result.origin, "bold yellow"), soft_wrap=True)
     print_table(console, _table(outcomes, words, console))
     for outcome in outcomes:
-        _show_details(console, outcome, words, job.options.get("gate"), job_result.result)
+        _show_reasons(console, outcome, words, job.options.get("gate"), job_result.result)
     compared = compared_batch(job_result.result)
     if compared is not None:
         show_compared(console, compared)
@@ -164,7 +165,7 @@ def _table(outcomes: Sequence[RunOutcome], words: Mapping[str, str], console: Co
             Text(words[outcome.verdict], STYLES.get(outcome.verdict, "yellow")),
             name_cell(outcome.unit_test_set_id, outcome.name),
             amount_done(outcome.run),
-            _duration(outcome),
+            took(outcome) or "-",
             *(Text(log_line(text), "dim") for text in ids),
         )
     return table
@@ -207,20 +208,14 @@ def plain_table(*columns: str) -> Table:
     return table
 
 
-def _duration(outcome: RunOutcome) -> str:
-    if outcome.started_at is None or outcome.finished_at is None:
-        return "-"
-    return duration((outcome.finished_at - outcome.started_at).total_seconds())
-
-
-def _show_details(
+def _show_reasons(
     console: Console,
     outcome: RunOutcome,
     words: Mapping[str, str],
     gate: Gate | None,
     result: BatchResult,
 ) -> None:
-    describe = reasons if outcome.verdict in ("failed", "errored") else details
+    describe = reasons if outcome.verdict in ("failed", "errored") else findings
     lines = gate_reasons(outcome, gate, result.names)
     lines += describe(outcome, result.names, result.explanations)
     if lines:

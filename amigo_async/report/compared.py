@@ -21,6 +21,7 @@ from amigo_async.report.wording import (
     plural,
     share,
     short_text,
+    shown_name,
 )
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, UnitTestComparison
 from amigo_async.verdicts.statistics import at_most
@@ -210,7 +211,7 @@ def _set(
     return ComparedSet(
         number=number,
         outcome=outcome,
-        name=_name(names.unit_test_sets.get(set_id)),
+        name=shown_name(names.unit_test_sets.get(set_id)),
         status=status,
         words=words,
         tests=tuple(_test(one, names, comparison.alpha) for one in changed),
@@ -220,16 +221,12 @@ def _set(
 def _test(one: UnitTestComparison, names: Names, alpha: float) -> ComparedTest:
     return ComparedTest(
         id=one.unit_test_id,
-        name=_name(names.unit_tests.get(one.unit_test_id)),
+        name=shown_name(names.unit_tests.get(one.unit_test_id)),
         verdict=one.verdict,
         before=share(one.baseline),
         after=share(one.candidate),
         metrics=metrics_that_changed(one, alpha),
     )
-
-
-def _name(name: str | None) -> str | None:
-    return short_text(name, MOST_OF_A_NAME) or None if name else None
 
 
 def _uncompared(outcomes: Iterable[RunOutcome], names: Names) -> tuple[Uncompared, ...]:
@@ -240,7 +237,8 @@ def _uncompared(outcomes: Iterable[RunOutcome], names: Names) -> tuple[Uncompare
     return tuple(
         Uncompared(
             tuple(
-                _name(o.name) or short_text(names.unit_test_set(o.unit_test_set_id), MOST_OF_A_NAME)
+                shown_name(o.name)
+                or short_text(names.unit_test_set(o.unit_test_set_id), MOST_OF_A_NAME)
                 for o in some
             ),
             tuple(o.unit_test_set_id for o in some),

@@ -16,7 +16,6 @@ from amigo_async.batch.outcomes import VERDICT_WORDS, BatchResult, RunOutcome
 from amigo_async.files import check_path
 from amigo_async.redact import HTML_ESCAPES
 from amigo_async.report.compared import STATUS_WORDS, compared_batch
-from amigo_async.report.markdown import took
 from amigo_async.report.model import (
     Case,
     FailOn,
@@ -27,6 +26,7 @@ from amigo_async.report.model import (
     default_title,
     headline,
     set_reports,
+    took,
     verdict_in_words,
 )
 from amigo_async.report.templates import Markup, page_template

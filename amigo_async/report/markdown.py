@@ -17,10 +17,11 @@ from amigo_async.report.model import (
     default_title,
     headline,
     set_reports,
+    took,
     verdict_in_words,
 )
 from amigo_async.report.templates import Markup, markdown_template, markdown_text
-from amigo_async.report.wording import duration, plural
+from amigo_async.report.wording import plural
 from amigo_async.verdicts.gate import Gate
 
 MARKS: Final = {
@@ -47,7 +48,7 @@ COMPARED_MARKS: Final = {
 # GitHub's limit for the summary of a step; it drops a larger one completely.
 MAX_BYTES: Final = 1024 * 1024
 
-_MOST_DETAILS: Final = 50
+_MOST_LISTED: Final = 50
 _MOST_OF_A_GROUP: Final = 10
 _MOST_REASONS: Final = 3
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -57,7 +58,7 @@ _TABLE: Final = (
     "| :-: | :-- | :-- | --: | --: | --: | :-- |\n"
 )
 _KNOWN: Final = "\n## Known to fail\n\n"
-_DETAILS: Final = "\n## What went wrong\n"
+_WRONG: Final = "\n## What went wrong\n"
 # Bytes reserved for a sentence that says what was omitted.
 _NOTICE: Final = 100
 
@@ -112,15 +113,15 @@ def markdown(
         }
     )
     head: str = parts.head()
-    left = max_bytes - _size(head, _DETAILS, _KNOWN, _TABLE) - 4 * _NOTICE
+    left = max_bytes - _size(head, _WRONG, _KNOWN, _TABLE) - 4 * _NOTICE
     against = _compared(parts, compared_batch(result), left // 2)
     left -= _size(against)
     rows = {each.number: parts.row(each) for each in sets}
     wrong = [each for each in sets if not each.fine]
-    details = _details(parts, wrong, max(left - _size(*rows.values()), left // 2))
-    known = _known(parts, sets, (left - _size(details)) // 4)
-    table = _table(rows, wrong, left - _size(details, known))
-    return head + against + details + known + table
+    failures = _failures(parts, wrong, max(left - _size(*rows.values()), left // 2))
+    known = _known(parts, sets, (left - _size(failures)) // 4)
+    table = _table(rows, wrong, left - _size(failures, known))
+    return head + against + failures + known + table
 
 
 def _compared(parts: Any, compared: ComparedBatch | None, left: int) -> str:
@@ -138,17 +139,17 @@ def _compared(parts: Any, compared: ComparedBatch | None, left: int) -> str:
 def _known(parts: Any, sets: Iterable[SetReport], left: int) -> str:
     """Render the unit tests that are known to fail, and did not pass, in `left` bytes."""
     every = [(s, test) for s in sets for test in s.tests if test.status == "known_failing"]
-    lines = _fitting((parts.known(*pair) for pair in every[:_MOST_DETAILS]), left)
+    lines = _fitting((parts.known(*pair) for pair in every[:_MOST_LISTED]), left)
     if not every:
         return ""
     return _KNOWN + "".join(lines) + _notice(len(every) - len(lines), "unit test")
 
 
-def _details(parts: Any, wrong: list[SetReport], left: int) -> str:
+def _failures(parts: Any, wrong: list[SetReport], left: int) -> str:
     """Render what went wrong with each set, in not much more than `left` bytes."""
     if not wrong:
         return ""
-    shown = wrong[:_MOST_DETAILS]
+    shown = wrong[:_MOST_LISTED]
     sections = {}
     # Sets with few findings first: what they do not need is shared by the others.
     for taken, each in enumerate(sorted(shown, key=_count)):
@@ -156,7 +157,7 @@ def _details(parts: Any, wrong: list[SetReport], left: int) -> str:
         sections[each.number] = section
         left -= _size(section)
     omitted = len(wrong) - sum(map(bool, sections.values()))
-    return _DETAILS + "".join(sections[each.number] for each in shown) + _notice(omitted, "set")
+    return _WRONG + "".join(sections[each.number] for each in shown) + _notice(omitted, "set")
 
 
 def _section(parts: Any, each: SetReport, left: int) -> str:
@@ -247,11 +248,3 @@ def _notice(omitted: int, noun: str) -> str:
 
 def _size(*texts: str) -> int:
     return sum(len(text.encode()) for text in texts)
-
-
-def took(each: SetReport) -> str:
-    """Format the duration of the run of a set; empty if unknown."""
-    outcome = each.outcome
-    if outcome.started_at is None or outcome.finished_at is None:
-        return ""
-    return duration((outcome.finished_at - outcome.started_at).total_seconds())

@@ -18,15 +18,16 @@ from amigo_async.report.json import RecordedError
 from amigo_async.report.links import Links
 from amigo_async.report.wording import (
     MOST_OF_A_JUSTIFICATION,
-    MOST_OF_A_NAME,
     counts_in_words,
     criterion_in_words,
+    duration,
     failure_in_words,
     numbers,
     plural,
     repeats_in_words,
     repeats_named,
     short_text,
+    shown_name,
     value_in_words,
 )
 from amigo_async.verdicts.gate import Gate, Judgement, PassRate, first_reasons, limits_in_words
@@ -376,7 +377,7 @@ def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
     return SetReport(
         number=number,
         outcome=outcome,
-        name=_name(outcome.name or context.names.unit_test_sets.get(set_id)),
+        name=shown_name(outcome.name or context.names.unit_test_sets.get(set_id)),
         link=context.links.of_set(set_id, outcome.run_id),
         tests=tests,
         amounts=amounts(tests),
@@ -388,17 +389,12 @@ def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
     )
 
 
-def _name(name: str | None) -> str | None:
-    """Return a name as it is shown; None if it is empty."""
-    return short_text(name, MOST_OF_A_NAME) or None if name else None
-
-
 def named_ids(sentence: str, names: Names) -> str:
     """Replace the ids of unit tests and metrics in a sentence by names."""
 
     def name(match: re.Match[str]) -> str:
         known = names.unit_tests.get(match[0]) or names.metrics.get(match[0])
-        return _name(known) or match[0]
+        return shown_name(known) or match[0]
 
     return _ID.sub(name, sentence)
 
@@ -469,7 +465,7 @@ def _unit_test(
             errors.setdefault(error, []).append(repeat)
     return UnitTestReport(
         id=test.unit_test_id,
-        name=_name(context.names.unit_tests.get(test.unit_test_id)),
+        name=shown_name(context.names.unit_tests.get(test.unit_test_id)),
         link=context.links.of_unit_test(
             outcome.unit_test_set_id, outcome.run_id, test.unit_test_id
         ),
@@ -497,7 +493,7 @@ def _metric_case(
     ]
     named = metric.metric.success_criterion_name if metric.metric else ""
     return Case(
-        name=_name(named or context.names.metric(metric.metric_id)),
+        name=shown_name(named or context.names.metric(metric.metric_id)),
         metric_id=metric.metric_id,
         expected=criterion_in_words(metric.metric.success_criterion) if metric.metric else None,
         counts=counts,
@@ -620,6 +616,13 @@ def verdict_in_words(each: SetReport) -> str:
     return f"{words}, incomplete" if each.status == "incomplete" else words
 
 
+def took(outcome: RunOutcome) -> str:
+    """Format the duration of the run of a set; empty if unknown."""
+    if outcome.started_at is None or outcome.finished_at is None:
+        return ""
+    return duration((outcome.finished_at - outcome.started_at).total_seconds())
+
+
 # What a failure is: a metric that failed, or a regression against the baseline.
 FailOn: TypeAlias = Literal["failure", "regression"]
 
@@ -702,7 +705,7 @@ def _passing_again(result: BatchResult) -> tuple[str, ...]:
 
 
 def _called(test_id: str, names: Names) -> str:
-    name = _name(names.unit_tests.get(test_id))
+    name = shown_name(names.unit_tests.get(test_id))
     return f"{name} ({test_id})" if name else test_id
 
 

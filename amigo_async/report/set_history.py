@@ -14,12 +14,11 @@ from amigo_async.models import Run
 from amigo_async.names import Names
 from amigo_async.report.templates import page_template
 from amigo_async.report.wording import (
-    MOST_OF_A_NAME,
     changes_in_words,
     instant,
     plural,
     rate_in_words,
-    short_text,
+    shown_name,
 )
 from amigo_async.verdicts.comparison import RateCounts, changes_between
 from amigo_async.verdicts.tally import tally
@@ -135,13 +134,13 @@ def set_history(unit_test_set_id: str, runs: Iterable[Run], names: Names) -> Set
     )
     return SetHistory(
         unit_test_set_id,
-        _name(names.unit_test_sets.get(unit_test_set_id)),
+        shown_name(names.unit_test_sets.get(unit_test_set_id)),
         past,
         RateHistory(None, None, tuple(run.counts for run in past)),
         tuple(
             RateHistory(
                 key[0],
-                _name(names.unit_tests.get(key[0])),
+                shown_name(names.unit_tests.get(key[0])),
                 tuple(table.get(key) for table in tables),
             )
             for key in keys
@@ -167,10 +166,6 @@ def _sum(counts: Iterable[RateCounts]) -> RateCounts:
         failed=sum(one.failed for one in every),
         missing=sum(one.missing for one in every),
     )
-
-
-def _name(name: str | None) -> str | None:
-    return short_text(name, MOST_OF_A_NAME) or None if name else None
 
 
 def history_json(history: SetHistory) -> str:

@@ -87,6 +87,11 @@ def short_text(text: str, most: int) -> str:
     return cut_text(" ".join(text.split()), most)
 
 
+def shown_name(name: str | None) -> str | None:
+    """Return a name as it is shown; None if it is unknown or blank."""
+    return _name(name) or None if name else None
+
+
 def cut_text(text: str, most: int) -> str:
     """Return a text, redacted, and cut to `most` characters."""
     # Redacted before it is cut, as part of a secret may not look like one.
