@@ -381,11 +381,12 @@ class AmigoClient:
                 waits at most 2 seconds for that.
 
                 known_failing: Ids of unit tests that are known to fail; or, with `describe`, their
-                names, compared as a whole, ignoring case. They are shown and do not decide the
-                verdict, and those that passed every repeat are in `passing_again` of the outcome.
-                The flags of a run cover all of its unit tests, so verdicts come from the results
-                of the repeats; where these are hidden by a missing permission, the flags decide
-                after all, and `reason` of the outcome says so. Empty by default.
+                names, compared as a whole, ignoring case. They are shown and decide neither the
+                verdict nor the comparison with a `baseline`, and those that passed every repeat are
+                in `passing_again` of the outcome. The flags of a run cover all of its unit tests,
+                so verdicts come from the results of the repeats; where these are hidden by a
+                missing permission, the flags decide after all, and `reason` of the outcome says so.
+                Empty by default.
 
                 describe: Whether to read the names of the sets, unit tests and metrics: into
                 `names` of the result and `name` of each outcome. They are read while the runs go

@@ -104,17 +104,19 @@ class Baselines:
                 self.reasons[set_id] = self._failures.get(set_id, self._unread)
             return
         try:
-            await self._compare(set_id, run, past)
+            await self._compare(item, run, past)
         except Exception as error:  # noqa: BLE001  # the outcome is as without a baseline
             self.reasons[set_id] = log_line(f"the runs could not be compared: {error!r:.200}")
 
-    async def _compare(self, set_id: str, run: Run, past: Sequence[Run]) -> None:
+    async def _compare(self, item: BatchItem, run: Run, past: Sequence[Run]) -> None:
+        set_id = item.set_id
         # By the service's own times alone: a run of someone else may have ended meanwhile.
         named = self._most is None
         earlier = [
             one for one in past if one.id != run.id and (named or one.created_at <= run.created_at)
         ]
-        found = await in_thread(compare_with_last, earlier, run, self._most)
+        known = item.known_failing
+        found = await in_thread(compare_with_last, earlier, run, self._most, known)
         flaws = self._flaws_of(set_id, run.id)
         if found is None:
             reason = f"no baseline: {'; '.join(flaws)}" if flaws else NO_BASELINE
@@ -300,20 +302,23 @@ def _chunks(ids: Sequence[str], size: int) -> Iterator[list[str]]:
         yield list(ids[at : at + size])
 
 
-def compare_with_last(past: Sequence[Run], run: Run, most: int | None) -> Comparison | None:
+def compare_with_last(
+    past: Sequence[Run], run: Run, most: int | None, known_failing: Collection[str]
+) -> Comparison | None:
     """Compare a run with the last ones that are comparable.
 
     Args:
         past: Completed runs that were not cut short, newest first.
         run: The run.
         most: Number of runs to compare with; None for all, comparable or not.
+        known_failing: Ids of unit tests that are known to fail.
 
     Returns:
         The comparison; one that says why if no run is comparable, and None if there is no run.
     """
     chosen = list(past)
     if most is not None:
-        comparable = (one for one in past if are_comparable(one, run))
+        comparable = (one for one in past if are_comparable(one, run, known_failing))
         # If none is comparable, the comparison with the last one says why.
         chosen = list(islice(comparable, most)) or chosen[:1]
-    return compare(chosen, run) if chosen else None
+    return compare(chosen, run, known_failing=known_failing) if chosen else None

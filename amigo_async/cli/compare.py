@@ -231,7 +231,7 @@ def _with_comparison(
         return replace(outcome, comparison=None, uncompared=flaw)
     if any(run.id == outcome.run.id for run in runs):
         return replace(outcome, comparison=None, uncompared="both are the same run")
-    found = compare_with_last(runs, outcome.run, most)
+    found = compare_with_last(runs, outcome.run, most, outcome.known_failing)
     return replace(outcome, comparison=found, uncompared=None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -99,7 +99,8 @@ class UnitTestComparison(Struct, frozen=True, kw_only=True):
         p_improved: The same of "better".
         verdict: ``"regressed"``, ``"improved"``, ``"no_change_seen"``, ``"too_few"`` (so few
             repeats cannot show a regression of this unit test alone) or ``"not_comparable"``.
-        reasons: Why it is not comparable, or why a run of the baseline is left out of it.
+        reasons: Why it is not comparable, as if it is known to fail, or why a run of the baseline
+            is left out of it.
         metrics: Its metrics; empty if not comparable.
     """
 
@@ -143,7 +144,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
         verdict: ``"regressed"`` (worse, in the whole set or in a unit test; also if others are
             better), ``"improved"``, ``"no_change_seen"``, ``"too_few"`` (not even a fall of every
             unit test from all repeats to none would show in so few) or ``"not_comparable"`` (no
-            unit test is the same in both, or all results are hidden).
+            unit test is the same in both and not known to fail, or all results are hidden).
         p_value: p-value of "worse"; ``"regressed"`` means that it is at most `alpha`.
         p_improved: p-value of "better".
         alpha: Probability at which the same agent is called worse; that of ``"improved"`` too.
@@ -232,7 +233,11 @@ class BatchComparison(Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    baseline: Run | Sequence[Run], candidate: Run | Sequence[Run], *, alpha: float = 0.05
+    baseline: Run | Sequence[Run],
+    candidate: Run | Sequence[Run],
+    *,
+    alpha: float = 0.05,
+    known_failing: Collection[str] = (),
 ) -> Comparison:
     """Compare runs of a set: is the candidate worse or better than the baseline, beyond chance?
 
@@ -258,21 +263,25 @@ def compare(
             47%. Choose them by when they ran, never by their results.
         candidate: The run in question, or several.
         alpha: Probability of calling an unchanged agent worse, between 0 and 1.
+        known_failing: Ids of unit tests that are known to fail; they are left out and decide
+            nothing.
 
     Returns:
         The verdict, with what it rests on. No requests are made.
 
     Raises:
         ArgumentError: If a run is not completed or was cut short, if the runs are of different
-            sets, if a run is given twice, or if there is none.
+            sets, if a run is given twice, if there is none, or if an option is invalid.
     """
+    if isinstance(known_failing, str):
+        raise ArgumentError("known_failing must be a list of ids, not a single string")
     if not 0 < alpha < 1:
         raise ArgumentError(f"alpha must be between 0 and 1 (0.05 for 5%), not {alpha!r}")
     before = [baseline] if isinstance(baseline, Run) else list(baseline)
     after = [candidate] if isinstance(candidate, Run) else list(candidate)
     _check(before, after)
     old, new = _by_unit_test(before), _by_unit_test(after)
-    pairs = [_Pair(key, old[key], new[key]) for key in new if key in old]
+    pairs = _pairs(old, new, known_failing)
     comparable = [pair for pair in pairs if pair.is_comparable]
     strata = [pair.stratum for pair in comparable]
     worse = statistics.evidence(strata)
@@ -402,19 +411,15 @@ def _hidden(baseline: Sequence[Run], candidate: Sequence[Run]) -> Iterator[str]:
             )
 
 
-def are_comparable(baseline: Run, candidate: Run) -> bool:
+def are_comparable(baseline: Run, candidate: Run, known_failing: Collection[str] = ()) -> bool:
     """Return whether any unit test of two completed runs can be compared."""
-    return any(pair.is_comparable for pair in _pairs(baseline, candidate))
+    old, new = _by_unit_test([baseline]), _by_unit_test([candidate])
+    return any(pair.is_comparable for pair in _pairs(old, new, known_failing))
 
 
 def changes_between(before: Run, after: Run) -> tuple[Change, ...]:
     """Return what changed between two runs of a set, even if they cannot be compared."""
-    return tuple(_changes(_pairs(before, after)))
-
-
-def _pairs(baseline: Run, candidate: Run) -> list[_Pair]:
-    old, new = _by_unit_test([baseline]), _by_unit_test([candidate])
-    return [_Pair(key, old[key], new[key]) for key in new if key in old]
+    return tuple(_changes(_pairs(_by_unit_test([before]), _by_unit_test([after]))))
 
 
 class _UnitTest(NamedTuple):
@@ -449,13 +454,17 @@ class _Pair:
         key: Its id and place.
         old: The unit test in the runs of the baseline that have it.
         new: The unit test in the runs of the candidate that have it.
+        known_failing: Whether it is known to fail.
     """
 
-    def __init__(self, key: _Key, old: list[_UnitTest], new: list[_UnitTest]) -> None:
+    def __init__(
+        self, key: _Key, old: list[_UnitTest], new: list[_UnitTest], *, known_failing: bool
+    ) -> None:
         self.key = key
         self.old = old
         self.new = new
-        own = [reason for one in new for reason in _unlike(new[0], one)]
+        own = ["it is known to fail"] if known_failing else []
+        own += [reason for one in new for reason in _unlike(new[0], one)]
         own += [reason for one in new for reason in _unseen(one)]
         # Runs of the baseline in which it was another test, or is hidden, are left out of it.
         left_out = {
@@ -478,6 +487,18 @@ class _Pair:
     @property
     def stratum(self) -> Stratum:
         return _stratum(self.baseline, self.candidate)
+
+
+def _pairs(
+    old: Mapping[_Key, list[_UnitTest]],
+    new: Mapping[_Key, list[_UnitTest]],
+    known_failing: Collection[str] = (),
+) -> list[_Pair]:
+    return [
+        _Pair(key, old[key], new[key], known_failing=key[0] in known_failing)
+        for key in new
+        if key in old
+    ]
 
 
 def _stratum(baseline: RateCounts, candidate: RateCounts) -> Stratum:

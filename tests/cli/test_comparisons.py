@@ -244,6 +244,25 @@ def test_two_saved_results(sandbox: Sandbox, capsys: pytest.CaptureFixture[str])
     assert sandbox.requests == []
 
 
+def test_known_failures_of_a_saved_result_are_not_compared(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=0)
+    Said(capsys, "run", set_id, "-q", "--json", "before.json")
+    change(sandbox, set_id, "Refund policy", WORSE)
+    assert Said(capsys, "run", set_id, "-q", "--json", "after.json").status == 1
+    assert Said(capsys, "compare", "before.json", "after.json", *REGRESSION).status == 1
+    ended = from_json(Path("after.json").read_text()).outcomes[0].run
+    assert ended is not None
+    tests = [spec.unit_test_id for spec in ended.unit_test_run_specs]
+    Path("known").write_text("\n".join(tests))
+    options = ("--known-failing", "known", "--json", "known.json")
+    assert Said(capsys, "run", set_id, "-q", *options).status == 0
+    said = Said(capsys, "compare", "before.json", "known.json", *REGRESSION)
+    assert said.status == 0
+    assert "it is known to fail" in said.out
+
+
 def test_runs_by_id(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     set_id = a_set(sandbox, "Refund policy")
     change(sandbox, set_id, "Refund policy", WORSE)

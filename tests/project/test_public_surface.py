@@ -126,7 +126,7 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
         AmigoClient.explain,
         "runs, *, failed_only=True, known=None, timeout=30.0",
     ),
-    "compare": (amigo_async.compare, "baseline, candidate, *, alpha=0.05"),
+    "compare": (amigo_async.compare, "baseline, candidate, *, alpha=0.05, known_failing=()"),
     "compare_sets": (amigo_async.compare_sets, "comparisons"),
     "history": (AmigoClient.history, "unit_test_set_id, *, limit=50"),
     "budgets": (AmigoClient.budgets, ""),

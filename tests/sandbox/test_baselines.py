@@ -443,6 +443,29 @@ async def test_outcomes_have_the_comparison(client: AmigoClient, sandbox: Sandbo
             assert outcome.comparison.baseline_run_ids == (before,)
 
 
+async def test_known_failures_are_not_compared(client: AmigoClient, sandbox: Sandbox) -> None:
+    set_id = sandbox.add_set(SetPlan(seconds=5.0, repeats=40, unit_tests=2))
+    await past_runs(sandbox, set_id, 2)
+    worse = SetPlan(seconds=5.0, repeats=40, unit_tests=2, outcome="failed", trouble_at=0.0)
+    change(sandbox, set_id, worse)
+    found = []
+    known: list[str] = []
+    for _ in range(2):
+        [outcome] = (
+            await client.run_many([set_id], baseline=2, known_failing=known, on_conflict="wait")
+        ).outcomes
+        assert outcome.run is not None
+        assert outcome.comparison is not None
+        found.append((outcome.comparison.verdict, outcome.comparison.not_comparable))
+        known = [spec.unit_test_id for spec in outcome.run.unit_test_run_specs]
+    (without, left), (verdict, known_tests) = found
+    assert (without, left) == ("regressed", ())
+    assert verdict == "not_comparable"
+    assert [(one.unit_test_id, one.reasons) for one in known_tests] == [
+        (test_id, ("it is known to fail",)) for test_id in known
+    ]
+
+
 async def test_run_without_verdict_is_not_compared(client: AmigoClient, sandbox: Sandbox) -> None:
     cut, late = sandbox.add_set(GOOD), sandbox.add_set(SetPlan(seconds=900.0))
     await past_runs(sandbox, cut, 1)

@@ -566,6 +566,24 @@ def test_nothing_is_worse_than_a_baseline_of_zero() -> None:
     assert "repeat more often" in str(comparison_in_words(pair((1, 9, 1, 9)), NAMES).caveats)
 
 
+def test_known_failures_decide_nothing() -> None:
+    """Neither the whole set nor themselves, and it is said that they are left out."""
+    tests = (("t0", "+" * 20, "-" * 20), ("t1", "+++++", "++++-"))
+    before = sampled("before", *[(name, old) for name, old, _ in tests])
+    after = sampled("after", *[(name, new) for name, _, new in tests])
+    assert compare(before, after).verdict == "regressed"
+    found = compare(before, after, known_failing=["t0"])
+    assert (found.verdict, found.regressed) == ("no_change_seen", ())
+    assert (found.baseline.evaluated, found.candidate.passed) == (5, 4)
+    [known] = found.not_comparable
+    assert (known.unit_test_id, known.reasons) == ("t0", ("it is known to fail",))
+    assert (known.baseline.passed, known.candidate.passed) == (20, 0)
+    assert "Left out: t0: it is known to fail." in comparison_in_words(found, Names()).caveats
+    assert compare(before, after, known_failing=["t0", "t1"]).verdict == "not_comparable"
+    with pytest.raises(ArgumentError, match="known_failing must be a list of ids"):
+        compare(before, after, known_failing="t0")
+
+
 def test_text_of_the_service_is_cleaned() -> None:
     names = Names({"set": "two\nlines"}, {"t0": "x" * 500})
     lines = comparison_in_words(pair((5, 5, 1, 5)), names).lines
