@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -26,7 +24,7 @@ from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.reports import Reports, annotate_regressions, report_options
 from amigo_async.cli.saved_result import read_result
 from amigo_async.cli.sets import select
-from amigo_async.cli.streams import note, writing_to_stdout
+from amigo_async.cli.streams import note
 from amigo_async.cli.summary import console_of, note_what_is_open, show_compared
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArgumentError
@@ -249,12 +247,9 @@ def _report(result: BatchResult, reports: Reports, fail_on: FailOn) -> ExitCode:
     """Print the comparisons, and write the reports; return the exit code."""
     outputs, compared = Outputs(), compared_batch(result)
     if compared is not None:
-        if reports.on_stdout:
-            with suppress(OSError):
-                show_compared(console_of(sys.stderr), compared)
-        else:
-            with outputs.to("the comparison on stdout"), writing_to_stdout():
-                show_compared(console_of(sys.stdout), compared)
+        reports.show(
+            "the comparison", lambda file: show_compared(console_of(file), compared), outputs
+        )
     print_notes(result.names.notes)
     with outputs.to("the annotations"):
         annotate_regressions(result)

@@ -42,6 +42,7 @@ from amigo_async.names import Names
 from amigo_async.protocol.endpoints import LIST
 from amigo_async.protocol.requests import RunFilters
 from amigo_async.report.wording import plural
+from amigo_async.verdicts.gate import verdict_of
 
 # The largest page that the service gives.
 _PAGE = LIST.page_size or 50
@@ -264,7 +265,8 @@ class _Row(NamedTuple):
     @classmethod
     def of(cls, run: Run) -> _Row:
         set_id = run.simulation_unit_test_set_id
-        return cls(_state(run), run.id, set_id, amount_done(run), run.created_at)
+        state = verdict_of(run, None, cancelled=False) if run.is_completed else "running"
+        return cls(state, run.id, set_id, amount_done(run), run.created_at)
 
     def fields(self, names: Names) -> list[str]:
         """Return the fields of a line; a tab within a name is escaped."""
@@ -316,13 +318,3 @@ def local_time(at: datetime) -> datetime:
 def _zones(times: Iterable[datetime]) -> str:
     """Name the zones of local times: two across a change to summer time."""
     return "/".join(dict.fromkeys(at.strftime("%Z") for at in times))
-
-
-def _state(run: Run) -> str:
-    if not run.is_completed:
-        return "running"
-    if run.was_cut_short:
-        return "cancelled"
-    if run.errored:
-        return "errored"
-    return "failed" if run.failed_metrics else "passed"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from amigo_async.cli.reasons import clock, endpoint_name
+from amigo_async.cli.reasons import clock, endpoint_name, retry_in_words
 from amigo_async.cli.streams import note
 from amigo_async.escaping import log_line
 from amigo_async.events import Event, LimitHeld, RequestRetried
@@ -26,10 +26,7 @@ def print_delay(event: Event) -> None:
             f"until {clock(event.delay)} (in {duration(event.delay)})"
         )
     elif isinstance(event, RequestRetried) and event.delay >= NOTABLE:
-        text = (
-            f"{endpoint_name(event.endpoint)}: attempt {event.attempt} failed, the next in "
-            f"{duration(event.delay)}: {log_line(event.reason)}"
-        )
+        text = retry_in_words(event)
     if text is not None:
         note(text)
 

@@ -15,6 +15,7 @@ from amigo_async.cli.reasons import (
     endpoint_name,
     label,
     reasons,
+    retry_in_words,
     size,
     stopwatch,
 )
@@ -106,10 +107,7 @@ class PlainView(View):
         if now - self._retried_at.get(alike, -_ALIKE) < _ALIKE:
             return
         self._retried_at = {alike: now}
-        self._write(
-            f"{endpoint_name(event.endpoint)}: attempt {event.attempt} failed, the next in "
-            f"{duration(event.delay)}: {log_line(event.reason)}"
-        )
+        self._write(retry_in_words(event))
 
     def _write_trouble(self, row: SetProgress) -> None:
         if row.trouble is not None and row.key not in self._in_trouble:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from amigo_async.batch import RunOutcome
-from amigo_async.cli.reasons import named
+from amigo_async.cli.reasons import named, runs_continue
 from amigo_async.cli.streams import note
 from amigo_async.escaping import log_line
 from amigo_async.events import (
@@ -25,7 +25,6 @@ from amigo_async.events import (
 )
 from amigo_async.names import Names, combined
 from amigo_async.ratelimit import BudgetState
-from amigo_async.report.wording import plural
 
 # Returns the state of the rate limits by endpoint.
 Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
@@ -181,8 +180,7 @@ class BatchProgress:
         if not ids:
             return ""
         command = " ".join(["amigo-async wait", *(shlex.quote(log_line(i)) for i in ids)])
-        verb = "continues" if len(ids) == 1 else "continue"
-        return f"{plural(len(ids), 'run')} {verb} on the service. To resume:\n  {command}\n"
+        return f"{runs_continue(len(ids))}. To resume:\n  {command}\n"
 
     def _start(self, row: SetProgress, run_id: str) -> None:
         row.run_id, row.stage, row.began = run_id, "running", self.now()

@@ -21,11 +21,12 @@ from amigo_async.errors import (
     TransportError,
 )
 from amigo_async.escaping import log_line
+from amigo_async.events import RequestRetried
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
 from amigo_async.report.json import type_of
 from amigo_async.report.model import Group, SetReport, named_ids, set_reports
-from amigo_async.report.wording import plural, short_text
+from amigo_async.report.wording import duration, plural, short_text
 from amigo_async.verdicts.gate import Gate
 
 _MOST: Final = 3
@@ -119,6 +120,19 @@ def _proxies() -> str:
         if scheme in ("http", "https")
     }
     return "".join(f", the proxy {log_line(host)} ({name})" for name, host in named.items())
+
+
+def runs_continue(count: int) -> str:
+    """Say that runs go on: ``3 runs continue on the service``."""
+    return f"{plural(count, 'run')} {'continues' if count == 1 else 'continue'} on the service"
+
+
+def retry_in_words(event: RequestRetried) -> str:
+    """Say that an attempt failed, why, and when the next one begins."""
+    return (
+        f"{endpoint_name(event.endpoint)}: attempt {event.attempt} failed, the next in "
+        f"{duration(event.delay)}: {log_line(event.reason)}"
+    )
 
 
 def named(name: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import IO, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import click
 
@@ -15,7 +17,7 @@ from amigo_async import report
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.command import Outputs
 from amigo_async.cli.reasons import label, named, reasons, set_name, shortened
-from amigo_async.cli.streams import note, stdout_is_closed, write
+from amigo_async.cli.streams import note, stdout_is_closed, write, writing_to_stdout
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command
 from amigo_async.report import markdown
@@ -81,6 +83,21 @@ class Reports(NamedTuple):
         for kind, path in self._wanted():
             # Rendered once now, so that a missing package is reported before the batch is run.
             self._render(kind, BatchResult([]), None, Path(path).parent)
+
+    def show(self, what: str, write: Callable[[IO[str]], object], outputs: Outputs) -> None:
+        """Write what is for people to stdout, or to stderr if a report goes to stdout.
+
+        Args:
+            what: What it is.
+            write: Writes it to a stream.
+            outputs: Keeps an error.
+        """
+        if self.on_stdout:
+            with suppress(OSError):
+                write(sys.stderr)
+        else:
+            with outputs.to(f"{what} on stdout"), writing_to_stdout():
+                write(sys.stdout)
 
     def write(self, result: BatchResult, gate: Gate | None, outputs: Outputs) -> None:
         """Write all reports.

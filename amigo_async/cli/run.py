@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import IO, Any, NamedTuple, cast, get_args
 
 import click
@@ -294,12 +294,7 @@ def report_result(
     """
     result, outputs = job_result.result, Outputs()
     gate = job.options.get("gate")
-    if reports.on_stdout:
-        with suppress(OSError):
-            show_summary(job_result, job, sys.stderr)
-    else:
-        with outputs.to("the summary on stdout"), writing_to_stdout():
-            show_summary(job_result, job)
+    reports.show("the summary", partial(show_summary, job_result, job), outputs)
     for unresolved in job_result.unresolved:
         note(
             f"A run of set {unresolved.unit_test_set_id} may have been started: "

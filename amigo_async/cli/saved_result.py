@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
+from functools import partial
 from typing import IO, Any
 
 import click
@@ -24,7 +23,6 @@ from amigo_async.cli.command import (
 from amigo_async.cli.exit_codes import exit_code_of_result
 from amigo_async.cli.jobs import FinishedJob, Job
 from amigo_async.cli.reports import Reports, report_options
-from amigo_async.cli.streams import writing_to_stdout
 from amigo_async.cli.summary import note_what_is_open, show_summary
 from amigo_async.escaping import log_line
 from amigo_async.models import Run
@@ -73,12 +71,7 @@ async def report(
     artifacts = any(outcome.artifacts is not None for outcome in result.outcomes)
     job = Job([outcome.unit_test_set_id for outcome in result.outcomes], {"gate": gate})
     finished = FinishedJob(result, _elapsed(result), interrupted=False, unresolved=[])
-    if reports.on_stdout:
-        with suppress(OSError):
-            show_summary(finished, job, sys.stderr)
-    else:
-        with outputs.to("the summary on stdout"), writing_to_stdout():
-            show_summary(finished, job)
+    reports.show("the summary", partial(show_summary, finished, job), outputs)
     print_notes(notes_of(result))
     if reports.fail_on == "regression":
         note_what_is_open(result)

@@ -23,6 +23,7 @@ from amigo_async.cli.reasons import (
     gate_reasons,
     named,
     reasons,
+    runs_continue,
     set_name,
     shortened,
 )
@@ -252,19 +253,15 @@ def show_continuing_runs(outcomes: Sequence[RunOutcome], job: Job) -> None:
             text += f"{plural(len(attached), 'run')} may be someone else's, and was not cancelled. "
         note(f"{text}To wait for their end:")
     elif job.options.get("journal") is None:
-        note(f"{_continue(len(ids))} on the service. To resume:")
+        note(f"{runs_continue(len(ids))}. To resume:")
     else:
-        note(f"{_continue(len(ids))} on the service: {log_line(' '.join(ids))}")
+        note(f"{runs_continue(len(ids))}: {log_line(' '.join(ids))}")
         note("To resume, run the same command again: the journal has them.")
         return
     artifacts_dir = job.options.get("artifacts_dir")
     folder = "" if artifacts_dir is None else f" --artifacts {shlex.quote(str(artifacts_dir))}"
     shown = " ".join(shlex.quote(log_line(run_id)) for run_id in ids)
     note(f"  amigo-async wait{folder} {shown}")
-
-
-def _continue(count: int) -> str:
-    return f"{plural(count, 'run')} {'continues' if count == 1 else 'continue'}"
 
 
 def _continues(outcome: RunOutcome) -> bool:
