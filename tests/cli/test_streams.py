@@ -234,6 +234,6 @@ def test_one_press_arriving_twice(sandbox: Sandbox, tmp_path: Path) -> None:
         command.process.send_signal(signal.SIGINT)
         status, out, _ = command.end()
     assert status == 130
-    assert "2 running in" in out
+    assert "2 cancelled in" in out
     assert all(run.cancelled for run in sandbox.runs)
     ET.parse(tmp_path / "r.xml")
