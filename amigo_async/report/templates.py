@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from amigo_async.errors import missing_extra
@@ -35,7 +36,7 @@ def page_template(name: str) -> Template:
     Raises:
         ConfigurationError: If jinja2 is not installed.
     """
-    return _environment(lambda text: Markup(escape_html(text)), autoescape=True).get_template(name)
+    return _environment(_html_text, autoescape=True).get_template(name)
 
 
 def markdown_template(name: str) -> Template:
@@ -55,11 +56,22 @@ def markdown_text(text: str) -> Markup:
     return Markup(escape_markdown(cut_text(text, _MAX_CHARACTERS)))
 
 
+def _html_text(text: str) -> Markup:
+    return Markup(escape_html(text))
+
+
 def _environment(escape: Callable[[str], str], *, autoescape: bool) -> Environment:
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # an extra
+        import jinja2  # noqa: F401, PLC0415  # an extra
     except ImportError:
         raise missing_extra("this report", "report") from None
+    return _made(escape, autoescape=autoescape)
+
+
+@cache  # it keeps the templates: to compile them takes longer than most reports
+def _made(escape: Callable[[str], str], *, autoescape: bool) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # an extra
+
     return Environment(
         loader=PackageLoader("amigo_async.report"),
         undefined=StrictUndefined,
