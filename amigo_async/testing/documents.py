@@ -91,6 +91,7 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
     tests = unit_test_ids(set_id, plan)
     machine, agent, persona = object_ids(f"parts of {set_id}", 3)
     scenarios = object_ids(f"scenarios of {set_id}", plan.unit_tests)
+    metrics = _metrics(plan) if full else []
     return [
         {
             "unit_test_id": test_id,
@@ -103,7 +104,7 @@ def specs(set_id: str, plan: SetPlan, *, full: bool) -> list[dict[str, Any]]:
                 "simulated_user": {"llm_name": "sandbox-llm", "params": {"temperature": 0.2}}
             },
             "max_interactions": 20,
-            "metrics_to_evaluate": _metrics(plan) if full else [],
+            "metrics_to_evaluate": metrics,
         }
         for number, test_id in enumerate(tests)
     ]
@@ -124,6 +125,7 @@ def results(
     """
     tests = unit_test_ids(set_id, plan)
     documents = object_ids(f"results of {run_id}", plan.steps * plan.metrics)
+    metrics = metric_ids(plan.metrics)
     found: list[dict[str, Any] | None] = []
     for test, test_id in enumerate(tests):
         steps = range(test, done, plan.unit_tests)
@@ -134,7 +136,7 @@ def results(
             {
                 "unit_test_id": test_id,
                 "metric_evaluation_results": (
-                    _evaluations(plan, script, documents, steps) if full else []
+                    _evaluations(metrics, script, documents, steps) if full else []
                 ),
                 "run_errors": [script.errors.get(step) for step in steps],
             }
@@ -143,7 +145,7 @@ def results(
 
 
 def _evaluations(
-    plan: SetPlan, script: RunScript, ids: list[str], steps: range
+    metrics: list[str], script: RunScript, ids: list[str], steps: range
 ) -> list[dict[str, Any]]:
     """Build the results of each metric, one for each repeat without an error."""
     evaluated = [step for step in steps if step not in script.errors]
@@ -154,13 +156,13 @@ def _evaluations(
             "metric_version": 1 + number,
             "results": [
                 [
-                    ids[step * plan.metrics + number],
+                    ids[step * len(metrics) + number],
                     number not in script.failed.get(step, nothing),
                 ]
                 for step in evaluated
             ],
         }
-        for number, metric_id in enumerate(metric_ids(plan.metrics))
+        for number, metric_id in enumerate(metrics)
     ]
 
 
