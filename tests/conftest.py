@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +37,16 @@ settings.register_profile(
     "tests", deadline=None, max_examples=300 if os.environ.get("AMIGO_FAULTS") == "all" else 50
 )
 settings.load_profile("tests")
+
+
+# What is collected stays until the end, so that to look for garbage in it takes time for nothing.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, in what the tests make alone."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
