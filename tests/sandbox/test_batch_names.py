@@ -84,7 +84,7 @@ async def test_sixty_sets_with_names_and_reasons() -> None:
             outcome="failed" if number % 3 == 0 else "passed",
             unit_tests=20,
             repeats=1,
-            metrics=40,
+            metrics=15,
             pool=500,
         )
         for number in range(60)

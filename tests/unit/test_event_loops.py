@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,10 @@ def test_clients_of_threads_share_a_budget(
     amigo_sandbox: Sandbox,
 ) -> None:
     ids = amigo_sandbox.add_sets(6)
+    client = partial(amigo_sandbox.client, poll_interval=0.1)
 
     async def run(set_ids: list[str]) -> None:
-        async with amigo_sandbox.client() as one, amigo_sandbox.client() as other:
+        async with client() as one, client() as other:
             half = len(set_ids) // 2
             calls = one.run_many(set_ids[:half]), other.run_many(set_ids[half:])
             results = await asyncio.gather(*calls)

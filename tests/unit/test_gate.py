@@ -558,7 +558,7 @@ def test_a_claim_is_wrong_no_more_often_than_said(
 ) -> None:
     """Exactly, over all results of one unit test at a true rate equal to the threshold."""
     gate = Gate(min_pass_rate=rate, confidence=confidence)
-    others = [repeats(f"t{n}", 300, 0) for n in range(units - 1)]
+    others = [repeats(f"t{n}", 100, 0) for n in range(units - 1)]
     chance: dict[str, float] = {"failed": 0.0, "passed": 0.0, "undecided": 0.0}
     for passed in range(repeats_each + 1):
         mine = gate.judge(run(repeats("a", passed, repeats_each - passed), *others)).rates[0]
