@@ -107,14 +107,11 @@ def used(sandbox: Sandbox) -> set[str]:
 async def scene(folder: Path) -> AsyncIterator[Scene]:
     """A sandbox whose secrets are all taken note of."""
     gc.collect()
-    gc.freeze()  # what is there already is of another test, and not looked at
-    try:
-        async with Sandbox(limits=NO_LIMITS, link_lifetime=20) as sandbox:
-            sandbox.add_api_key("odd", KEY)
-            opened = Scene(sandbox, folder)
-            yield opened
-    finally:
-        gc.unfreeze()
+    gc.freeze()  # what is there already is of another test, and not looked at from here on
+    async with Sandbox(limits=NO_LIMITS, link_lifetime=20) as sandbox:
+        sandbox.add_api_key("odd", KEY)
+        opened = Scene(sandbox, folder)
+        yield opened
 
 
 NO_LIMITS: Final[Any] = dict.fromkeys(["sign_in", "create", "list", "cancel", "artifacts"])
