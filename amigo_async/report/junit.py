@@ -78,7 +78,7 @@ def junit(
         numbers = _Numbers()
         for each in reports:
             suite, counts = _suite(each, found.get(each.number), most)
-            numbers.set(suite.iter("testcase"))
+            numbers.give(suite.iter("testcase"))
             total.update({key: counts[key] for key in total})
             seconds += float(suite.get("time", "0"))
             yield suite
@@ -127,8 +127,8 @@ class _Numbers:
         self._taken: set[tuple[str, str]] = set()
         self._duplicates: Counter[tuple[str, str]] = Counter()
 
-    def set(self, cases: Iterable[ET.Element]) -> None:
-        """Number the cases of the next suite."""
+    def give(self, cases: Iterable[ET.Element]) -> None:
+        """Give numbers to the cases of the next suite."""
         for case in cases:
             first = key = case.get("classname", ""), case.get("name", "")
             while key in self._taken:
