@@ -7,8 +7,8 @@ enum values from the service are opaque strings.
 The garbage collector does not track the structs of a page (``gc=False``): it would traverse the
 tens of thousands of structs of a large page several times while decoding, although decoded data
 has no cycles. For the same reason what a run has most of is in tuples, which it stops tracking at
-its first pass, and not in lists: with 1,000 finished runs of 50 unit tests held, a full collection
-takes 16 ms instead of 180 ms, and nothing else runs meanwhile.
+its first pass, and not in lists: with 1,000 finished runs of 50 unit tests and three boolean
+metrics held, a full collection takes 16 ms instead of 180, and nothing else runs meanwhile.
 """
 
 from __future__ import annotations

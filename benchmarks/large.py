@@ -49,6 +49,11 @@ AT: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 # With ten repeats a unit test can pass it, and most need the whole calculation.
 SURE: Final = Gate(min_pass_rate=0.5, confidence=0.95)
 
+_WHY: Final = (
+    "A string of hundreds of megabytes is joined, and a file of as many is decoded, by one call in "
+    "C that lets no other thread run. The command writes JSON in pieces."
+)
+
 HEAD: Final = (
     "what",
     "metrics",
@@ -168,7 +173,7 @@ async def taken(
         metrics=options.metrics,
         seconds=seconds,
         processor=processor,
-        memory=memory,
+        memory=max(0.0, memory),
         late=sorted(late),
     )
 
@@ -377,6 +382,7 @@ def result(found: Sequence[Taken], options: argparse.Namespace) -> Result:
         "Where runs end at once the service is in a process of its own.",
         tables=[Table(list(HEAD), [row(rounds) for rounds in groups.values()])],
         aims=aims(found),
+        notes=[_WHY],
     )
 
 
