@@ -23,7 +23,8 @@ _MOST_SEEN: Final = 10_000
 
 _JOURNAL: Final = b'{"what":"journal",'
 
-# How far the server's clock may be ahead of what is known of it: a `Date` has whole seconds.
+# How much earlier a batch may have begun than `began_at`, which is the latest time that it can have
+# been on the server: a `Date` has whole seconds.
 _CLOCK_ERROR: Final = timedelta(seconds=2)
 
 # The verdicts of runs that went on to their end.

@@ -41,8 +41,8 @@ UNEXPLAINED: Final = {
     "not_started": "no run was started: another set failed, or the time was up",
 }
 
-# Why a verdict may be wrong that `known_failing` decides by names.
-_NAMES_LACK: Final = (
+# Why a verdict may be wrong if `known_failing` has names.
+_NAMES_MISSING: Final = (
     "known failures may have counted, because the names of its unit tests could not be read"
 )
 
@@ -229,7 +229,7 @@ class BatchItem:
         self.set_id = set_id
         self._settings = settings
         self.known_failing: tuple[str, ...] = ()
-        self._names_lack = False
+        self._names_missing = False
         self.before = before
         self.run_id: str | None = None
         self.attached = False
@@ -261,7 +261,7 @@ class BatchItem:
         self.run, self.finished_at = run, self.finished_at or at
         ids = unit_test_ids(run)
         self.known_failing = select_unit_tests(self._settings.known_failing, ids, names)
-        self._names_lack = self._settings.known_failing_of(ids, names) is None
+        self._names_missing = self._settings.known_failing_of(ids, names) is None
         self.verdict = verdict_of(
             run,
             self._settings.gate,
@@ -285,8 +285,8 @@ class BatchItem:
         """Explain the verdict where its run does not."""
         gate = None if verdict == "cancelled" else self._settings.gate
         reason = reason_of(self.run, gate, self.known_failing)
-        if self._names_lack and verdict in ("failed", "undecided", "errored"):
-            reason = "; ".join(filter(None, [reason, _NAMES_LACK]))
+        if self._names_missing and verdict in ("failed", "undecided", "errored"):
+            reason = "; ".join(filter(None, [reason, _NAMES_MISSING]))
         return reason
 
     def outcome(self, *, out_of_time: bool) -> RunOutcome:

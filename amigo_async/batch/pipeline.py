@@ -34,13 +34,13 @@ from amigo_async.errors import (
 )
 from amigo_async.events import Emit, RunFinished, RunProgressed
 from amigo_async.models import CreatedRun, Run
-from amigo_async.names import EXPLAIN_TIMEOUT, Directory, unit_test_ids
+from amigo_async.names import EXPLAIN_TIMEOUT, Directory, Names, unit_test_ids
 from amigo_async.polling import PATIENCE, Poller, cancel_and_wait, end_of_run, wait_for_completion
 from amigo_async.protocol.urls import safe_segment
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.threads import in_thread
-from amigo_async.verdicts.gate import fails_already
+from amigo_async.verdicts.gate import Verdict, fails_already
 
 # Seconds to wait for the artifacts of a completed run; a run that was cancelled elsewhere may never
 # have any.
@@ -197,14 +197,11 @@ class Pipeline:
         """Take in a completed run; emit and record its verdict if that is new or has changed."""
         before, at = item.verdict, self._clock.utcnow()
         # First with the names that are known: should the deadline pass while others are read, the
-        # run has a verdict. Of many runs that end at once, each is judged in a turn of the loop of
-        # its own: with a confidence that takes milliseconds.
-        with anyio.CancelScope(shield=True):
-            async with self._judging:
-                verdict = item.finished(run, at, self._details.names)
+        # run has a verdict.
+        verdict = await self._judge(item, run, at, self._details.names)
         if self._settings.known_by_name and not run.was_cut_short:
             names = await self._directory.describe([run], timeout=EXPLAIN_TIMEOUT)
-            verdict = item.finished(run, at, names)
+            verdict = await self._judge(item, run, at, names)
         if verdict == before:
             return
         self._emit(RunFinished(item.set_id, run.id, verdict))
@@ -213,6 +210,17 @@ class Pipeline:
             SEEN_LENGTHS.add(self._owner, item.set_id, seconds)
         if not isinstance(item.error, DecodeError):  # a newer version may read all of it
             await self._try_to_write(item, Finished(item.set_id, verdict, run, at))
+
+    async def _judge(self, item: BatchItem, run: Run, at: datetime, names: Names) -> Verdict:
+        """Judge a completed run, even if the deadline passes meanwhile.
+
+        Of many runs that end at once, each is judged in a turn of the loop of its own: with a
+        confidence that takes milliseconds.
+        """
+        with anyio.CancelScope(shield=True):
+            async with self._judging:
+                verdict = item.finished(run, at, names)
+        return verdict
 
     def _progressed(self, item: BatchItem, run: Run) -> None:
         item.run = run

@@ -65,11 +65,11 @@ def _environment(escape: Callable[[str], str], *, autoescape: bool) -> Environme
         import jinja2  # noqa: F401, PLC0415  # an extra
     except ImportError:
         raise missing_extra("this report", "report") from None
-    return _made(escape, autoescape=autoescape)
+    return _cached_environment(escape, autoescape=autoescape)
 
 
-@cache  # it keeps the templates: to compile them takes longer than most reports
-def _made(escape: Callable[[str], str], *, autoescape: bool) -> Environment:
+@cache  # with its templates: compiling them takes longer than most reports
+def _cached_environment(escape: Callable[[str], str], *, autoescape: bool) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # an extra
 
     return Environment(

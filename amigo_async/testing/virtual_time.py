@@ -61,8 +61,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     Attributes:
         grace: Seconds to really wait for sockets before a wait is skipped. Data from a peer in
             the same loop is readable at once; this allows for a kernel that is busy.
-        turn: Seconds that a turn of the loop takes. Not 0, so that of two events in a row the
-            later has the later time, and a loop of ``sleep(0)`` until some time ends.
+        turn: Seconds that a turn of the loop takes. Not 0, so that the later of two events has the
+            later time, and code that calls ``sleep(0)`` until a certain time reaches it.
     """
 
     grace = 0.001

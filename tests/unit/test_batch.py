@@ -92,8 +92,9 @@ async def test_many_ended_runs_are_resumed_in_turns(
     assert (concluded.total(), max(concluded.values())) == (10, 1)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
 async def test_runs_that_end_at_once_are_judged_in_turns(
-    client: AmigoClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    client: AmigoClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, by_name: bool
 ) -> None:
     """Judging takes milliseconds with a confidence, which add up for those that share a turn."""
     loop, turns = asyncio.get_running_loop(), []
@@ -104,9 +105,10 @@ async def test_runs_that_end_at_once_are_judged_in_turns(
         return finished(*arguments)
 
     monkeypatch.setattr(BatchItem, "finished", judged)
-    result = await client.run_many(sandbox.add_sets(10, SHORT))
+    options: dict[str, Any] = {"describe": True, "known_failing": ["A name"]} if by_name else {}
+    result = await client.run_many(sandbox.add_sets(10, SHORT), **options)
     assert result.counts == {"passed": 10}
-    assert len(set(turns)) == len(turns) == 10
+    assert len(set(turns)) == len(turns) == (20 if by_name else 10)
     assert max(turns) - min(turns) < 1.0
 
 
