@@ -85,7 +85,8 @@ class Sandbox:
             lets others in.
         port: Port of the API, and the next one is that of the artifact store; 0 for two free ones.
         keep_requests: Number of requests to keep in `requests`.
-        seed: Seed of the ids; None for random ids.
+        seed: Seed of the ids, and of what is left to chance in a `SetPlan`; None for one from
+            Python's global generator, which `random.seed` makes repeatable.
 
     Attributes:
         organization_id: The organization.

@@ -363,14 +363,15 @@ class Simulation:
     """All unit test sets and runs of a sandbox.
 
     Args:
-        seed: Seed of the ids; None for random ones.
+        seed: Seed of the ids; None for one from Python's global generator.
         created_at_skew: Seconds by which ``created_at`` is ahead of the service's clock.
     """
 
     def __init__(self, seed: int | None, created_at_skew: float) -> None:
         self.sets: dict[str, SimulatedSet] = {}
         self.runs: dict[str, SimulatedRun] = {}
-        self._dice = random.Random(seed)  # noqa: S311  # repeatable on purpose
+        # Repeatable on purpose, with `random.seed` too.
+        self._dice = random.Random(random.getrandbits(64) if seed is None else seed)  # noqa: S311
         self._created_at_skew = created_at_skew
         self._by_organization: dict[str, list[SimulatedRun]] = {}
         self._latest: dict[tuple[tuple[str, str], str], SimulatedRun] = {}

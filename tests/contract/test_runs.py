@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amigo_async.testing import SetPlan
+from amigo_async.testing import Sandbox, SetPlan
 from tests.support.sandbox_kit import NOWHERE, RUNS, Caller, serving, sleep
 
 pytestmark = pytest.mark.anyio
@@ -601,3 +602,12 @@ async def test_seed() -> None:
         assert sets[0] == sets[1] != sets[2]
         runs = [await caller.start(sets[0][0]) for caller in (one, two)]
         assert runs[0] == runs[1]
+
+
+async def test_seed_of_the_process() -> None:
+    """Without one of its own, a sandbox follows `random.seed`, as do the data that tests draw."""
+    sets = []
+    for seed in (5, 5, 6):
+        random.seed(seed)
+        sets.append(Sandbox().add_sets(3))
+    assert sets[0] == sets[1] != sets[2]

@@ -126,7 +126,7 @@ def test_who_keeps_the_limits() -> None:
     _, ours = rows_of("batch", OURS)
     _, naive = rows_of("batch", NAIVE)
     assert (ours["sets lost"], ours["refused (429)"]) == ("0", "0")
-    assert float(ours["over the bound"]) < 1.1
+    assert float(ours["over the bound"]) < 1.5
     assert int(naive["refused (429)"]) > 0
 
 

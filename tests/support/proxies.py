@@ -29,12 +29,18 @@ defaults
   timeout server {server}
   timeout queue {queue}
   timeout http-keep-alive {keep_alive}
+backend requests
+  stick-table type integer size 8 expire 1h store http_req_cnt
 listen api
   bind 127.0.0.1:{api}
+  http-request track-sc0 fe_id table requests
+  http-request set-var(txn.number) sc_http_req_cnt(0)
   {rules}
   server one {upstream} maxconn {maxconn}
 listen store
   bind 127.0.0.1:{store}
+  http-request track-sc0 fe_id table requests
+  http-request set-var(txn.number) sc_http_req_cnt(0)
   {rules}
   server one {upstream_store} maxconn {maxconn}
 listen forward
@@ -48,7 +54,10 @@ listen forward
 
 @dataclass(frozen=True)
 class Settings:
-    """What HAProxy is told: times as it writes them, and rules for every request."""
+    """What HAProxy is told: times as it writes them, and rules for every request.
+
+    A rule finds the number of its request in ``var(txn.number)``; API and store have their own.
+    """
 
     client: str = "5s"
     server: str = "5s"
