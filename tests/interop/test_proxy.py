@@ -106,9 +106,9 @@ async def test_queueing_proxy(tmp_path: Path) -> None:
     """Its 503 says that no connection to the service was free in time: nothing was done."""
     crowded = Settings(maxconn=2, queue="50ms")
     async with sandbox_behind(tmp_path, crowded) as (sandbox, proxy):
-        sandbox.fault("create", Fault.delay(0.15), times=6)
-        # Both connections for less time than it takes to give an artifact up.
-        sandbox.fault("store", Fault.delay(0.4), times=3)
+        # Both connections, for long enough that others queue in vain, however busy the machine is.
+        sandbox.fault("create", Fault.delay(1.0), times=2)
+        sandbox.fault("store", Fault.delay(2.0), times=2)
         batch = Batch(sandbox, proxy, tmp_path, 30, replace(PLAN, seconds=0.5))
         batch.check(await batch.run())
         for name in ("api", "store"):
@@ -118,9 +118,9 @@ async def test_queueing_proxy(tmp_path: Path) -> None:
 
 async def test_impatient_proxy(tmp_path: Path) -> None:
     """Its 504 comes while the service is at work: what was started must be found."""
-    hasty = Settings(server="100ms", client="150ms", keep_alive="10ms")
+    hasty = Settings(server="400ms", client="500ms", keep_alive="10ms")
     async with sandbox_behind(tmp_path, hasty) as (sandbox, proxy):
-        late, early = Fault.delay(0.2, after_work=True), Fault.delay(0.2)
+        late, early = Fault.delay(0.6, after_work=True), Fault.delay(0.6)
         for endpoint in ENDPOINTS:
             sandbox.faults_at_random(endpoint, late, early, rate=0.15)
         sandbox.faults_at_random("store", early, Fault.stall(100_000), rate=0.4)
