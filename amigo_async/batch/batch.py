@@ -167,15 +167,17 @@ class Batch:
             await self._check_gate()
             stack.callback(self._announce_end)
             stack.push_async_callback(self._cancel_on_exit)
-            failure: Exception | None = None
+            failure: BaseException | None = None
             async with anyio.create_task_group() as group:
                 group.start_soon(self._process_all, group)
                 group.start_soon(self._read_details)
                 group.start_soon(self._read_baselines)
                 try:
                     yield self
-                except Exception as error:  # noqa: BLE001  # the user's: raised outside the group
-                    failure = error
+                except asyncio.CancelledError:
+                    raise  # the group has to know of it
+                except BaseException as error:  # noqa: BLE001  # the user's: raised outside
+                    failure = error  # the group, which would wrap SystemExit and GeneratorExit too
                 group.cancel_scope.cancel()
             if failure is not None:
                 raise failure
@@ -188,14 +190,19 @@ class Batch:
         """Wait for the next outcome; a set that was named twice comes twice.
 
         After the last outcome the iteration ends once names, reasons and baselines were read, if
-        they were asked for.
+        they were asked for. Several tasks may iterate; each outcome comes to one of them. Once the
+        batch was left, sets that were not finished come with their outcome at that time.
         """
         if self._given == len(self._set_ids):
             await self._details.read.wait()
             await self._baselines.read.wait()
             raise StopAsyncIteration
-        outcome = await self._ready.get()
-        self._given += 1
+        self._given += 1  # claimed before it is awaited, as several tasks may iterate
+        try:
+            outcome = await self._ready.get()
+        except BaseException:
+            self._given -= 1
+            raise
         return self._completed(outcome)
 
     def result(self) -> BatchResult:
@@ -376,11 +383,16 @@ class Batch:
         )
 
     def _announce_end(self) -> None:
-        """Emit the end of sets that were left before they had an outcome, and of the batch."""
+        """Emit the end of sets that were left before they had an outcome, and of the batch.
+
+        A task that still iterates gets these outcomes as well, rather than waiting for ever.
+        """
         result = self.result()
-        left = (o for o in result.outcomes if o.unit_test_set_id not in self._outcomes)
+        left = [o for o in result.outcomes if o.unit_test_set_id not in self._outcomes]
         for outcome in {o.unit_test_set_id: o for o in left}.values():
             self._announce(outcome)
+        for outcome in left:
+            self._ready.put_nowait(outcome)
         seconds = anyio.current_time() - self._began
         counts = {str(verdict): count for verdict, count in result.counts.items()}
         self._events.emit(BatchFinished(self._id, result.passed, counts, seconds))

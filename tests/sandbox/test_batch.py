@@ -6,8 +6,8 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import ANY
@@ -29,6 +29,7 @@ from amigo_async import (
     Gate,
     JournalError,
     NotFoundError,
+    RunOutcome,
     WaitTimeoutError,
 )
 from amigo_async.events import (
@@ -205,6 +206,69 @@ async def test_error_in_the_body(client: AmigoClient, sandbox: Sandbox) -> None:
             await anyio.sleep(5)
             raise ZeroDivisionError
     assert len(sandbox.runs) == 3
+
+
+@pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt(), GeneratorExit()])
+async def test_error_that_ends_the_program_in_the_body(
+    client: AmigoClient, sandbox: Sandbox, error: BaseException
+) -> None:
+    """It is not wrapped in a group, which would change the exit status."""
+    with pytest.raises(type(error)) as caught:
+        async with client.open_batch(sandbox.add_sets(2, LONG), on_exit="cancel"):
+            await anyio.sleep(5)
+            raise error
+    assert caught.value is error
+    assert [run.cancelled for run in sandbox.runs] == [True, True]
+
+
+async def test_left_in_a_generator(client: AmigoClient, sandbox: Sandbox) -> None:
+    async def outcomes() -> AsyncGenerator[RunOutcome, None]:
+        async with client.open_batch(sandbox.add_sets(2, SHORT)) as batch:
+            async for outcome in batch:
+                yield outcome
+
+    async with aclosing(outcomes()) as them:
+        async for outcome in them:
+            assert outcome.verdict == "passed"
+            break
+    assert our_tasks() == []
+
+
+async def test_several_tasks_iterate(client: AmigoClient, sandbox: Sandbox) -> None:
+    seen: list[RunOutcome] = []
+    async with client.open_batch(sandbox.add_sets(4, SHORT)) as batch:
+
+        async def consume() -> None:
+            async for outcome in batch:
+                seen.append(outcome)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(consume)
+    assert sorted(seen, key=lambda one: one.unit_test_set_id) == sorted(
+        batch.result().outcomes, key=lambda one: one.unit_test_set_id
+    )
+
+
+async def test_outcome_of_a_cancelled_iteration_is_kept(
+    client: AmigoClient, sandbox: Sandbox
+) -> None:
+    async with client.open_batch(sandbox.add_sets(2, SHORT)) as batch:
+        with anyio.move_on_after(1) as scope:
+            await anext(batch)
+        assert scope.cancelled_caught
+        with anyio.fail_after(60):
+            assert [outcome.verdict async for outcome in batch] == ["passed", "passed"]
+
+
+async def test_iterated_after_it_was_left(client: AmigoClient, sandbox: Sandbox) -> None:
+    set_ids = [sandbox.add_set(SHORT), sandbox.add_set(LONG)]
+    async with client.open_batch([*set_ids, set_ids[1]]) as batch:
+        await anyio.sleep(30)
+    with anyio.fail_after(60):
+        verdicts = [outcome.verdict async for outcome in batch]
+    assert verdicts == ["passed", "timed_out", "timed_out"]
 
 
 # --- what cannot be right ---
