@@ -102,7 +102,6 @@ class Batch:
         self._check = check
         self._settings = settings
         self._header = header
-        self._cancel = calls.cancel
         self._clock = clock
         self._events = events
         self._items: dict[str, BatchItem] = {}
@@ -415,7 +414,7 @@ class Batch:
             items = {i: self._items[s] for s, i in self._unfinished(attached=False).items()}
 
             async def cancel(run_id: str) -> None:
-                await self._cancel(run_id)
+                await self._pipeline.cancel(items[run_id], run_id)
                 items[run_id].cancelled = True
 
             await finish(cancel_all(cancel, items))

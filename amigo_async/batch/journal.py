@@ -70,12 +70,16 @@ class StartRefused(Struct, frozen=True, tag="refused", tag_field="what"):
 
 
 class Started(Struct, frozen=True, tag="started", tag_field="what"):
-    """The id of the run is known."""
+    """The id of the run is known; written again if the batch cancels it before its end is seen.
+
+    No list shows that a run was cancelled; where its results are hidden, nothing else does.
+    """
 
     unit_test_set_id: str
     run_id: str
     at: datetime
     attached: bool = False
+    cancelled: bool = False
 
 
 class Finished(Struct, frozen=True, tag="finished", tag_field="what"):

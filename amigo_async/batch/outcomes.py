@@ -246,8 +246,9 @@ class BatchItem:
         self.waiting = anyio.CancelScope()
         if before.started is not None:
             self.started(before.started.run_id, before.started.at, attached=before.started.attached)
+            self.cancelled = before.started.cancelled
         if before.finished is not None:
-            self.cancelled = before.finished.verdict == "cancelled"
+            self.cancelled = self.cancelled or before.finished.verdict == "cancelled"
             self.finished(before.finished.run, before.finished.at, names)
         if before.saved is not None:
             self.saved(Path(before.saved.path), before.saved.at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -131,6 +132,12 @@ class Pipeline:
             item.error = item.error or self._out_of_time(item)
         return late
 
+    async def cancel(self, item: BatchItem, run_id: str) -> None:
+        """Cancel the run that was started for a set, and record that it did not end by itself."""
+        await self._cancel(run_id)
+        at = item.started_at or self._clock.utcnow()
+        await self._try_to_write(item, Started(item.set_id, run_id, at, cancelled=True))
+
     async def _start_wait_collect(self, item: BatchItem) -> None:
         """Start, wait and download, beginning after the last step in the journal."""
         if item.run is not None and item.verdict is not None and self._settings.known_by_name:
@@ -180,7 +187,8 @@ class Pipeline:
                 item.poll_error = poller.last_errors([run_id]).get(run_id)
         if waiting.cancelled_caught:
             bound = self._cancel_timeout()
-            state, run = await cancel_and_wait(poller, self._cancel, run_id, timeout=bound)
+            cancel = partial(self.cancel, item)
+            state, run = await cancel_and_wait(poller, cancel, run_id, timeout=bound)
             item.cancelled = state == "cancelled"
             if state == "running":
                 item.run = run or item.run
@@ -294,6 +302,7 @@ class Pipeline:
                 last_errors=(
                     {} if item.poll_error is None else {item.unfinished_run: item.poll_error}
                 ),
+                to_be_cancelled=self._settings.on_exit == "cancel" and not item.attached,
             )
         if item.run_id is not None and self._wants_artifacts(item):
             generated = item.run is not None and item.run.artifacts_generated

@@ -45,7 +45,14 @@ from amigo_async.events import (
     SetFinished,
     SignedIn,
 )
-from amigo_async.testing import ArtifactPlan, Fault, Sandbox, SetPlan, VirtualTimeLoop
+from amigo_async.testing import (
+    ArtifactPlan,
+    Fault,
+    Permission,
+    Sandbox,
+    SetPlan,
+    VirtualTimeLoop,
+)
 from tests.support.connections import Counting
 from tests.support.small_api import RESULT, SPEC, SmallApi
 
@@ -795,6 +802,50 @@ async def test_journal_resumes_waiting(
     assert second.passed
     assert len(sandbox.runs) == 30
     assert whole(second, sandbox)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("how", ["exit", "rest"])
+async def test_resumed_after_its_runs_were_cancelled(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path, *, hidden: bool, how: str
+) -> None:
+    """Where results are hidden, nothing of the service shows that a run was cancelled."""
+    if hidden:
+        shown = [p.value for p in Permission if p is not Permission.GET_SET]
+        sandbox.add_user(sandbox.user_id, permissions=shown)
+    set_ids = sandbox.add_sets(2, SetPlan(seconds=3600.0, cancel_after=20.0))
+    journal = tmp_path / "batch.jsonl"
+    with anyio.move_on_after(15):
+        if how == "exit":
+            await client.run_many(set_ids, journal=journal, on_exit="cancel")
+        else:
+            failing = sandbox.add_set(FAILING)
+            await client.run_many([*set_ids, failing], journal=journal, on_failure="cancel_rest")
+    assert sandbox.count("cancel") == 2
+    resumed = await client.run_many(set_ids, journal=journal)
+    assert resumed.counts == {"cancelled": 2}
+    assert (await client.run_many(set_ids, journal=journal)).counts == {"cancelled": 2}
+
+
+async def test_refused_cancellation_is_not_recorded(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    journal = tmp_path / "batch.jsonl"
+    set_ids = sandbox.add_sets(1, SetPlan(seconds=60.0))
+    sandbox.fault("cancel", Fault.status(403))
+    with anyio.move_on_after(15):
+        await client.run_many(set_ids, journal=journal, on_exit="cancel")
+    assert sandbox.count("cancel", status=403) == 1
+    assert (await client.run_many(set_ids, journal=journal)).passed
+
+
+@pytest.mark.parametrize("on_exit", ["leave", "cancel"])
+async def test_what_becomes_of_runs_that_time_out(
+    client: AmigoClient, sandbox: Sandbox, on_exit: Any
+) -> None:
+    result = await client.run_many(sandbox.add_sets(1, LONG), timeout=30.0, on_exit=on_exit)
+    assert ("They go on" in result.summary()) == (on_exit == "leave")
+    assert ("on_exit asks to cancel" in result.summary()) == (on_exit == "cancel")
 
 
 async def test_lost_artifact_is_fetched_again(
