@@ -96,6 +96,8 @@ def decode_created_run(body: bytes) -> CreatedRun:
         msgspec.DecodeError: If `body` is not JSON, or has no id.
     """
     created = msgspec.json.decode(body, type=_Created)
+    if not created.simulation_unit_test_set_run_id.strip():
+        raise msgspec.DecodeError("the id is empty - at `$.simulation_unit_test_set_run_id`")
     return CreatedRun(created.simulation_unit_test_set_run_id)
 
 

@@ -37,7 +37,11 @@ class Fence(Struct, frozen=True):
 
 
 def fences_of(
-    set_ids: Iterable[str], runs: Sequence[Run], truncated: Sequence[Run] = ()
+    set_ids: Iterable[str],
+    runs: Sequence[Run],
+    truncated: Sequence[Run] = (),
+    *,
+    unreadable: Iterable[str] = (),
 ) -> dict[str, Fence]:
     """The fences of several sets.
 
@@ -45,9 +49,11 @@ def fences_of(
         set_ids: The sets.
         runs: All runs that were listed for these sets.
         truncated: Those of them on a truncated list of the newest runs; empty if it was complete.
+        unreadable: Ids of further runs that were listed, and of which no more can be decoded; on
+            the fences of all sets, as their own set is not known.
     """
     after = min((run.created_at for run in truncated), default=None)
-    ids: dict[str, dict[str, None]] = {set_id: {} for set_id in set_ids}
+    ids = {set_id: dict.fromkeys(unreadable) for set_id in set_ids}
     for run in runs:
         ids.get(run.simulation_unit_test_set_id, {})[run.id] = None
     return {set_id: Fence(tuple(found), after) for set_id, found in ids.items()}
@@ -77,6 +83,11 @@ class Search(Struct, frozen=True, eq=False):
         return run.simulation_unit_test_set_id == self.set_id and (
             self.creator is None or run.creator == self.creator
         )
+
+    def may_be(self, run_id: str) -> bool:
+        """Whether a listed run of which only the id is known may have been started since."""
+        has_id = not run_id.startswith("[")  # else its position on the page is in the place of it
+        return has_id and (self.fence is None or run_id not in self.fence.ids)
 
     def is_answered_by(self, newest: Sequence[Run]) -> bool:
         """Whether `newest`, sorted from newest to oldest, goes back far enough to decide."""

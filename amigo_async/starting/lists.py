@@ -6,7 +6,7 @@ import asyncio
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Final, NamedTuple, Protocol, Unpack
 
 import anyio
@@ -99,13 +99,16 @@ class Fences:
         filters = _newest_of(set_ids, self._creator)
         newest = await self._list(**filters)
         self._on_listed(newest.simulation_unit_test_set_runs)
+        runs = newest.simulation_unit_test_set_runs
+        if newest.has_more and not _is_newest_first(runs):
+            return {}  # what is not on this list may be older or younger than what is
         filters["is_completed"] = False
         unfinished = await self._list(**filters)
-        runs = newest.simulation_unit_test_set_runs
         return fences_of(
             set_ids,
             [*runs, *unfinished.simulation_unit_test_set_runs],
             runs if newest.has_more else (),
+            unreadable=[*newest.unreadable, *unfinished.unreadable],
         )
 
 
@@ -118,16 +121,23 @@ def _newest_of(set_ids: Sequence[str], creator: UserInfo | None) -> RunFilters:
     }
 
 
+def _is_newest_first(runs: Sequence[Run]) -> bool:
+    """Whether the service has sorted a list as it was asked to."""
+    return all(one.created_at >= next_.created_at for one, next_ in pairwise(runs))
+
+
 class Listing(NamedTuple):
     """The runs that were listed for a search.
 
     Attributes:
         runs: The runs, including those of other sets.
         complete: Whether they go back far enough to include all runs since the creates.
+        unreadable: Ids of runs that are listed, and cannot be decoded; of any set.
     """
 
     runs: Sequence[Run]
     complete: bool
+    unreadable: frozenset[str] = frozenset()
 
 
 class _PendingSearch:
@@ -203,16 +213,30 @@ class RunFinder:
     async def _newest(self, set_ids: Sequence[str], searches: Sequence[Search]) -> Listing:
         """The newest runs of some sets, as far back as the searches need."""
         runs: list[Run] = []
+        unreadable: set[str] = set()
         filters = _newest_of(set_ids, self._creator)
         filters["is_completed"] = self._is_completed
+        complete = False
         for _ in range(_PAGES):
             page = await self._list(**filters)
             rows = page.simulation_unit_test_set_runs
             runs += rows
+            unreadable.update(page.unreadable)
             token = page.continuation_token
-            if not page.has_more or not rows or token is None:
-                return Listing(runs, complete=True)
-            if all(search.is_answered_by(runs) for search in searches):
-                return Listing(runs, complete=True)
+            complete = (
+                (not page.has_more or not rows or token is None)
+                # In another order than asked for, the run may be on any page.
+                or (
+                    _is_newest_first(runs)
+                    and all(search.is_answered_by(runs) for search in searches)
+                )
+            )
+            if complete:
+                break
             filters["continuation_token"] = token
-        return Listing(runs, complete=False)
+        return Listing(runs, complete, frozenset(unreadable.difference(run.id for run in runs)))
+
+    async def unreadable_of(self, search: Search) -> list[str]:
+        """Ids of runs that a list of this set alone shows, did not show before, and garbles."""
+        listing = await self._newest([search.set_id], [search])
+        return [run_id for run_id in sorted(listing.unreadable) if search.may_be(run_id)]

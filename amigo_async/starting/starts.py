@@ -112,6 +112,10 @@ class ReturnedRuns:
         """How many runs are kept."""
         return len(self._ids)
 
+    def __contains__(self, run_id: str) -> bool:
+        """Whether a run is kept."""
+        return run_id in self._ids
+
     def add(self, run_id: str) -> None:
         """Add a run."""
         self._ids[run_id] = None
@@ -336,7 +340,10 @@ class Starts:
         while True:
             final = anyio.current_time() - began >= PATIENCE
             try:
-                runs, complete = await self._all_runs.find(search)
+                runs, complete, unreadable = await self._all_runs.find(search)
+                garbled: list[str] = []
+                if final and any(map(search.may_be, unreadable)):
+                    garbled = await self._all_runs.unreadable_of(search)
             except AmigoError as error:
                 # The request has been retried already.
                 age = anyio.current_time() - began
@@ -351,9 +358,13 @@ class Starts:
             if isinstance(choice, Take):
                 return CreatedRun(choice.run.id, attached=True)
             if isinstance(choice, Ambiguous):
-                raise self._ambiguous(attempt, lost, self._candidates(choice), choice.runs)
+                raise self._ambiguous(attempt, lost, self._candidates(choice), _ids(choice.runs))
             if not final:
                 continue
+            garbled = [run_id for run_id in garbled if run_id not in self._returned]
+            if garbled:
+                reason = "a run that is listed, and cannot be decoded, may be that one"
+                raise self._ambiguous(attempt, lost, reason, garbled)
             if conflict is not None and _unfinished(search, runs) is None:
                 reason = "the service has an unfinished run of the set, and does not list it"
                 raise self._ambiguous(attempt, lost, reason) from conflict
@@ -456,7 +467,7 @@ class Starts:
         )
 
     def _ambiguous(
-        self, attempt: StartAttempt, lost: AmigoError, reason: str, candidates: Sequence[Run] = ()
+        self, attempt: StartAttempt, lost: AmigoError, reason: str, candidates: Sequence[str] = ()
     ) -> AmbiguousStartError:
         if self._creator is None:
             reason += (
@@ -467,7 +478,7 @@ class Starts:
             f"{lost}; {reason}",
             unit_test_set_id=attempt.set_id,
             since=attempt.sent_at,
-            candidates=[run.id for run in candidates],
+            candidates=candidates,
         )
         error.__cause__ = lost
         return error
@@ -475,6 +486,10 @@ class Starts:
 
 def _unfinished(search: Search, runs: Iterable[Run]) -> Run | None:
     return next((run for run in runs if search.concerns(run) and not run.is_completed), None)
+
+
+def _ids(runs: Iterable[Run]) -> list[str]:
+    return [run.id for run in runs]
 
 
 def _chosen(choice: Take | Ambiguous | None) -> Sequence[Run]:

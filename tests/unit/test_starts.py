@@ -61,6 +61,8 @@ class FakeCalls:
         lists: When each list was asked for.
         lag: Seconds after which a run is listed.
         hidden: Runs that are not listed.
+        unreadable: Runs whose records cannot be decoded.
+        oldest_first: Whether lists are not sorted as asked for.
         skew: How far the clock that tells when runs were created is off.
     """
 
@@ -77,6 +79,8 @@ class FakeCalls:
         self.lists: list[float] = []
         self.lag = 0.0
         self.hidden: set[str] = set()
+        self.unreadable: set[str] = set()
+        self.oldest_first = False
         self.skew = timedelta()
         self.really: dict[str, datetime] = {}
         self._numbers = itertools.count(1)
@@ -171,7 +175,7 @@ class FakeCalls:
         sets = filters["simulation_unit_test_set_id"]
         found = [
             r
-            for r in sorted(self.runs, key=lambda r: r.created_at, reverse=True)
+            for r in sorted(self.runs, key=lambda r: r.created_at, reverse=not self.oldest_first)
             if r.simulation_unit_test_set_id in sets
             and filters.get("creator") in ((), r.creator)
             and filters.get("is_completed") in (None, r.is_completed)
@@ -179,8 +183,15 @@ class FakeCalls:
             and r.id not in self.hidden
         ]
         began, size = filters.get("continuation_token") or 0, filters["limit"] or 50
-        page = page_of(found[began : began + size], has_more=len(found) > began + size)
-        return replace(page, continuation_token=began + size if page.has_more else None)
+        some = found[began : began + size]
+        return replace(
+            page := page_of(
+                [r for r in some if r.id not in self.unreadable],
+                has_more=len(found) > began + size,
+            ),
+            continuation_token=began + size if page.has_more else None,
+            unreadable={r.id: "no creator" for r in some if r.id in self.unreadable},
+        )
 
     async def cancel(self, id: str) -> None:
         self.cancels.append(id)
@@ -1308,3 +1319,79 @@ def test_no_second_run_and_no_old_result(
             assert set(mine) <= set(end.candidates)
 
     run(main)
+
+
+# --- lists that are not as they should be ---
+
+
+@pytest.mark.parametrize("ends_after", [5.0, 1e9])
+@pytest.mark.parametrize("fate", ["lost before", "lost after"])
+def test_lists_in_another_order(fate: str, ends_after: float) -> None:
+    """More runs than fit a page, the oldest first: no run of before is taken, none is started."""
+    calls = FakeCalls(fate, ends_after=ends_after)
+    calls.oldest_first = True
+
+    async def main() -> tuple[set[str], CreatedRun]:
+        for _ in range(120):
+            calls.end(calls.add().id)
+            await asyncio.sleep(600)
+        return {r.id for r in calls.runs}, await fenced(calls)
+
+    before, created = run(main)
+    assert {r.id for r in calls.runs} - before == {created.simulation_unit_test_set_run_id}
+    assert created.attached == (fate == "lost after")
+
+
+@pytest.mark.parametrize("ends_after", [5.0, 1e9])
+def test_unreadable_run_may_be_the_lost_one(ends_after: float) -> None:
+    calls = FakeCalls("lost after", ends_after=ends_after)
+
+    async def main() -> AmbiguousStartError:
+        older, other = calls.add(), calls.add(OTHER_SET)
+        calls.end(older.id)
+        calls.unreadable = {older.id, other.id, run_id(3)}
+        with pytest.raises(AmbiguousStartError, match="cannot be decoded") as caught:
+            await fenced(calls)
+        return caught.value
+
+    assert run(main).candidates == (run_id(3),)
+    assert calls.creates == 1
+
+
+def test_unreadable_runs_of_before_are_not_the_lost_one() -> None:
+    calls = FakeCalls("lost before")
+
+    async def main() -> CreatedRun:
+        older = calls.add()
+        calls.end(older.id)
+        calls.unreadable = {older.id}
+        created: CreatedRun = await fenced(calls)
+        return created
+
+    assert not run(main).attached
+    assert calls.creates == 2
+
+
+def test_unreadable_runs_of_other_sets_are_not_the_lost_one() -> None:
+    """Sets that are searched for share their lists."""
+    calls = FakeCalls("lost before", "lost after")
+
+    async def main() -> tuple[CreatedRun | BaseException, CreatedRun | BaseException]:
+        calls.unreadable = {run_id(1)}
+        shared = starts(calls)
+        fence = shared.fences(lambda: [SET, OTHER_SET]).before
+        first = asyncio.create_task(shared.start(SET, fence=fence))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(shared.start(OTHER_SET, fence=fence))
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    first, second = run(main)
+    assert isinstance(first, CreatedRun)
+    assert not first.attached
+    assert isinstance(second, AmbiguousStartError)
+
+
+def test_empty_id_is_a_lost_answer() -> None:
+    for empty in ("", " "):
+        with pytest.raises(msgspec.DecodeError, match="empty"):
+            decode_created_run(msgspec.json.encode(CreatedRun(empty)))
