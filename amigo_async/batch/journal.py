@@ -165,6 +165,7 @@ class Journal:
         self._path = path
         self._header = header
         self._descriptor: int | None = None
+        self._has_name = False
         self._lock = asyncio.Lock()
 
     def open(self) -> None:
@@ -182,7 +183,9 @@ class Journal:
         with self._errors("read"):
             lines = _whole_lines(self._descriptor, self._path)
             self.progress, self.names = parse(lines, self._header, self._path)
-            if not os.fstat(self._descriptor).st_size:
+            state = os.fstat(self._descriptor)
+            self._has_name = state.st_nlink > 0  # some file systems never count names
+            if not state.st_size:
                 self._append(self._header)
 
     def close(self) -> None:
@@ -210,7 +213,15 @@ class Journal:
             data = encode_json(line).encode() + b"\n"
         except RecursionError as error:  # a run may contain arbitrary JSON
             raise JournalError("cannot be written: nested too deeply", path=self._path) from error
+        self._check_name()
         _append(self._descriptor, data)
+
+    def _check_name(self) -> None:
+        """Check that the file can still be found; what is written otherwise is lost unnoticed."""
+        if self._descriptor is None or not self._has_name:
+            return
+        if not os.fstat(self._descriptor).st_nlink:
+            raise JournalError("was deleted or replaced while in use", path=self._path)
 
     @contextmanager
     def _errors(self, done: str) -> Iterator[None]:

@@ -1060,6 +1060,23 @@ async def test_two_batches_cannot_use_one_journal(
             await client.run_many(sandbox.add_sets(1, SHORT), journal=path)
 
 
+async def test_journal_that_is_deleted_is_told(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """What has begun goes on, and nothing is started that no batch could resume."""
+    path = tmp_path / "batch.jsonl"
+    set_ids = sandbox.add_sets(25, SetPlan(seconds=30.0))
+    async with client.open_batch(set_ids, journal=path) as batch:
+        await anyio.sleep(10)
+        path.unlink()
+        async for _ in batch:
+            pass
+    result = batch.result()
+    assert result.counts == {"passed": 20, "not_started": 5}
+    assert {type(outcome.error) for outcome in result.outcomes} == {JournalError}
+    assert len(sandbox.runs) == 20
+
+
 async def test_no_secret_is_in_the_journal(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -313,6 +313,43 @@ async def test_full_disk_leaves_whole_lines(
     assert (await records(path))[SET] == JournaledSteps(intent=INTENT, saved=SAVED)
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_file_that_nobody_finds_takes_nothing(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "journal"
+    async with opened(path) as journal:
+        await journal.write(STARTED)
+        if how == "deleted":
+            path.unlink()
+        else:
+            (tmp_path / "other").write_bytes(b"other")
+            (tmp_path / "other").replace(path)
+        with pytest.raises(JournalError, match="was deleted or replaced"):
+            await journal.write(STARTED)
+
+
+async def test_file_that_is_moved_is_continued(tmp_path: Path) -> None:
+    path, moved = tmp_path / "journal", tmp_path / "moved"
+    async with opened(path) as journal:
+        path.rename(moved)
+        await journal.write(STARTED)
+    assert list(await records(moved)) == [STARTED.unit_test_set_id]
+
+
+async def test_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some never count names."""
+    true_fstat = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        values = list(true_fstat(descriptor))
+        values[3] = 0
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    path = tmp_path / "journal"
+    await write(path, STARTED)
+    assert list(await records(path)) == [STARTED.unit_test_set_id]
+
+
 async def test_cancelled_write_is_not_torn(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     async with opened(path) as journal:
