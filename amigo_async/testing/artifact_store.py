@@ -269,7 +269,7 @@ class ArtifactStore:
         signed = dict(request.query)
         issued = datetime.strptime(signed["X-Amz-Date"], _TIMESTAMP).replace(tzinfo=UTC)
         if self._clock.now() >= issued.timestamp() + int(signed["X-Amz-Expires"]):
-            raise RefusalError(403, "RecordedRequest has expired")
+            raise RefusalError(403, "Request has expired")
 
     # --- the backend of the server ---
 
@@ -289,7 +289,7 @@ class ArtifactStore:
 
     async def _find(self, request: RecordedRequest, fault: Fault) -> StoredObject:
         if fault.kind == "expired_link":
-            raise RefusalError(403, "RecordedRequest has expired")
+            raise RefusalError(403, "Request has expired")
         self._check(request)
         run = self._runs.get(request.path.split("/")[3])
         if run is None or not run.has_artifacts(self._clock.now()):
