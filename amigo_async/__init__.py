@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
     Importing the package itself costs nothing: every run of pytest does it for the plugin, and
     the command has to take Ctrl-C while it is loading.
     """
-    # Asked for by the import system and by tools of any module: not what anybody uses.
+    # The import system and tools ask every module for such names, so nobody uses the package yet.
     if name.startswith("__") and name not in ("__all__", "__version__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     exports = import_module("amigo_async.exports")

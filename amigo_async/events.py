@@ -79,7 +79,8 @@ class LimitHeld(Event, frozen=True):
     """A request is waiting for the rate limit of its endpoint.
 
     Attributes:
-        endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or ``artifacts``.
+        endpoint: ``sign_in``, ``create``, ``list``, ``cancel``, ``artifacts``, or another list such
+            as ``unit_test_sets``.
         delay: Seconds until the request can be sent at the earliest.
         queue: Number of waiting requests, including this one.
     """
@@ -132,7 +133,8 @@ class RunFinished(Event, frozen=True):
     Attributes:
         unit_test_set_id: Id of the set.
         run_id: Id of the run.
-        verdict: ``passed``, ``failed``, ``errored`` or ``cancelled``, as in `RunOutcome`.
+        verdict: ``passed``, ``failed``, ``undecided``, ``errored`` or ``cancelled``, as in
+            `RunOutcome`.
     """
 
     unit_test_set_id: str

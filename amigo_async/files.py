@@ -1,7 +1,7 @@
 """Open and lock regular files in folders that others may write to.
 
-Partial downloads and journals are opened here. Functions block only as long as the file system
-does: never on a FIFO, never on a lock.
+Partial downloads, journals and cached tokens are opened here. Functions block only as long as the
+file system does: never on a FIFO, never on a lock.
 """
 
 from __future__ import annotations

@@ -110,9 +110,9 @@ def _asyncio_sandbox() -> Callable[[pytest.FixtureRequest], Iterator[Sandbox]]:
 @asynccontextmanager
 async def _in_loop(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """Serve in the running event loop."""
-    import asyncio  # noqa: PLC0415  # as below
+    import asyncio  # noqa: PLC0415  # only if a fixture is used
 
-    from amigo_async.testing import Sandbox, VirtualTimeLoop  # noqa: PLC0415  # only if used
+    from amigo_async.testing import Sandbox, VirtualTimeLoop  # noqa: PLC0415  # likewise
 
     skips = isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
     async with Sandbox(**(({} if skips else _quick()) | _marked(request))) as sandbox:

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        if sys.stderr is not None:  # closed
+        if sys.stderr is not None:  # None if it was closed
             from amigo_async.errors import missing_extra  # noqa: PLC0415  # only where it is used
 
             print(f"amigo-async: {missing_extra('the command', 'cli')}", file=sys.stderr)

@@ -29,6 +29,7 @@ class ClockReading(Struct, frozen=True):
     loop_time: float
 
 
+# Computes a new record and a result from the current record and the time; see `RecordStore.change`.
 Update: TypeAlias = Callable[[bytes | None, ClockReading], tuple[bytes | None, T]]
 
 

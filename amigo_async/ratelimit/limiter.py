@@ -25,8 +25,8 @@ class BudgetState(Struct, frozen=True):
     """A snapshot of a budget.
 
     Attributes:
-        endpoint: Name of the endpoint: ``sign_in``, ``create``, ``list``, ``cancel`` or
-            ``artifacts``.
+        endpoint: Name of the endpoint: ``sign_in``, ``create``, ``list``, ``cancel``,
+            ``artifacts``, or another list such as ``unit_test_sets``.
         limit: Requests per window, as far as known.
         remaining: Requests left in this window; None if the service has not said.
         in_flight: Requests sent and not yet answered.

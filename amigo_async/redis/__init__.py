@@ -6,8 +6,8 @@
     async with AmigoClient(shared=shared) as client: ...
 
 Every process of an organization that does so takes its calls from one budget, so that nothing is
-refused. The budget is that of the headers: Redis keeps what all processes have heard together. Its
-records are JSON under ``amigo_async:1:...``, and expire by themselves.
+refused. The budget is that of the headers: Redis keeps the newest that any process has received.
+Its records are JSON under ``amigo_async:2:...``, and expire by themselves.
 
 While Redis is unavailable, a client relies on the rate-limit headers, as if nothing were shared. At
 the first failure it emits a `SharingLost` event, does not contact Redis for `cooldown` seconds, and

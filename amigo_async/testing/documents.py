@@ -1,4 +1,4 @@
-"""Runs as JSON documents of the API: the specs of their unit tests, and the results."""
+"""The JSON documents of the API: runs, sets, unit tests, metrics and evaluations."""
 
 from __future__ import annotations
 

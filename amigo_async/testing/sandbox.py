@@ -67,9 +67,11 @@ class Sandbox:
         user_id: That user.
         permissions: Permissions of that user, by the API's names; None for all of them.
         plan: Plan of sets that are added without one; None for ``SetPlan()``.
-        limits: Requests per window by endpoint (``"sign_in"``, ``"create"``, ``"list"``,
-            ``"cancel"``, ``"artifacts"``), or None for no limit. Endpoints that are not given
-            have the documented limits: 5, 20, 50, 10 and 100. None for these limits.
+        limits: Requests per window by endpoint, or None for no limit. Endpoints that are not given
+            have the documented limits: 5 for ``"sign_in"``, 20 for ``"create"`` and ``"metrics"``,
+            50 for ``"list"``, ``"unit_test_sets"`` and ``"search_unit_test_sets"``, 10 for
+            ``"cancel"`` and ``"evaluations"``, 100 for ``"artifacts"``, 200 for ``"unit_tests"``.
+            None for these limits.
         window: Length of a rate limit window in seconds.
         window_mode: ``"fixed"`` (a window begins with its first request) or ``"sliding"``.
         rate_limit_headers: Format of ``X-RateLimit-Reset``: ``"decimal"`` or ``"whole"`` seconds
@@ -478,8 +480,8 @@ class Sandbox:
                 assert sandbox.count("list", status=503) == 1
 
         Args:
-            route: An endpoint (``"sign_in"``, ``"create"``, ``"list"``, ``"cancel"`` or
-                ``"artifacts"``), or ``"store"``.
+            route: An endpoint, such as ``"create"`` (`limits` of the sandbox lists them), or
+                ``"store"``.
             fault: The fault.
             times: Number of requests.
 
@@ -492,8 +494,8 @@ class Sandbox:
         """Inject faults into requests at random, from now on.
 
         Args:
-            route: An endpoint (``"sign_in"``, ``"create"``, ``"list"``, ``"cancel"`` or
-                ``"artifacts"``), or ``"store"``.
+            route: An endpoint, such as ``"create"`` (`limits` of the sandbox lists them), or
+                ``"store"``.
             *faults: The faults to choose from.
             rate: Probability of a fault per request, from 0 to 1.
             seed: Seed of the choices; the same seed makes the same choices.

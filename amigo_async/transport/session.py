@@ -162,7 +162,7 @@ class Session:
         return self._limiters.states()
 
     async def _with_retries(self, call: _Call[T], attempts: int) -> T:
-        """The only retry loop: transient failures and refusals are counted separately."""
+        """Retry transient failures and refusals, which are counted separately."""
         retries, refusals = Retries(attempts), 0
         while True:
             try:

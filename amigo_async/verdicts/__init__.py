@@ -1,1 +1,1 @@
-"""Verdicts on runs: gates, and the results of repeats that they count."""
+"""Verdicts on runs: gates and comparisons, the results that they count, and their statistics."""
