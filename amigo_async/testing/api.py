@@ -62,7 +62,6 @@ from amigo_async.testing.simulation import (
 )
 
 RecordT = TypeVar("RecordT")
-QueryT = TypeVar("QueryT", bound="PageQuery")
 
 _PATHS: Final = [
     (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path)), endpoint)

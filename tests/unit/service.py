@@ -49,7 +49,6 @@ class Service:
         mode: Literal["fixed", "sliding"] = "fixed",
         tells: bool = True,
         latency: float = 0.05,
-        tell_limit: int | None = None,
     ) -> None:
         self.limit = limit
         self.window = window
