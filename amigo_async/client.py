@@ -21,6 +21,7 @@ from amigo_async.batch import (
     check_baselines,
     check_sets,
 )
+from amigo_async.checks import check_count
 from amigo_async.config import check_settings, configure
 from amigo_async.events import Event, Events, Listener, RunStarted
 from amigo_async.models import Run, UnitTestSet
@@ -33,7 +34,7 @@ from amigo_async.polling import (
     cancel_and_wait,
     wait_for_completion,
 )
-from amigo_async.protocol.requests import check_count, check_id
+from amigo_async.protocol.requests import check_id
 from amigo_async.ratelimit import BudgetState
 from amigo_async.ratelimit.backend import SharingBackend
 from amigo_async.redact import SecretUrl, masked
@@ -549,7 +550,8 @@ class AmigoClient:
             DecodeError: If the response is not a page of runs.
         """
         check_id("unit_test_set_id", unit_test_set_id)
-        return await self._calls.history(unit_test_set_id, check_count("limit", limit))
+        check_count("limit", limit, least=1)
+        return await self._calls.history(unit_test_set_id, limit)
 
     async def describe(
         self,

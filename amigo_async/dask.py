@@ -31,6 +31,7 @@ import anyio
 import msgspec
 
 from amigo_async.cancellation import finish
+from amigo_async.checks import check_seconds
 from amigo_async.errors import AmigoError, ArgumentError, missing_extra
 from amigo_async.escaping import encode_json
 from amigo_async.events import Event
@@ -47,7 +48,6 @@ from amigo_async.fleet import (
     check_jobs,
     execute_job,
 )
-from amigo_async.polling import check_seconds
 from amigo_async.redact import Secret
 
 try:

@@ -12,13 +12,13 @@ from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args, runti
 from msgspec import Struct
 from msgspec.structs import replace
 
+from amigo_async.checks import check_choice, check_count, check_seconds
 from amigo_async.errors import ArgumentError
 from amigo_async.events import Event
 from amigo_async.files import check_path
 from amigo_async.names import EXPLAIN_TIMEOUT, Names, select_unit_tests
-from amigo_async.polling import check_seconds
-from amigo_async.protocol.requests import check_count, check_id, check_run_id, is_id
-from amigo_async.starting import OnConflict, check_choice
+from amigo_async.protocol.requests import check_id, check_run_id, is_id
+from amigo_async.starting import OnConflict
 from amigo_async.verdicts.gate import Gate
 
 OnFailure: TypeAlias = Literal["continue", "stop", "cancel_rest"]
@@ -182,7 +182,7 @@ def _check_baseline(baseline: Baseline | None) -> None:
             'baseline must be "last", a number of runs, run ids by set id, or None, '
             f"not {baseline!r:.80}"
         )
-    check_count("baseline", baseline)
+    check_count("baseline", baseline, least=1)
 
 
 def check_baselines(settings: BatchSettings, set_ids: Collection[str]) -> None:

@@ -5,7 +5,6 @@ from amigo_async.polling.poller import PATIENCE, Poller
 from amigo_async.polling.waiters import OnProgress, Waiter
 from amigo_async.polling.waiting import (
     as_completed,
-    check_seconds,
     end_of_run,
     wait_for_completion,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "Waiter",
     "as_completed",
     "cancel_and_wait",
-    "check_seconds",
     "end_of_run",
     "wait_for_completion",
 ]

@@ -6,10 +6,11 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import anyio
 
+from amigo_async.checks import check_seconds
 from amigo_async.errors import AmigoError, ConflictError, DeadlineError
 from amigo_async.models import Run
 from amigo_async.polling.poller import Poller
-from amigo_async.polling.waiting import check_seconds, wait_for_completion
+from amigo_async.polling.waiting import wait_for_completion
 from amigo_async.protocol.endpoints import CANCEL
 from amigo_async.ratelimit import WINDOW
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from amigo_async.checks import check_seconds
 from amigo_async.errors import AmigoError, ArgumentError, DeadlineError, WaitTimeoutError
 from amigo_async.models import Run
 from amigo_async.polling.poller import Poller
@@ -117,18 +118,6 @@ async def _next_update(
             raise
         raise _timed_out(poller, poller.pending(waiter), timeout) from error
     raise _timed_out(poller, poller.pending(waiter), timeout or 0.0)
-
-
-def check_seconds(argument: str, seconds: float | None) -> None:
-    """Check a number of seconds.
-
-    Raises:
-        ArgumentError: If `seconds` is neither None nor a number above 0.
-    """
-    if seconds is None:
-        return
-    if not isinstance(seconds, int | float) or not seconds > 0:
-        raise ArgumentError(f"{argument} must be seconds above 0, or None, not {seconds!r:.80}")
 
 
 def _timed_out(poller: Poller, run_ids: Iterable[str], timeout: float) -> WaitTimeoutError:

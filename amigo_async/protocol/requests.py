@@ -258,17 +258,6 @@ def check_id(argument: str, value: str) -> str:
     return value
 
 
-def check_count(argument: str, value: int) -> int:
-    """`value`, if it is a number of at least 1.
-
-    Raises:
-        ArgumentError: If it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ArgumentError(f"{argument} must be a whole number of at least 1, not {value!r:.80}")
-    return value
-
-
 def check_run_id(argument: str, value: str) -> str:
     """`value`, if it can be the id of a run: one of the documented pattern, or another one.
 

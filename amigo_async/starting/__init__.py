@@ -2,7 +2,7 @@
 
 from amigo_async.starting.attempt import Intention, Recorder
 from amigo_async.starting.fence import Fence
-from amigo_async.starting.starts import OnConflict, Starts, check_choice, returned_runs
+from amigo_async.starting.starts import OnConflict, Starts, returned_runs
 
 __all__ = [
     "Fence",
@@ -10,6 +10,5 @@ __all__ = [
     "OnConflict",
     "Recorder",
     "Starts",
-    "check_choice",
     "returned_runs",
 ]

@@ -38,6 +38,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from amigo_async.cancellation import finish
+from amigo_async.checks import check_choice
 from amigo_async.errors import (
     AmbiguousStartError,
     AmigoError,
@@ -573,14 +574,3 @@ class _CreateRetries:
     def next_delay(self) -> float:
         """Seconds until the next attempt."""
         return self._backoff.next()
-
-
-def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    """Check that `value` is one of `choices`.
-
-    Raises:
-        ArgumentError: If it is not.
-    """
-    if value not in choices:
-        named = ", ".join(map(repr, choices))
-        raise ArgumentError(f"{argument} must be one of {named}, not {value!r:.80}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from secrets import token_urlsafe
 
+from amigo_async.checks import check_names, check_text
 from amigo_async.redact import Secret
-from amigo_async.testing.checks import check_names, check_text
 from amigo_async.testing.server import RefusalError
 
 

@@ -14,11 +14,10 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Struct
 
+from amigo_async.checks import check_choice, check_names, check_number, check_type
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
-from amigo_async.starting import check_choice
 from amigo_async.testing.accounts import Accounts, Permission, User, unauthorized
 from amigo_async.testing.artifact_store import ArtifactStore
-from amigo_async.testing.checks import check_names, check_number, check_type
 from amigo_async.testing.documents import (
     evaluation_documents,
     metric_document,

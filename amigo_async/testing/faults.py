@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from amigo_async.checks import check_choice, check_count, check_names, check_number, check_type
 from amigo_async.errors import ArgumentError
 from amigo_async.protocol.endpoints import ENDPOINTS
-from amigo_async.starting import check_choice
-from amigo_async.testing.checks import check_count, check_names, check_number, check_type
 
 Kind = Literal[
     "none",

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal, get_args
 
+from amigo_async.checks import check_choice, check_count, check_names, check_number, check_type
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
-from amigo_async.starting import check_choice
-from amigo_async.testing.checks import check_count, check_names, check_number, check_type
 
 WindowMode = Literal["fixed", "sliding"]
 HeaderStyle = Literal["decimal", "whole"]

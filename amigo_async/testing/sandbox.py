@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from anyio.from_thread import start_blocking_portal
 from yarl import URL
 
+from amigo_async.checks import (
+    check_count,
+    check_names,
+    check_number,
+    check_text,
+    check_type,
+)
 from amigo_async.errors import ArgumentError
 from amigo_async.protocol.endpoints import ENDPOINTS, EndpointName
 from amigo_async.ratelimit import forget
@@ -21,13 +28,6 @@ from amigo_async.redact import Secret
 from amigo_async.testing.accounts import Accounts, User
 from amigo_async.testing.api import Api, Rules
 from amigo_async.testing.artifact_store import ArtifactStore
-from amigo_async.testing.checks import (
-    check_count,
-    check_names,
-    check_number,
-    check_text,
-    check_type,
-)
 from amigo_async.testing.faults import Fault, Faults
 from amigo_async.testing.quota import HeaderStyle, Quotas, WindowMode
 from amigo_async.testing.server import RecordedRequest, Route, Server, ServiceClock

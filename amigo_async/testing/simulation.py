@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar, get_args
 
+from amigo_async.checks import check_choice, check_count, check_number, check_text, check_type
 from amigo_async.errors import ArgumentError
-from amigo_async.starting import check_choice
 from amigo_async.testing.catalog import SETS, titled
-from amigo_async.testing.checks import check_count, check_number, check_text, check_type
 
 Outcome = Literal["passed", "failed", "errored"]
 Form = Literal["zip", "json.gz"]

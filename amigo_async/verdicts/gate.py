@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from msgspec import Struct
 
+from amigo_async.checks import check_choice
 from amigo_async.errors import ArgumentError
 from amigo_async.models import Run, UnitTestSet
 from amigo_async.verdicts.statistics import (
@@ -138,9 +139,8 @@ class Gate(Struct, frozen=True, kw_only=True):
                 "min_pass_rate must be a share from 0 to 1 (0.9 for 90%), "
                 f"not {self.min_pass_rate!r}"
             )
-        for name, value, choices in (("per", self.per, Per), ("errored", self.errored, Errored)):
-            if value not in get_args(choices):
-                raise ArgumentError(f"{name} must be one of {get_args(choices)}, not {value!r}")
+        check_choice("per", self.per, get_args(Per))
+        check_choice("errored", self.errored, get_args(Errored))
         if self.confidence is None:
             return
         if not 0.5 <= self.confidence < 1:

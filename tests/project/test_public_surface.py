@@ -395,7 +395,7 @@ ROOMS = [
     ["version", "redact", "cancellation"],
     ["escaping"],
     ["errors", "models", "events", "server_clock", "threads"],
-    ["decoding", "files"],
+    ["checks", "decoding", "files"],
     ["protocol"],
     ["auth"],
     ["config", "ratelimit"],

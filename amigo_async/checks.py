@@ -1,4 +1,4 @@
-"""Checks of the settings of a sandbox: what cannot be is an error that says what can."""
+"""Checks of arguments: a value that cannot be is an error that says what can be."""
 
 from __future__ import annotations
 
@@ -18,6 +18,29 @@ _KINDS: Final[dict[Any, str]] = {
     Mapping: "a dictionary",
     int | float | tuple: "a number, or several",
 }
+
+
+def check_seconds(name: str, seconds: float | None) -> None:
+    """Check a number of seconds.
+
+    Raises:
+        ArgumentError: If `seconds` is neither None nor a number above 0.
+    """
+    if seconds is None:
+        return
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        raise ArgumentError(f"{name} must be seconds above 0, or None, not {seconds!r:.80}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Check that `value` is one of `choices`.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if value not in choices:
+        named = ", ".join(map(repr, choices))
+        raise ArgumentError(f"{name} must be one of {named}, not {value!r:.80}")
 
 
 def check_number(
@@ -55,7 +78,7 @@ def check_count(name: str, value: object, *, least: int = 0) -> None:
         ArgumentError: If it is not such a number.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ArgumentError(f"{name} must be a whole number from {least}, not {value!r:.80}")
+        raise ArgumentError(f"{name} must be a whole number of at least {least}, not {value!r:.80}")
 
 
 def check_text(name: str, value: object) -> None:
