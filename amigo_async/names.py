@@ -56,7 +56,7 @@ _MOST_IDS: Final = 250
 # Run ids and metric versions are longer parameters.
 _MOST_RUNS: Final = 50
 _MOST_METRICS: Final = 50
-_MOST_ANSWERS: Final = EVALUATIONS.page_size or 500
+_MOST_ANSWERS: Final = EVALUATIONS.page_size
 
 
 class Names(Struct, frozen=True):
@@ -233,7 +233,7 @@ class Directory:
             AmigoError: If they cannot be read.
         """
         lookup, ids = self._lookups[0], [i for i in _unique(set_ids) if is_id(i)]
-        size = lookup.endpoint.page_size or _MOST_IDS
+        size = lookup.endpoint.page_size
         sets: list[UnitTestSet] = []
         for at in range(0, len(ids), size):
             some = ids[at : at + size]
@@ -252,7 +252,7 @@ class Directory:
         lookup = self._lookups[0]
         async with lookup.lock:
             new = lookup.unread(_unique(set_ids))
-            size = UNIT_TEST_SETS.page_size or len(new)
+            size = lookup.endpoint.page_size
             with suppress(AmigoError):
                 for at in range(0, len(new), size):
                     await self._ask(lookup, new[at : at + size], None)
@@ -363,7 +363,7 @@ class Directory:
 
     async def _find_alone(self, lookup: _Lookup, ids: Sequence[str]) -> list[str]:
         new = lookup.unread(ids)
-        size = min(lookup.endpoint.page_size or _MOST_IDS, _MOST_IDS)
+        size = min(lookup.endpoint.page_size, _MOST_IDS)
         try:
             for at in range(0, len(new), size):
                 await self._ask(lookup, new[at : at + size], None)

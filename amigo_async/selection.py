@@ -42,7 +42,7 @@ async def select_sets(
 
 async def _with_ids(unit_test_sets: UnitTestSets, ids: Iterable[str]) -> dict[str, UnitTestSet]:
     unique = list(dict.fromkeys(ids))
-    size = UNIT_TEST_SETS.page_size or len(unique)
+    size = UNIT_TEST_SETS.page_size
     found: dict[str, UnitTestSet] = {}
     for at in range(0, len(unique), size):
         page = await unit_test_sets.list(id=unique[at : at + size], limit=size)

@@ -22,7 +22,7 @@ from amigo_async.resources.runs import RunCalls
 from amigo_async.threads import in_thread
 from amigo_async.verdicts.comparison import Comparison, are_comparable, compare
 
-_PAGE: Final = LIST.page_size or 50
+_PAGE: Final = LIST.page_size
 
 # Runs that are read of each set beyond those asked for, as some may not be usable.
 SPARE: Final = 5

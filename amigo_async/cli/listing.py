@@ -45,7 +45,7 @@ from amigo_async.report.wording import plural
 from amigo_async.verdicts.gate import verdict_of
 
 # The largest page that the service gives.
-_PAGE = LIST.page_size or 50
+_PAGE = LIST.page_size
 
 # Seconds that a list waits for names.
 _NAMES_TIMEOUT = 10.0

@@ -9,10 +9,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from amigo_async.protocol.endpoints import LIST
 from amigo_async.ratelimit import WINDOW, BudgetState
 
 # The most runs that a list shows.
-PAGE_SIZE: Final = 50
+PAGE_SIZE: Final = LIST.page_size
 
 # The most runs that a list of completed runs is asked about: those in progress take no place on its
 # page, and 200 ids make a URL of less than 6 kB.

@@ -34,7 +34,7 @@ class Endpoint(Struct, frozen=True):
         path: Its path under the base URL, with ``{organization}`` and ``{run_id}`` to fill in.
         limit: Documented requests per minute for a whole organization.
         repeatable: Whether a request may be sent again after its response was lost.
-        page_size: Records of the largest page of a list; None for endpoints without pages.
+        page_size: Records of the largest page of a list; 0 for endpoints without pages.
         permission: Permission without which a list leaves records out; empty if there is none.
     """
 
@@ -43,7 +43,7 @@ class Endpoint(Struct, frozen=True):
     path: str
     limit: int
     repeatable: bool = True
-    page_size: int | None = None
+    page_size: int = 0
     permission: str = ""
 
 

@@ -189,7 +189,7 @@ def list_request(endpoint: Endpoint, organization: str, filters: Mapping[str, An
     encoders = _ENCODERS[endpoint]
     pairs: list[str] = []
     for name, value in filters.items():
-        if name == "limit":
+        if name == "limit" and endpoint.page_size:
             pairs += _integer(name, value, endpoint.page_size)
         elif name in encoders:
             pairs += encoders[name](name, value)

@@ -74,7 +74,7 @@ class RunCalls:
             "simulation_unit_test_set_id": unit_test_set_id,
             "is_completed": True,
             "sort_by": "-created_at",
-            "limit": min(limit, LIST.page_size or limit),
+            "limit": min(limit, LIST.page_size),
         }
         found: list[Run] = []
         flaws = {} if unreadable is None else unreadable

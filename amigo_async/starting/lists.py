@@ -13,11 +13,12 @@ import anyio
 
 from amigo_async.errors import AmigoError, DeadlineError
 from amigo_async.models import Run, RunPage, UserInfo
+from amigo_async.protocol.endpoints import LIST
 from amigo_async.protocol.requests import RunFilters
 from amigo_async.starting.fence import Fence, Search, fences_of
 
 # The most runs on a page, and the most sets in the query of a list.
-_MOST: Final = 50
+_MOST: Final = LIST.page_size
 
 # Seconds for which a fence is used, so that each rate-limit window of creates has its own.
 FENCE_AGE: Final = 30.0
