@@ -17,9 +17,6 @@ from amigo_async.polling import PATIENCE
 # Concurrent downloads; more would only share the bandwidth.
 _CONCURRENT: Final = 8
 
-# Transient failures are retried for this many seconds, as those of polls are.
-_PATIENCE: Final = PATIENCE
-
 # The longest pause before a download is retried, in seconds.
 _LONGEST_PAUSE: Final = 10.0
 
@@ -60,8 +57,8 @@ class Downloads:
             except AmigoError as error:
                 now = anyio.current_time()
                 self._failing_since = min(self._failing_since, now)
-                until = min(until, now + _PATIENCE)
-                give_up_at = min(until, self._failing_since + _PATIENCE)
+                until = min(until, now + PATIENCE)
+                give_up_at = min(until, self._failing_since + PATIENCE)
                 if not is_transient(error) or now >= give_up_at:
                     raise
                 reason = str(error)

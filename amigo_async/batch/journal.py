@@ -34,7 +34,8 @@ from amigo_async.verdicts.gate import Verdict
 
 # Version of the format. Journals of older versions are read, and continued as they are.
 _VERSION: Final = 2
-_BEGINNING: Final = b'{"what":"journal",'
+# How every journal begins.
+BEGINNING: Final = b'{"what":"journal",'
 
 # How many bytes are read at once.
 _PIECE: Final = 2**20
@@ -266,7 +267,7 @@ def _whole_lines(descriptor: int, path: Path) -> Iterator[bytes]:
     # Not through a duplicate descriptor: a child forked meanwhile would inherit the lock with it.
     with os.fdopen(descriptor, "rb", _PIECE, closefd=False) as file:
         file.seek(0)
-        if not _BEGINNING.startswith(file.read(len(_BEGINNING))):
+        if not BEGINNING.startswith(file.read(len(BEGINNING))):
             raise _not_one(1, path)
         file.seek(0)
         whole = 0

@@ -16,12 +16,11 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from amigo_async.batch.journal import BEGINNING
 from amigo_async.errors import ArgumentError
 
 # How many lengths the process remembers, the latest ones.
 _MOST_SEEN: Final = 10_000
-
-_JOURNAL: Final = b'{"what":"journal",'
 
 # How much earlier a batch may have begun than `began_at`, which is the latest time that it can have
 # been on the server: a `Date` has whole seconds.
@@ -135,7 +134,7 @@ def known_from(source: Any) -> KnownLengths:
     path = Path(source)
     try:
         content = path.read_bytes()
-        if content.startswith(_JOURNAL):
+        if content.startswith(BEGINNING):
             return _known(_of_lines(content))
         result = msgspec.json.decode(content, type=_RecordedResult)
     except OSError as error:

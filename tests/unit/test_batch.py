@@ -27,7 +27,7 @@ SHORT = SetPlan(seconds=5.0)
 async def test_store_that_stays_down(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "_PATIENCE", 20.0)
+    monkeypatch.setattr(downloads, "PATIENCE", 20.0)
     monkeypatch.setattr(downloads, "_CONCURRENT", 1)
     sandbox.faults_at_random("store", Fault.drop(), rate=1.0)
     began = anyio.current_time()
