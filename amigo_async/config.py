@@ -29,11 +29,12 @@ REGIONS: Final = (
     "https://api-ap-southeast-2.amigo.ai",
 )
 
-_VARIABLES: Final = {
+# The environment variable for each argument of `AmigoClient` that has one.
+VARIABLES: Final = {
+    "organization_id": "AMIGO_ORGANIZATION_ID",
     "api_key": "AMIGO_API_KEY",
     "api_key_id": "AMIGO_API_KEY_ID",
     "user_id": "AMIGO_USER_ID",
-    "organization_id": "AMIGO_ORGANIZATION_ID",
     "base_url": "AMIGO_BASE_URL",
 }
 
@@ -92,7 +93,7 @@ def configure(
         cluster = _cut(mongo_cluster_name)
         sent["x-mongo-cluster-name"] = header_value("mongo_cluster_name", cluster)
     if base_url is None:
-        base_url = SecretUrl(os.environ.get(_VARIABLES["base_url"], "").strip() or DEFAULT_BASE_URL)
+        base_url = SecretUrl(os.environ.get(VARIABLES["base_url"], "").strip() or DEFAULT_BASE_URL)
     else:
         base_url = SecretUrl(_cut(base_url)) if isinstance(base_url, str) else base_url
     problem = _problem(base_url)
@@ -142,11 +143,11 @@ def check_settings(
 
 
 def _setting(name: str, given: str | None) -> str:
-    value = given if given is not None else os.environ.get(_VARIABLES[name])
+    value = given if given is not None else os.environ.get(VARIABLES[name])
     value = masked(_cut(value)) if name == "api_key" else _cut(value)
     if not value:
         raise ConfigurationError(
-            f"{name} is missing: give {name}= to AmigoClient, or set {_VARIABLES[name]}"
+            f"{name} is missing: give {name}= to AmigoClient, or set {VARIABLES[name]}"
         )
     return value
 

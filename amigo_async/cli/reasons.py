@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS, BatchResult, RunOutcome
+from amigo_async.config import VARIABLES
 from amigo_async.errors import (
     AmigoError,
     APIError,
@@ -42,11 +43,7 @@ _UNEXPLAINED: Final = Explanations()
 
 # How the command calls what the messages of the library call by the names of arguments.
 _TERMS: Final = {
-    "api_key": "AMIGO_API_KEY",
-    "api_key_id": "AMIGO_API_KEY_ID",
-    "user_id": "AMIGO_USER_ID",
-    "organization_id": "AMIGO_ORGANIZATION_ID",
-    "base_url": "AMIGO_BASE_URL",
+    **VARIABLES,
     "simulation_unit_test_set_id": "--set",
     "unit_test_set_ids": "SET",
     "creator": "--creator",
@@ -64,7 +61,7 @@ _TERMS: Final = {
 # The beginning of a message about an argument, and names that occur within sentences.
 _SUBJECT: Final = re.compile(rf"^(?:{'|'.join(map(re.escape, _TERMS))})(?= )")
 _WITHIN: Final = re.compile(
-    r"\b(?:api_key|api_key_id|user_id|organization_id|base_url|see on_conflict|"
+    rf"\b(?:{'|'.join(VARIABLES)}|see on_conflict|"
     r"wait for the run with require_artifacts=True)(?![\w=])"
 )
 _REPEATED: Final = " (AMIGO_API_KEY, AMIGO_API_KEY_ID, AMIGO_USER_ID)"

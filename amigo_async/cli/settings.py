@@ -10,15 +10,9 @@ from typing import Any, Final
 import click
 from dotenv import dotenv_values
 
-# The argument of `AmigoClient` for each variable.
-VARIABLES: Final = {
-    "AMIGO_ORGANIZATION_ID": "organization_id",
-    "AMIGO_API_KEY": "api_key",
-    "AMIGO_API_KEY_ID": "api_key_id",
-    "AMIGO_USER_ID": "user_id",
-    "AMIGO_BASE_URL": "base_url",
-}
-_OPTIONAL: Final = frozenset({"AMIGO_BASE_URL"})
+from amigo_async.config import VARIABLES
+
+_OPTIONAL: Final = frozenset({"base_url"})
 
 
 def read_settings(env_file: str | None = None) -> dict[str, Any]:
@@ -34,14 +28,14 @@ def read_settings(env_file: str | None = None) -> dict[str, Any]:
     read: Mapping[str, str | None] = {}
     if env_file is not None:
         read = dotenv_values(stream=io.StringIO(env_file))
-    values = {name: _given(name, read) for name in VARIABLES}
-    missing = [name for name, value in values.items() if not value and name not in _OPTIONAL]
+    values = {argument: _given(name, read) for argument, name in VARIABLES.items()}
+    missing = [VARIABLES[a] for a, value in values.items() if not value and a not in _OPTIONAL]
     if missing:
         raise click.ClickException(
             f"set {', '.join(missing)}, or name a file that has them with --env-file; "
             "`amigo-async sandbox` prints values to try it with"
         )
-    return {VARIABLES[name]: value for name, value in values.items() if value}
+    return {argument: value for argument, value in values.items() if value}
 
 
 def _given(name: str, read: Mapping[str, str | None]) -> str:
