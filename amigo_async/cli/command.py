@@ -249,7 +249,7 @@ class Outputs:
 # --- types of arguments ---
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Parse a duration, e.g. ``90``, ``30m`` or ``2h``, into seconds."""
     match = _DURATION.fullmatch(text.strip())
     seconds = 0.0 if match is None else float(match[1]) * _SECONDS[match[2] or "s"]
@@ -258,7 +258,7 @@ def duration(text: str) -> float:
     return seconds
 
 
-def share(text: str) -> float:
+def parse_share(text: str) -> float:
     """Parse a share, e.g. ``90%`` or ``0.9``."""
     digits, percent, rest = text.strip().partition("%")
     try:
@@ -271,7 +271,7 @@ def share(text: str) -> float:
     return float(number)
 
 
-def instant(text: str) -> datetime:
+def parse_instant(text: str) -> datetime:
     """Parse a time in ISO 8601 (local without a zone), or how long ago, e.g. ``2h``."""
     match = _DURATION.fullmatch(text.strip())
     try:
@@ -424,7 +424,7 @@ def timeout_option(then: str) -> Callable[[F], F]:
     """Add the option --timeout; `then` says what happens when the time is up."""
     return click.option(
         "--timeout",
-        type=duration,
+        type=parse_duration,
         metavar="DURATION",
         help=f"Give up after this time, e.g. 90 (seconds), 30m or 2h; {then}.",
     )
@@ -502,7 +502,7 @@ def gate_options(function: F) -> F:
 _GATE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option(
         "--min-pass-rate",
-        type=share,
+        type=parse_share,
         metavar="RATE",
         help="The share of repeats that must pass, e.g. 90% or 0.9.",
     ),
@@ -518,7 +518,7 @@ _GATE_OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     click.option(
         "--confidence",
-        type=share,
+        type=parse_share,
         metavar="SHARE",
         help="With --min-pass-rate: pass or fail only if this sure, e.g. 95%; else undecided.",
     ),

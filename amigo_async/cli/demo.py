@@ -15,7 +15,7 @@ import click
 
 from amigo_async import report
 from amigo_async.batch import BatchOptions, BatchResult
-from amigo_async.cli.command import async_command, duration, interrupts, quiet_option
+from amigo_async.cli.command import async_command, interrupts, parse_duration, quiet_option
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch
 from amigo_async.cli.jobs import Job, run_job
 from amigo_async.cli.streams import note, write, writing_to_stdout
@@ -210,7 +210,7 @@ def _exit_code(result: BatchResult) -> ExitCode:
 )
 @click.option(
     "--seconds",
-    type=duration,
+    type=parse_duration,
     metavar="DURATION",
     default="20",
     show_default=True,
@@ -218,7 +218,7 @@ def _exit_code(result: BatchResult) -> ExitCode:
 )
 @click.option(
     "--window",
-    type=duration,
+    type=parse_duration,
     metavar="DURATION",
     default="60",
     show_default=True,

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from amigo_async.cli.command import (
-    instant,
     names_option,
     open_client,
+    parse_instant,
     print_notes,
     service_command,
 )
@@ -106,10 +106,16 @@ def _creator(text: str) -> str:
     help="Only runs in which an error occurred, or none did.",
 )
 @click.option(
-    "--created-after", type=instant, metavar="TIME", help="Only runs created at or after this time."
+    "--created-after",
+    type=parse_instant,
+    metavar="TIME",
+    help="Only runs created at or after this time.",
 )
 @click.option(
-    "--created-before", type=instant, metavar="TIME", help="Only runs created before this time."
+    "--created-before",
+    type=parse_instant,
+    metavar="TIME",
+    help="Only runs created before this time.",
 )
 @click.option(
     "--sort-by",

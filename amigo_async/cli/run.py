@@ -21,11 +21,11 @@ from amigo_async.batch import (
 from amigo_async.cli.command import (
     Outputs,
     details_options,
-    duration,
     fail_on_option,
     gate_options,
     ids_argument,
     open_client,
+    parse_duration,
     print_notes,
     quiet_option,
     read_run_ids,
@@ -113,7 +113,7 @@ from amigo_async.verdicts.gate import Gate
 )
 @click.option(
     "--max-age",
-    type=duration,
+    type=parse_duration,
     metavar="DURATION",
     help="With --journal: if it ended longer ago, e.g. 12h, rename it and run all sets.",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from amigo_async.cli.command import duration, instant, read_run_ids, read_selectors
+from amigo_async.cli.command import parse_duration, parse_instant, read_run_ids, read_selectors
 from tests.unit.cli.cli_samples import some_id
 
 
@@ -17,27 +17,27 @@ from tests.unit.cli.cli_samples import some_id
     [("90", 90), ("1.5", 1.5), ("90s", 90), ("30m", 1800), ("2 min", 120), ("2h", 7200)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "soon", "1w", "nan", "inf"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="90, 30m or 2h"):
-        duration(text)
+        parse_duration(text)
 
 
 def test_instants() -> None:
-    assert instant("2026-05-04T12:30:00Z") == datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
-    assert instant("2026-05-04T12:30+02:00") == datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
-    assert instant("2026-05-04").tzinfo is not None
-    before, given, after = datetime.now(UTC), instant("2h"), datetime.now(UTC)
+    assert parse_instant("2026-05-04T12:30:00Z") == datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+    assert parse_instant("2026-05-04T12:30+02:00") == datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
+    assert parse_instant("2026-05-04").tzinfo is not None
+    before, given, after = datetime.now(UTC), parse_instant("2h"), datetime.now(UTC)
     assert before <= given + timedelta(hours=2) <= after
 
 
 @pytest.mark.parametrize("text", ["", "2", "yesterday", "2026-13-01", "99999999999d"])
 def test_what_is_no_instant_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a time"):
-        instant(text)
+        parse_instant(text)
 
 
 def test_sources_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from amigo_async.cli import reasons as words
-from amigo_async.cli.command import share
+from amigo_async.cli.command import parse_share
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_batch, exit_code_of_error
 from amigo_async.cli.reasons import amount_done, explain, reasons
 from amigo_async.errors import (
@@ -270,10 +270,10 @@ def test_late_artifacts_are_missed() -> None:
     [("90%", 0.9), ("0.9", 0.9), (" 99.9 % ", 0.999), ("1", 1.0), ("100%", 1.0), ("0", 0.0)],
 )
 def test_a_share(text: str, number: float) -> None:
-    assert share(text) == number
+    assert parse_share(text) == number
 
 
 @pytest.mark.parametrize("text", ["90", "101%", "-1%", "x", "", "%", "nan", "inf%", "9%0"])
 def test_what_is_no_share(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"90% or 0\.9"):
-        share(text)
+        parse_share(text)

@@ -458,9 +458,9 @@ def arguments(data: bytes) -> None:
     """Arguments of the command."""
     text = data.decode("utf-8", "surrogateescape")
     with suppress(click.BadParameter):
-        assert 0 < command.duration(text) < math.inf
+        assert 0 < command.parse_duration(text) < math.inf
     with suppress(click.BadParameter):
-        command.instant(text)
+        command.parse_instant(text)
     with suppress(click.UsageError):
         command.read_run_ids((), _File(data))
     with suppress(click.UsageError, click.FileError):  # "-" is stdin, which pytest forbids to read
