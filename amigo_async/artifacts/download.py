@@ -17,7 +17,7 @@ from amigo_async.artifacts.partfile import (
     ALGORITHM,
     Digest,
     PartialFile,
-    explained,
+    as_artifact_error,
     partial_names,
     remove_leftovers,
 )
@@ -84,7 +84,7 @@ class Download:
         """
         link = await self._source.link()
         name = safe_name(link.presigned_url, f"artifacts-{self._source.run_id}")
-        with explained(self._source.run_id, Path(self._destination)):
+        with as_artifact_error(self._source.run_id, Path(self._destination)):
             try:
                 target = await self._claim(name)
                 part = self._part
@@ -243,7 +243,7 @@ async def save(source: Source, folder: Path, before: SavedFile | None) -> SavedF
     if before is not None:
         path = folder / Path(before.path).name
         found = replace(before, path=os.fspath(path))
-        with explained(source.run_id, folder):
+        with as_artifact_error(source.run_id, folder):
             if await is_intact(found):
                 return found
             await in_thread(_set_aside, path)

@@ -394,7 +394,7 @@ class Digest:
 
 
 @contextmanager
-def explained(run_id: str, path: Path) -> Iterator[None]:
+def as_artifact_error(run_id: str, path: Path) -> Iterator[None]:
     """Turn an ``OSError`` into an `ArtifactError` that names the file and the reason."""
     try:
         yield

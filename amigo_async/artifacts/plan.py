@@ -131,7 +131,7 @@ class Failed(Struct, frozen=True):
     reason: str
 
 
-Verdict: TypeAlias = (
+Interpretation: TypeAlias = (
     Body
     | Complete
     | LinkRefused
@@ -161,7 +161,7 @@ def next_request(reading: Reading) -> dict[str, str]:
     return headers
 
 
-def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Verdict:
+def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Interpretation:
     """Interpret the response to ``next_request(reading)``.
 
     Args:
@@ -182,7 +182,7 @@ def judge(reading: Reading, status: int, headers: Mapping[str, str]) -> Verdict:
     return Failed(reason)
 
 
-def _whole(reading: Reading, headers: Mapping[str, str]) -> Verdict:
+def _whole(reading: Reading, headers: Mapping[str, str]) -> Interpretation:
     """200: the whole object from its first byte, even if a range was requested."""
     new = read_object(headers, partial=False)
     if changed := _changed(reading, new):
@@ -198,7 +198,7 @@ def _whole(reading: Reading, headers: Mapping[str, str]) -> Verdict:
     )
 
 
-def _part(reading: Reading, headers: Mapping[str, str]) -> Verdict:
+def _part(reading: Reading, headers: Mapping[str, str]) -> Interpretation:
     """206: a range, accepted only if it starts with the requested byte."""
     content_range = read_content_range(headers.get("content-range"))
     if content_range is None or content_range.span is None:
@@ -215,7 +215,7 @@ def _part(reading: Reading, headers: Mapping[str, str]) -> Verdict:
     return Body(info=info, skip=0, end=stop, marked=False, whole=(0, info.size) == (start, stop))
 
 
-def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
+def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Interpretation:
     """416: nothing at the offset; the proof of the end if the size was unknown."""
     info = reading.info
     if info is None:
@@ -235,7 +235,7 @@ def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Verdict:
     return Retry(f"the store has no byte {reading.offset}, which there must be")
 
 
-def _precondition_failed(reading: Reading, _: Mapping[str, str]) -> Verdict:
+def _precondition_failed(reading: Reading, _: Mapping[str, str]) -> Interpretation:
     """412: the object has changed, or only its ETag has become weak."""
     info = reading.info
     if info is None:

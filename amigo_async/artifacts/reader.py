@@ -11,6 +11,7 @@ from amigo_async.artifacts.plan import (
     Changed,
     Complete,
     Failed,
+    Interpretation,
     LinkRefused,
     Missing,
     Rangeless,
@@ -18,7 +19,6 @@ from amigo_async.artifacts.plan import (
     Retry,
     Unmatched,
     Unprovable,
-    Verdict,
     merged,
 )
 from amigo_async.artifacts.source import Source, StoreResponse, StoreRetries
@@ -140,7 +140,7 @@ class Reader:
             await self.aclose()
             await self._handle(verdict, code, link)
 
-    async def _handle(self, verdict: Verdict, code: str, link: ArtifactsLink) -> None:
+    async def _handle(self, verdict: Interpretation, code: str, link: ArtifactsLink) -> None:
         """Act on a response that has no usable body."""
         match verdict:
             case Complete(info):

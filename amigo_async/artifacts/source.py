@@ -14,7 +14,7 @@ import anyio
 import backoff
 from msgspec import Struct
 
-from amigo_async.artifacts.plan import Reading, Verdict, judge, next_request
+from amigo_async.artifacts.plan import Interpretation, Reading, judge, next_request
 from amigo_async.errors import ArtifactError, TransportError
 from amigo_async.events import ArtifactProgress, Event, RequestRetried
 from amigo_async.models import ArtifactsLink
@@ -140,7 +140,7 @@ class Source:
 
     async def ask(
         self, link: ArtifactsLink, reading: Reading, stack: AsyncExitStack
-    ) -> tuple[Verdict, StoreResponse, str]:
+    ) -> tuple[Interpretation, StoreResponse, str]:
         """Send the next request of `reading`; `stack` keeps the response open.
 
         Returns:

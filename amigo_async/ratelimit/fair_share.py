@@ -16,7 +16,13 @@ import math
 from collections import deque
 from typing import Final, Self
 
-from amigo_async.ratelimit.window import PATIENCE, WINDOW, Budget, BudgetSnapshot, RateLimitInfo
+from amigo_async.ratelimit.window import (
+    PROBE_TIMEOUT,
+    WINDOW,
+    Budget,
+    BudgetSnapshot,
+    RateLimitInfo,
+)
 
 # The share of the remaining quota that may be in flight while other processes are active, but
 # always one request. Eight processes that see the same number do not use more than there is.
@@ -80,7 +86,7 @@ class FairShareBudget(Budget):
     def _notice_others(self, now: float, spent: int) -> None:
         """Notice whether more was spent in this window than was sent from here."""
         # The service may count a request a little after it was sent.
-        while self._sent and self._sent[0] <= now - WINDOW - PATIENCE:
+        while self._sent and self._sent[0] <= now - WINDOW - PROBE_TIMEOUT:
             self._sent.popleft()
         if spent > len(self._sent):
             self._others_until = now + _REMEMBERED

@@ -25,7 +25,7 @@ from amigo_async.ratelimit.backend import ClockReading, RecordStore, Unavailable
 from amigo_async.ratelimit.leases import LeasedBudget
 from amigo_async.ratelimit.limiter import NOTABLE, BudgetState, DeniedError, Limiter, Permit
 from amigo_async.ratelimit.registry import Limiters
-from amigo_async.ratelimit.window import PATIENCE, Budget, RateLimitInfo
+from amigo_async.ratelimit.window import PROBE_TIMEOUT, Budget, RateLimitInfo
 
 # While another process awaits the answer to its probe, the record is polled at intervals that grow
 # from the first to the second of these, in seconds.
@@ -273,7 +273,7 @@ class LeaseQueue:
                     continue
                 probing = budget.probing
                 poll = min(_LONGEST_POLL, poll * _POLL_GROWTH) if probing else _SHORTEST_POLL
-                opens_in = min(PATIENCE, budget.opens_at(at.store_time) - at.store_time)
+                opens_in = min(PROBE_TIMEOUT, budget.opens_at(at.store_time) - at.store_time)
                 await self._sleep(min(opens_in, poll) if probing else opens_in)
         except Exception as error:  # noqa: BLE001  # raised to all who wait
             self._fail_all(error)

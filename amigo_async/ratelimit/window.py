@@ -16,7 +16,7 @@ from amigo_async.protocol.headers import LONGEST_WAIT
 WINDOW: Final = 60.0
 
 # How long, in seconds, other requests wait for the answer to a probe.
-PATIENCE: Final = 2.0
+PROBE_TIMEOUT: Final = 2.0
 
 # The least pause, in seconds, after a refusal without Retry-After. It doubles with each further
 # refusal in a row, up to a window.
@@ -181,11 +181,11 @@ class Budget:
             if self._probe is None:
                 return self._probe_may_go_at(now)
             # After `_probe_until`, all requests that may go without its answer have gone.
-            return self._probe_until if now < self._probe_until else now + PATIENCE
+            return self._probe_until if now < self._probe_until else now + PROBE_TIMEOUT
         if self._info is not None:
             return self._info.resets_at
         # Answers that arrive in another event loop do not wake this one, so check again.
-        return self._spent[0] + WINDOW if self._spent else now + PATIENCE
+        return self._spent[0] + WINDOW if self._spent else now + PROBE_TIMEOUT
 
     def earliest(self, now: float, ahead: int) -> float:
         """A lower bound of when a request with `ahead` requests before it can be sent."""
@@ -219,7 +219,7 @@ class Budget:
         self.in_flight += 1
         self._calls += 1
         if not self._known and self._probe is None:
-            self._probe, self._probe_until = self._calls, now + PATIENCE
+            self._probe, self._probe_until = self._calls, now + PROBE_TIMEOUT
         return self._calls
 
     def answered(self, now: float, call: int, info: RateLimitInfo | None) -> None:

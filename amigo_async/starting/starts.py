@@ -16,9 +16,10 @@ started a fresh run at the same moment, so a run that was found is `attached`: i
 but it is never cancelled.
 
 After a loss, runs are listed every two seconds, once for all lost creates of a client. The earliest
-fresh run is taken, as a later one can only be another's. If no list within `PATIENCE` shows one,
-nothing was started, or it will be refused as a second one: the create is sent again. A 409 then
-says that something is there which the lists do not show yet, and runs are listed for as long again.
+fresh run is taken, as a later one can only be another's. If no list within `SEARCH_TIMEOUT` shows
+one, nothing was started, or it will be refused as a second one: the create is sent again. A 409
+then says that something is there which the lists do not show yet, and runs are listed for as long
+again.
 What still cannot be decided is an `AmbiguousStartError`, and nothing is claimed.
 
 Losing an answer thus costs half a minute at worst; only a run that is over and still not listed
@@ -68,7 +69,7 @@ from amigo_async.transport.retry import Backoff
 OnConflict: TypeAlias = Literal["raise", "attach", "wait", "restart"]
 
 # Seconds for which to search for the run that a lost create may have started.
-PATIENCE: Final = 30.0
+SEARCH_TIMEOUT: Final = 30.0
 
 # The least number of attempts of a create that fails transiently.
 _ATTEMPTS: Final = 5
@@ -313,7 +314,7 @@ class Starts:
                 self._report_retry(retries.attempts, delay, error)
                 await anyio.sleep(delay)
             elif not exhausted:  # unless the search, which takes time, finds its run
-                self._report_retry(retries.attempts, PATIENCE, error)
+                self._report_retry(retries.attempts, SEARCH_TIMEOUT, error)
             return None
 
     def _report_retry(self, attempt: int, delay: float, error: AmigoError) -> None:
@@ -322,7 +323,7 @@ class Starts:
     async def _find(
         self, attempt: StartAttempt, lost: AmigoError, conflict: ConflictError | None = None
     ) -> CreatedRun | None:
-        """Search for the run of a create whose response was lost, for `PATIENCE` seconds.
+        """Search for the run of a create whose response was lost, for `SEARCH_TIMEOUT` seconds.
 
         Args:
             attempt: The start.
@@ -339,7 +340,7 @@ class Starts:
         search = attempt.search
         began = anyio.current_time()
         while True:
-            final = anyio.current_time() - began >= PATIENCE
+            final = anyio.current_time() - began >= SEARCH_TIMEOUT
             try:
                 runs, complete, unreadable = await self._all_runs.find(search)
                 garbled: list[str] = []
@@ -349,7 +350,7 @@ class Starts:
                 # The request has been retried already.
                 age = anyio.current_time() - began
                 retriable = is_transient(error) or isinstance(error, RateLimitError)
-                if retriable and age < max(PATIENCE, attempt.patience):
+                if retriable and age < max(SEARCH_TIMEOUT, attempt.patience):
                     continue
                 reason = f"and the search for it failed: {error}"
                 raise self._ambiguous(attempt, lost, reason) from error
@@ -524,7 +525,7 @@ class _Conflicts:
         # The run is over, or hidden. Only "wait" may wait for the end of a hidden run.
         now = anyio.current_time()
         self._hidden_since = min(self._hidden_since, now)
-        return self.on_conflict != "wait" and now - self._hidden_since >= PATIENCE
+        return self.on_conflict != "wait" and now - self._hidden_since >= SEARCH_TIMEOUT
 
 
 class _CreateRetries:

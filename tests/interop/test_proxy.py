@@ -47,7 +47,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the longest: as short as the runs and the outages, and never shorter by chance."""
     monkeypatch.setattr(backoff, "full_jitter", lambda ceiling: ceiling / 10)
     # Here a list shows a run as soon as it was created.
-    monkeypatch.setattr(starts, "PATIENCE", 3.0)
+    monkeypatch.setattr(starts, "SEARCH_TIMEOUT", 3.0)
 
 
 @asynccontextmanager

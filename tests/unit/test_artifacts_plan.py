@@ -11,6 +11,7 @@ from amigo_async.artifacts.plan import (
     Changed,
     Complete,
     Failed,
+    Interpretation,
     LinkRefused,
     Missing,
     Rangeless,
@@ -18,7 +19,6 @@ from amigo_async.artifacts.plan import (
     Retry,
     Unmatched,
     Unprovable,
-    Verdict,
     judge,
     next_request,
 )
@@ -82,7 +82,7 @@ def body(
 ANOTHER = "the store has another one now"
 PART = headers(content_range="bytes 3-9/10")
 
-CASES: list[tuple[str, Reading, int, dict[str, str], Verdict]] = [
+CASES: list[tuple[str, Reading, int, dict[str, str], Interpretation]] = [
     ("the whole", Reading(), 200, headers(content_length=10), body(KNOWN, 0, 10, whole=True)),
     ("the whole, unmeasured", Reading(), 200, headers(), body(UNSIZED, 0, None, whole=True)),
     (
@@ -399,6 +399,6 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Verdict]] = [
     ids=[case[0] for case in CASES],
 )
 def test_meaning_of_an_answer(
-    reading: Reading, status: int, given: dict[str, str], verdict: Verdict
+    reading: Reading, status: int, given: dict[str, str], verdict: Interpretation
 ) -> None:
     assert judge(reading, status, given) == verdict

@@ -43,7 +43,7 @@ from amigo_async.protocol.responses import Response
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Fence, Intention, Starts
 from amigo_async.starting.attempt import GRACE
-from amigo_async.starting.starts import PATIENCE, OnConflict
+from amigo_async.starting.starts import SEARCH_TIMEOUT, OnConflict
 from amigo_async.transport import Guard
 from tests.unit.fake_runs import CREATOR, EPOCH, page_of, run_id, some_run
 from tests.unit.service import run
@@ -283,7 +283,7 @@ def test_any_lost_answers_make_one_run(
         assert isinstance(event, RequestRetried)
         assert event.endpoint == "create"
         lost = any(fate != "not sent" for fate in failed[:number])
-        assert event.delay == PATIENCE if lost else event.delay < PATIENCE
+        assert event.delay == SEARCH_TIMEOUT if lost else event.delay < SEARCH_TIMEOUT
 
 
 def test_exhausted_create_is_not_said_to_be_retried() -> None:
@@ -812,7 +812,7 @@ def test_nothing_fresh_creates_again() -> None:
     assert ends(calls) == (run_id(2), False)
     assert calls.creates == 2
     # Two lists for the fence, one for each look.
-    assert 2 + PATIENCE / 2 <= len(calls.lists) <= 2 + PATIENCE / 2 + 2
+    assert 2 + SEARCH_TIMEOUT / 2 <= len(calls.lists) <= 2 + SEARCH_TIMEOUT / 2 + 2
 
 
 def test_conflict_on_retry_finds_the_run() -> None:
@@ -925,7 +925,7 @@ def test_lost_creates_share_their_lists() -> None:
     run(main)
     assert len(calls.runs) == 60
     # Sixty sets are two pages, for the fence (two lists) and in each look.
-    assert len(calls.lists) <= 2 * (2 + PATIENCE / 2 + 2)
+    assert len(calls.lists) <= 2 * (2 + SEARCH_TIMEOUT / 2 + 2)
 
 
 @pytest.mark.parametrize("patience", [0.0, 300.0])
@@ -973,7 +973,7 @@ def test_a_408_may_have_started_a_run() -> None:
         assert started == RunStarted(SET, run_id(1), attached=True)
         # Whoever has left before the answer does not hear of a retry.
         told = [(e.endpoint, e.delay) for e in retried if isinstance(e, RequestRetried)]
-        assert told == ([("create", PATIENCE)] if after > 1 else [])
+        assert told == ([("create", SEARCH_TIMEOUT)] if after > 1 else [])
 
 
 # --- conflicts that no list shows ---

@@ -9,7 +9,7 @@ import pytest
 from amigo_async.protocol.headers import LONGEST_WAIT
 from amigo_async.ratelimit import Budget, RateLimitInfo
 from amigo_async.ratelimit.fair_share import FairShareBudget
-from amigo_async.ratelimit.window import PATIENCE, WINDOW
+from amigo_async.ratelimit.window import PROBE_TIMEOUT, WINDOW
 
 
 def known(limit: int = 20, *, remaining: int = 19, turns_at: float = 60.0) -> Budget:
@@ -29,20 +29,20 @@ def test_one_call_probes_the_unknown() -> None:
     assert budget.available(0.0) == 1
     budget.take(0.0)
     assert budget.available(0.0) == 0
-    assert budget.opens_at(0.0) == PATIENCE
+    assert budget.opens_at(0.0) == PROBE_TIMEOUT
 
 
 def test_the_rest_follow_a_slow_probe() -> None:
     budget = Budget(20)
     budget.take(0.0)
-    assert budget.available(PATIENCE) == 19
+    assert budget.available(PROBE_TIMEOUT) == 19
 
 
 def test_no_answers_no_hot_probing() -> None:
     budget = Budget(20)
     budget.take(0.0)
     for _ in range(19):
-        budget.take(PATIENCE)
+        budget.take(PROBE_TIMEOUT)
     assert budget.available(10.0) == 0
     assert budget.opens_at(10.0) > 10.0
 
