@@ -52,7 +52,7 @@ from amigo_async.resources.runs import RunCalls
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Starts
 from amigo_async.threads import in_thread
-from amigo_async.verdicts.gate import first_reasons, sets_too_short, too_few_repeats
+from amigo_async.verdicts.gate import sets_too_short, shortened, too_few_repeats
 
 # Seconds that the first start waits to learn whether the sets have enough repeats for the gate.
 _GATE_CHECK: Final = 2.0
@@ -248,7 +248,7 @@ class Batch:
         ]
         if not unknown:
             return []
-        listed = ", ".join(first_reasons(tuple(map(log_line, unknown))))
+        listed = ", ".join(shortened(list(map(log_line, unknown))))
         return [f"known_failing has what is no unit test of these sets: {listed}"]
 
     def _pending(self) -> list[str]:

@@ -19,7 +19,7 @@ from amigo_async.escaping import log_line
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names, select_unit_tests, unit_test_ids
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, compare_sets
-from amigo_async.verdicts.gate import Verdict, passing_again, reason_of, verdict_of
+from amigo_async.verdicts.gate import Verdict, passing_again, reason_of, shortened, verdict_of
 
 VERDICT_WORDS: Final = {
     "passed": "passed",
@@ -45,9 +45,6 @@ UNEXPLAINED: Final = {
 _NAMES_MISSING: Final = (
     "known failures may have counted, because the names of its unit tests could not be read"
 )
-
-# Metrics and errors of repeats that a summary names for each set.
-_MOST_FINDINGS: Final = 3
 
 
 class RunOutcome(Struct, frozen=True, kw_only=True):
@@ -198,9 +195,7 @@ class BatchResult(Struct, frozen=True):
                 for one in run.runs_that_errored or ()
                 if one.unit_test_id not in outcome.known_failing
             ]
-            found += findings[:_MOST_FINDINGS]
-            if len(findings) > _MOST_FINDINGS:
-                found.append(f"and {len(findings) - _MOST_FINDINGS} more")
+            found += shortened(findings)
         if outcome.error is not None:
             found.append(str(outcome.error) or type(outcome.error).__name__)
         return found or [UNEXPLAINED[outcome.verdict]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -28,7 +28,7 @@ from amigo_async.names import Explanations, Names
 from amigo_async.report.json import type_of
 from amigo_async.report.model import Group, SetReport, named_ids, set_reports
 from amigo_async.report.wording import duration, plural, short_text
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, shortened
 
 _MOST: Final = 3
 
@@ -294,9 +294,3 @@ def size(number: int) -> str:
         value /= _KIB
         del units[0]
     return f"{value:.1f} {units[0]}" if value < 10 else f"{value:.0f} {units[0]}"
-
-
-def shortened(items: Sequence[str], most: int) -> list[str]:
-    """Return the first `most` items, and a line that says how many more there are."""
-    rest = len(items) - most
-    return [*items[:most], f"and {rest} more"] if rest > 0 else list(items)

@@ -16,7 +16,7 @@ import click
 from amigo_async import report
 from amigo_async.batch import BatchResult, RunOutcome
 from amigo_async.cli.command import Outputs
-from amigo_async.cli.reasons import label, named, reasons, set_name, shortened
+from amigo_async.cli.reasons import label, named, reasons, set_name
 from amigo_async.cli.streams import note, stdout_is_closed, write, writing_to_stdout
 from amigo_async.errors import ConfigurationError
 from amigo_async.escaping import workflow_command
@@ -26,7 +26,7 @@ from amigo_async.report.json import json_pieces
 from amigo_async.report.links import Links
 from amigo_async.report.markdown import MAX_BYTES
 from amigo_async.report.model import FailOn, without_metrics
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, shortened
 
 # A text, perhaps in pieces: some are so large that a copy takes much memory.
 Text: TypeAlias = str | list[str]

@@ -25,7 +25,6 @@ from amigo_async.cli.reasons import (
     reasons,
     runs_continue,
     set_name,
-    shortened,
 )
 from amigo_async.cli.streams import drop_stdout, note
 from amigo_async.errors import NotFoundError
@@ -33,7 +32,7 @@ from amigo_async.escaping import log_line
 from amigo_async.report.compared import ComparedBatch, ComparedSet, compared_batch
 from amigo_async.report.model import took
 from amigo_async.report.wording import duration, plural
-from amigo_async.verdicts.gate import Gate
+from amigo_async.verdicts.gate import Gate, shortened
 
 STYLES: Final = {"passed": "green", "failed": "red", "errored": "magenta"}  # others: yellow
 

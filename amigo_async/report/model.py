@@ -30,7 +30,7 @@ from amigo_async.report.wording import (
     shown_name,
     value_in_words,
 )
-from amigo_async.verdicts.gate import Gate, Judgement, PassRate, first_reasons, limits_in_words
+from amigo_async.verdicts.gate import Gate, Judgement, PassRate, limits_in_words, shortened
 from amigo_async.verdicts.tally import Counts, MetricTally, UnitTestTally, tally
 
 Status: TypeAlias = Literal[
@@ -418,7 +418,7 @@ def _problem(
     if outcome.verdict == "passed" or any(test.wrong for test in tests):
         return None, ""
     if reasons:
-        return "; ".join(first_reasons(reasons)), outcome.verdict
+        return "; ".join(shortened(reasons)), outcome.verdict
     if outcome.verdict in ("cancelled", "undecided") and outcome.reason:
         return outcome.reason, outcome.verdict
     return UNEXPLAINED[outcome.verdict], outcome.verdict

@@ -8,7 +8,7 @@ chance alone explains.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
@@ -424,19 +424,16 @@ def reason_of(
     if known_failing or (gate is not None and gate.confidence is not None):
         judgement = (gate or Gate()).judge(run, known_failing=known_failing)
         if judgement.verdict == "undecided" or judgement.fell_back:
-            return "; ".join(first_reasons(judgement.reasons))
+            return "; ".join(shortened(judgement.reasons))
     if not run.unit_test_run_specs and not any(run.unit_test_run_results):
         return "judged by the flags of the run: the results of its repeats are hidden"
     return None
 
 
-def first_reasons(reasons: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the first reasons of a judgement, and how many more there are."""
-    rest = len(reasons) - _MOST_REASONS
-    return (*reasons[:_MOST_REASONS], f"and {rest} more") if rest > 0 else reasons
-
-
-_MOST_REASONS: Final = 3
+def shortened(texts: Sequence[str], most: int = 3) -> list[str]:
+    """Return the first `most` texts, and one that says how many more there are."""
+    rest = len(texts) - most
+    return [*texts[:most], f"and {rest} more"] if rest > 0 else list(texts)
 
 
 def fails_already(run: Run, known_failing: Collection[str]) -> bool:
@@ -482,7 +479,7 @@ def sets_too_short(
 
 def too_few_repeats(gate: Gate, short: Collection[UnitTestSet]) -> str:
     """Describe in one sentence which sets have too few repeats to pass a gate, and the remedy."""
-    which = ", ".join(first_reasons(tuple(one.name or one.id for one in short)))
+    which = ", ".join(shortened([one.name or one.id for one in short]))
     what = "in all" if gate.per == "run" else "of each unit test"
     return (
         f"{_percent(gate.min_pass_rate)} with {_percent(gate.confidence or 0)} confidence needs "

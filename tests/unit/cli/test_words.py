@@ -26,6 +26,7 @@ from amigo_async.errors import (
 )
 from amigo_async.models import EvaluationResult, SimulationEvaluationSource
 from amigo_async.names import Explanations, Names
+from amigo_async.verdicts.gate import shortened
 from tests.unit.cli.cli_samples import outcome, run, some_id
 
 
@@ -76,7 +77,7 @@ def test_time_of_day_across_summer_time(
     ("texts", "said"), [(["a"], ["a"]), (["a", "b", "c"], ["a", "b", "and 1 more"])]
 )
 def test_long_lists_are_shortened(texts: list[str], said: list[str]) -> None:
-    assert words.shortened(texts, 2) == said
+    assert shortened(texts, 2) == said
 
 
 def test_reasons_name_metric_and_repeats() -> None:
