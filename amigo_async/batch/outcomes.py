@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from amigo_async.batch.journal import JournaledSteps
@@ -117,8 +117,8 @@ class BatchResult(Struct, frozen=True):
 
     outcomes: Sequence[RunOutcome]
     began_at: datetime | None = None
-    names: Names = Names()
-    explanations: Explanations = Explanations()
+    names: Names = field(default_factory=Names)
+    explanations: Explanations = field(default_factory=Explanations)
     notes: tuple[str, ...] = ()
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async import AmigoClient, JournalError
+from amigo_async import AmigoClient, BatchResult, JournalError, Names
 from amigo_async.batch import downloads
 from amigo_async.batch import journal as journals
 from amigo_async.batch.outcomes import BatchItem
@@ -125,3 +125,11 @@ async def test_run_that_ends_with_the_deadline_is_judged(
     monkeypatch.setattr(Pipeline, "_finished", late)
     result = await client.run_many(sandbox.add_sets(3, SHORT))
     assert result.counts == {"passed": 3}
+
+
+def test_results_share_no_names() -> None:
+    """What is added to the names or reasons of one result shows in no other."""
+    first = BatchResult([])
+    first.names.unit_tests["a"] = "b"
+    assert BatchResult([]).names == Names()
+    assert BatchResult([]).explanations.evaluations is not first.explanations.evaluations
