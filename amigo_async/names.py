@@ -15,7 +15,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import anyio
 from msgspec import Struct
@@ -149,7 +150,8 @@ def unit_test_ids(run: Run) -> list[str]:
     return _unique([*asked, *run_of])
 
 
-class _Lookup(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Lookup:
     """A kind of record that is looked up by id.
 
     Attributes:
@@ -167,10 +169,10 @@ class _Lookup(NamedTuple):
     endpoint: Endpoint
     list_records: Callable[..., Awaitable[Sequence[Any]]]
     uses: Callable[[Any], Iterable[str]]
-    names: dict[str, str]
-    used: dict[str, list[str]]
-    absent: set[str]
-    lock: asyncio.Lock
+    names: dict[str, str] = field(default_factory=dict)
+    used: dict[str, list[str]] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take(self, records: Iterable[Any]) -> None:
         """Take in records: their names, and the ids of what they use."""
@@ -219,11 +221,9 @@ class Directory:
             return (criterion.metric_id for criterion in one.success_criterions)
 
         self._lookups = (
-            _Lookup("sets", UNIT_TEST_SETS, list_sets, tests_of, {}, {}, set(), asyncio.Lock()),
-            _Lookup(
-                "unit tests", UNIT_TESTS, list_tests, metrics_of, {}, {}, set(), asyncio.Lock()
-            ),
-            _Lookup("metrics", METRICS, list_metrics, lambda _: (), {}, {}, set(), asyncio.Lock()),
+            _Lookup("sets", UNIT_TEST_SETS, list_sets, tests_of),
+            _Lookup("unit tests", UNIT_TESTS, list_tests, metrics_of),
+            _Lookup("metrics", METRICS, list_metrics, lambda _: ()),
         )
 
     async def read_sets(self, set_ids: Iterable[str]) -> list[UnitTestSet]:
