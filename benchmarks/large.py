@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from amigo_async import AmigoClient, BatchResult, Gate, RunOutcome, compare
 from amigo_async.batch.journal import Finished, JournalHeader, Started, open_journal
-from amigo_async.batch.lengths import known_from
+from amigo_async.batch.order import known_from
 from amigo_async.decoding import decode_run_page
 from amigo_async.models import Run
 from amigo_async.report import from_json, html, junit, markdown, to_json

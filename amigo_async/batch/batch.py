@@ -26,9 +26,16 @@ from amigo_async.batch.journal import (
     JournalHeader,
     open_journal,
 )
-from amigo_async.batch.lengths import SEEN_LENGTHS, KnownLengths, known_from, size_of
 from amigo_async.batch.options import BatchSettings, check_artifacts_dir, make_artifacts_dir
-from amigo_async.batch.order import LengthEstimate, estimate_lengths, longest_first
+from amigo_async.batch.order import (
+    SEEN_LENGTHS,
+    KnownLengths,
+    LengthEstimate,
+    estimate_lengths,
+    known_from,
+    longest_first,
+    size_of,
+)
 from amigo_async.batch.outcomes import BatchItem, BatchResult, RunOutcome
 from amigo_async.batch.pipeline import Pipeline
 from amigo_async.cancellation import finish

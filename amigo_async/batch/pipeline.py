@@ -21,8 +21,8 @@ from amigo_async.batch.journal import (
     StartIntended,
     StartRefused,
 )
-from amigo_async.batch.lengths import SEEN_LENGTHS
 from amigo_async.batch.options import BatchSettings
+from amigo_async.batch.order import SEEN_LENGTHS
 from amigo_async.batch.outcomes import BatchItem
 from amigo_async.errors import (
     AmbiguousStartError,

@@ -12,8 +12,14 @@ from msgspec.structs import replace
 
 from amigo_async import ArgumentError, BatchResult
 from amigo_async.batch.journal import Finished, JournalHeader
-from amigo_async.batch.lengths import KnownLengths, SeenLengths, known_from
-from amigo_async.batch.order import LengthEstimate, estimate_lengths, longest_first
+from amigo_async.batch.order import (
+    KnownLengths,
+    LengthEstimate,
+    SeenLengths,
+    estimate_lengths,
+    known_from,
+    longest_first,
+)
 from amigo_async.models import Run
 from amigo_async.report import to_json
 from tests.support.report_samples import outcome, run
