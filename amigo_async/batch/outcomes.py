@@ -102,6 +102,11 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         return f"<RunOutcome of set {log_line(self.unit_test_set_id)}{run}: {self.verdict}{error}>"
 
 
+def is_fine(outcome: RunOutcome) -> bool:
+    """Return whether a set passed without an error, and with its artifacts if asked for."""
+    return outcome.verdict == "passed" and outcome.error is None
+
+
 class BatchResult(Struct, frozen=True):
     """The outcomes of all sets of a batch.
 
@@ -124,7 +129,7 @@ class BatchResult(Struct, frozen=True):
     @property
     def passed(self) -> bool:
         """Whether every set passed, without an error and with its artifacts if asked for."""
-        return all(o.verdict == "passed" and o.error is None for o in self.outcomes)
+        return all(map(is_fine, self.outcomes))
 
     @property
     def counts(self) -> dict[Verdict, int]:
@@ -152,9 +157,7 @@ class BatchResult(Struct, frozen=True):
             assert result.passed, result.summary()
         """
         lacking = {
-            outcome.unit_test_set_id: outcome
-            for outcome in self.outcomes
-            if outcome.verdict != "passed" or outcome.error is not None
+            outcome.unit_test_set_id: outcome for outcome in self.outcomes if not is_fine(outcome)
         }
         lines = [f"{len(self.outcomes)} set{'s' * (len(self.outcomes) != 1)}: {self._counted()}"]
         return "\n".join([*lines, *(self._line(outcome) for outcome in lacking.values())])

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from amigo_async.batch import RunOutcome
+from amigo_async.batch.outcomes import is_fine
 from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress, View
 from amigo_async.cli.reasons import (
     clock,
@@ -84,7 +85,7 @@ class PlainView(View):
         if result is not None:
             if result != "saved":
                 self._write(f"{row.title}  {label(result)}")
-        elif outcome.verdict != "passed" or outcome.error is not None:
+        elif not is_fine(outcome):
             unnamed = replace(outcome, name=None)  # the line begins with the name
             why = "; ".join(reasons(unnamed, replace(names, unit_test_sets={}), most=1))
             self._write(f"{row.title}  {label(outcome.verdict)}: {why}")

@@ -14,7 +14,8 @@ from typing import IO, Any, Final, NamedTuple, TypeAlias, TypeVar
 import click
 
 from amigo_async import report
-from amigo_async.batch import BatchResult, RunOutcome
+from amigo_async.batch import BatchResult
+from amigo_async.batch.outcomes import is_fine
 from amigo_async.cli.command import Outputs
 from amigo_async.cli.reasons import label, named, reasons, set_name
 from amigo_async.cli.streams import note, stdout_is_closed, write, writing_to_stdout
@@ -253,9 +254,9 @@ def annotate(result: BatchResult, fail_on: FailOn = "failure") -> None:
         return
     counted = without_metrics(result) if fail_on == "regression" else result
     bad = [
-        ("warning" if _fine(as_counted) else _LEVELS.get(as_counted.verdict, "error"), outcome)
+        ("warning" if is_fine(as_counted) else _LEVELS.get(as_counted.verdict, "error"), outcome)
         for outcome, as_counted in zip(result.outcomes, counted.outcomes, strict=True)
-        if not _fine(outcome)
+        if not is_fine(outcome)
     ]
     bad.sort(key=lambda one: one[0] != "error")
     for level, outcome in bad[:left]:
@@ -267,10 +268,6 @@ def annotate(result: BatchResult, fail_on: FailOn = "failure") -> None:
         note(workflow_command(level, lines, title=title))
     if len(bad) > left:
         note(workflow_command("warning", [f"{len(bad) - left} more sets did not pass"]))
-
-
-def _fine(outcome: RunOutcome) -> bool:
-    return outcome.verdict == "passed" and outcome.error is None
 
 
 def annotate_regressions(result: BatchResult) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from amigo_async.batch import BatchResult, RunOutcome
+from amigo_async.batch.outcomes import is_fine
 from amigo_async.files import LockedError, close_locked, open_locked
 from amigo_async.names import combined
 from amigo_async.report.wording import duration, plural
@@ -110,8 +111,7 @@ def duration_of_runs(outcomes: Iterable[RunOutcome]) -> float | None:
 
 def sets_to_repeat(result: BatchResult) -> list[str]:
     """Return the ids of the sets that have not passed, each once."""
-    bad = (o for o in result.outcomes if o.verdict != "passed" or o.error is not None)
-    return list(dict.fromkeys(outcome.unit_test_set_id for outcome in bad))
+    return list(dict.fromkeys(o.unit_test_set_id for o in result.outcomes if not is_fine(o)))
 
 
 def merged(earlier: BatchResult, again: BatchResult) -> BatchResult:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS, BatchResult, RunOutcome
+from amigo_async.batch.outcomes import UNEXPLAINED, VERDICT_WORDS, BatchResult, RunOutcome, is_fine
 from amigo_async.models import Evaluation, EvaluationResult, SimulationEvaluationSource
 from amigo_async.names import Explanations, Names
 from amigo_async.report.compared import STATUS_WORDS, compared_batch
@@ -337,7 +337,7 @@ class SetReport(Struct, frozen=True, gc=False):
     @property
     def fine(self) -> bool:
         """Whether the set passed without an error."""
-        return self.outcome.verdict == "passed" and self.outcome.error is None
+        return is_fine(self.outcome)
 
 
 class _Context(NamedTuple):
