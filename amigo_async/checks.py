@@ -28,7 +28,8 @@ def check_seconds(name: str, seconds: float | None) -> None:
     """
     if seconds is None:
         return
-    if not isinstance(seconds, int | float) or not seconds > 0:
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not seconds > 0:
         raise ArgumentError(f"{name} must be seconds above 0, or None, not {seconds!r:.80}")
 
 

@@ -1033,6 +1033,7 @@ def test_outer_timeout_is_not_ours() -> None:
     [
         (lambda p: wait_for(p, "nonsense"), "run_id"),
         (lambda p: wait_for(p, run_id(1), timeout=0), "timeout"),
+        (lambda p: wait_for(p, run_id(1), timeout=True), "timeout must be seconds above 0"),
         (lambda p: wait_for(p, run_id(1), timeout=float("nan")), "timeout"),
         (lambda p: wait_for(p, run_id(1), poll_interval=-1), "poll_interval"),
         (lambda p: anext(as_completed(p, run_id(1))), "run_ids"),
