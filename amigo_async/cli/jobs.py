@@ -71,7 +71,7 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
     Raises:
         AmigoError: If the batch as a whole cannot be run.
     """
-    fetches = job.options.get("artifacts_dir") is not None
+    fetches, gate = job.options.get("artifacts_dir") is not None, job.options.get("gate")
     progress = BatchProgress(job.set_ids, fetches=fetches)
     result = BatchResult(
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
@@ -83,7 +83,7 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
                 options: BatchOptions = {**job.options, "on_event": display.on_event}
                 async with client.open_batch(job.set_ids, **options) as batch:
                     async for outcome in batch:
-                        display.finish(outcome.unit_test_set_id, outcome)
+                        display.finish(outcome.unit_test_set_id, outcome, gate=gate)
             finally:
                 result = result if batch is None else batch.result()
     elapsed: float | None = progress.now() - progress.began
@@ -276,7 +276,7 @@ async def _run_action(
     if scope.cancelled_caught and action.collecting:
         action.error = ArtifactTimeoutError(run_id=action.run_id)
     action.seen.set()
-    display.finish(action.run_id, action.outcome(), action.result)
+    display.finish(action.run_id, action.outcome(), action.result, action.gate)
 
 
 class EventRelay:

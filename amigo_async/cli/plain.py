@@ -37,6 +37,7 @@ from amigo_async.events import (
 )
 from amigo_async.ratelimit import BudgetState
 from amigo_async.report.wording import duration, plural
+from amigo_async.verdicts.gate import Gate
 
 # Seconds without a line after which a status line is written.
 _SILENCE: Final = 30.0
@@ -79,7 +80,13 @@ class PlainView(View):
         elif row is not None and (text := _text(event, row, self._progress.now())):
             self._write(f"{row.title}  {text}")
 
-    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+    def finish(
+        self,
+        key: str,
+        outcome: RunOutcome,
+        result: str | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         """Write the outcome of a set, unless it passed or an event has said so."""
         row, names = self._progress.rows[key], self._progress.names
         if result is not None:
@@ -87,7 +94,7 @@ class PlainView(View):
                 self._write(f"{row.title}  {label(result)}")
         elif not is_fine(outcome):
             unnamed = replace(outcome, name=None)  # the line begins with the name
-            why = "; ".join(reasons(unnamed, replace(names, unit_test_sets={}), most=1))
+            why = "; ".join(reasons(unnamed, replace(names, unit_test_sets={}), gate=gate, most=1))
             self._write(f"{row.title}  {label(outcome.verdict)}: {why}")
 
     def notify(self, text: str) -> None:

@@ -25,6 +25,7 @@ from amigo_async.events import (
 )
 from amigo_async.names import Names, combined
 from amigo_async.ratelimit import BudgetState
+from amigo_async.verdicts.gate import Gate
 
 # Returns the state of the rate limits by endpoint.
 Budgets: TypeAlias = Callable[[], Mapping[str, BudgetState]]
@@ -203,8 +204,21 @@ class View:
     def on_event(self, event: Event) -> None:
         """Show an event; the `BatchProgress` is up to date."""
 
-    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
-        """Show the final outcome of a set; `result` replaces the verdict, if given."""
+    def finish(
+        self,
+        key: str,
+        outcome: RunOutcome,
+        result: str | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        """Show the final outcome of a set.
+
+        Args:
+            key: The id of its row.
+            outcome: The outcome.
+            result: A word in place of the verdict; None for the verdict.
+            gate: The gate that gave the verdict; None for the run's own flags.
+        """
 
     def notify(self, text: str) -> None:
         """Show a line that must be seen."""
@@ -238,10 +252,16 @@ class Display:
             self.notify(log_line(event.reason))
         self._show(lambda view: view.on_event(event))
 
-    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
-        """Set and show the final outcome of a set; `result` replaces the verdict, if given."""
+    def finish(
+        self,
+        key: str,
+        outcome: RunOutcome,
+        result: str | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        """Set and show the final outcome of a set, as `View.finish` does."""
         self.progress.finish(key, outcome, result)
-        self._show(lambda view: view.finish(key, outcome, result))
+        self._show(lambda view: view.finish(key, outcome, result, gate))
 
     def notify(self, text: str) -> None:
         """Show a line that must be seen."""

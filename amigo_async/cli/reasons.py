@@ -160,6 +160,7 @@ def reasons(
     names: Names = _NO_NAMES,
     explanations: Explanations = _UNEXPLAINED,
     *,
+    gate: Gate | None = None,
     most: int = _MOST,
 ) -> list[str]:
     """Explain why a set did not pass, one line per reason; empty if it passed.
@@ -168,12 +169,14 @@ def reasons(
         outcome: The outcome of the set.
         names: Names of its unit tests and metrics.
         explanations: What was seen in its conversations.
+        gate: The gate that gave the verdict, so that what it allows is no reason; None for the
+            run's own flags.
         most: Maximum number of lines for metrics, and for errors of repeats.
     """
     unexplained = UNEXPLAINED.get(outcome.verdict)
     if outcome.verdict == "undecided" and outcome.reason:
         unexplained = log_line(named_ids(outcome.reason, names))
-    lines = findings(outcome, names, explanations, most=most)
+    lines = findings(outcome, names, explanations, gate=gate, most=most)
     return lines or ([] if unexplained is None else [unexplained])
 
 
@@ -197,6 +200,7 @@ def findings(
     names: Names = _NO_NAMES,
     explanations: Explanations = _UNEXPLAINED,
     *,
+    gate: Gate | None = None,
     most: int = _MOST,
 ) -> list[str]:
     """Explain what the results and errors of a set show, one line per reason.
@@ -208,7 +212,7 @@ def findings(
         if outcome.run.was_cut_short and outcome.reason is not None:
             lines.append(log_line(outcome.reason))
         result = BatchResult((outcome,), names=names, explanations=explanations)
-        [each] = set_reports(result, None)
+        [each] = set_reports(result, gate)
         for status in ("failed", "errored"):
             groups = [group for group in each.groups if group.status == status]
             lines += shortened([_group_line(each, group) for group in groups], most)

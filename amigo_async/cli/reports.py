@@ -240,7 +240,7 @@ _MOST: Final = 10
 _LEVELS: Final = dict.fromkeys(("undecided", "timed_out", "cancelled", "not_started"), "warning")
 
 
-def annotate(result: BatchResult, fail_on: FailOn = "failure") -> None:
+def annotate(result: BatchResult, fail_on: FailOn = "failure", gate: Gate | None = None) -> None:
     """Print an annotation for each set that regressed or did not pass, in GitHub Actions only.
 
     Those that decided come first.
@@ -248,6 +248,7 @@ def annotate(result: BatchResult, fail_on: FailOn = "failure") -> None:
     Args:
         result: The result.
         fail_on: What a failure is; where a regression is, a metric that failed is a warning.
+        gate: The gate that gave the verdicts; None for the runs' own flags.
     """
     left = _MOST - annotate_regressions(result)
     if os.environ.get("GITHUB_ACTIONS") != "true":
@@ -260,7 +261,7 @@ def annotate(result: BatchResult, fail_on: FailOn = "failure") -> None:
     ]
     bad.sort(key=lambda one: one[0] != "error")
     for level, outcome in bad[:left]:
-        lines = reasons(outcome, result.names, result.explanations)
+        lines = reasons(outcome, result.names, result.explanations, gate=gate)
         title = f"Unit test set {set_name(outcome)} {label(outcome.verdict)}"
         if outcome.name:
             ids = [f"set {outcome.unit_test_set_id}", f"run {outcome.run_id or '-'}"]

@@ -306,7 +306,7 @@ def report_result(
     if reports.fail_on == "regression":
         note_what_is_open(result)
     with outputs.to("the annotations"):
-        annotate(result, reports.fail_on)
+        annotate(result, reports.fail_on, gate)
     with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
         summarize(result, gate, reports)
     reports.write(result, gate, outputs)

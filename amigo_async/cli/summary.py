@@ -217,7 +217,7 @@ def _show_reasons(
 ) -> None:
     describe = reasons if outcome.verdict in ("failed", "errored") else findings
     lines = gate_reasons(outcome, gate, result.names)
-    lines += describe(outcome, result.names, result.explanations)
+    lines += describe(outcome, result.names, result.explanations, gate=gate)
     if lines:
         style = STYLES.get(outcome.verdict, "yellow")
         title = Text(f"{set_name(outcome)} {words[outcome.verdict]}", style)

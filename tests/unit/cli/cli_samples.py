@@ -10,6 +10,7 @@ from amigo_async import RunOutcome
 from amigo_async.cli.progress import BatchProgress
 from amigo_async.models import Run
 from amigo_async.ratelimit import BudgetState
+from tests.support import report_samples
 
 
 def some_id(number: int) -> str:
@@ -98,3 +99,14 @@ def run(
 def outcome(verdict: str = "passed", number: int = 1, **fields: Any) -> RunOutcome:
     given = {"unit_test_set_id": some_id(number), "run_id": some_id(0xA0 + number)}
     return RunOutcome(verdict=verdict, **(given | fields))  # type: ignore[arg-type]  # a test's text
+
+
+# Unit tests that a gate of 90% allows, and does not allow.
+ALLOWED, SHORT = some_id(0xA), some_id(0xB)
+
+
+def gated() -> RunOutcome:
+    """A set that fails a gate of 90% by one of two unit tests in which repeats failed."""
+    rated = [(ALLOWED, 9), (SHORT, 5)]
+    tests = [(i, {report_samples.TONE: "+" * n + "-" * (10 - n)}, [None] * 10) for i, n in rated]
+    return outcome("failed", run=report_samples.run(*tests))

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from amigo_async import Gate
 from amigo_async.cli.plain import PlainView
 from amigo_async.cli.progress import Display, View
 from amigo_async.errors import ArtifactError
@@ -22,7 +23,16 @@ from amigo_async.events import (
     StartUnresolved,
 )
 from amigo_async.ratelimit import BudgetState
-from tests.unit.cli.cli_samples import batch_progress, budget, outcome, run, some_id
+from tests.unit.cli.cli_samples import (
+    ALLOWED,
+    SHORT,
+    batch_progress,
+    budget,
+    gated,
+    outcome,
+    run,
+    some_id,
+)
 
 A, B = some_id(0), some_id(1)
 RUN_A = some_id(0xA0)
@@ -51,6 +61,14 @@ class Log:
 @pytest.fixture
 def log(capsys: pytest.CaptureFixture[str]) -> Log:
     return Log(capsys)
+
+
+def test_what_the_gate_allows_is_no_reason(log: Log) -> None:
+    display = Display(log.progress, log.view)
+    display.finish(A, gated(), gate=Gate(min_pass_rate=0.9))
+    [line] = log.lines()
+    assert f"failed: {SHORT} / Polite throughout" in line
+    assert ALLOWED not in line
 
 
 def test_a_set_from_start_to_artifacts(log: Log) -> None:

@@ -13,7 +13,7 @@ import click
 import pytest
 from msgspec.structs import replace
 
-from amigo_async import BatchResult
+from amigo_async import BatchResult, Gate
 from amigo_async.batch.outcomes import UNEXPLAINED
 from amigo_async.cli.command import Outputs
 from amigo_async.cli.exit_codes import ExitCode
@@ -22,7 +22,7 @@ from amigo_async.errors import ArtifactError, ConfigurationError
 from amigo_async.names import Explanations, Names
 from amigo_async.report import from_json, to_json
 from tests.support.report_samples import large_batch
-from tests.unit.cli.cli_samples import outcome, run, some_id
+from tests.unit.cli.cli_samples import ALLOWED, SHORT, gated, outcome, run, some_id
 
 FAILED = outcome("failed", run=run(failed=1))
 RESULT = BatchResult([outcome(), FAILED])
@@ -215,6 +215,15 @@ def test_annotation_with_names(summary: Path, capsys: pytest.CaptureFixture[str]
         "Refunds: 50%25, fast / Angry caller / is polite: expected yes; "
         f"1 of 2 repeats passed, 1 failed%0Aset {some_id(1)}, run {some_id(0xA1)}\n"
     )
+
+
+def test_annotation_names_what_the_gate_does_not_allow(
+    summary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotate(BatchResult([gated()]), gate=Gate(min_pass_rate=0.9))
+    line = capsys.readouterr().err
+    assert SHORT in line
+    assert ALLOWED not in line
 
 
 def test_eleventh_annotation_is_counted(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from amigo_async.cli.run import report_result
 from amigo_async.cli.summary import console_of, show_continuing_runs, show_summary
 from amigo_async.errors import NotFoundError, TransportError
 from amigo_async.events import StartUnresolved
-from tests.unit.cli.cli_samples import outcome, run, some_id
+from tests.unit.cli.cli_samples import ALLOWED, SHORT, gated, outcome, run, some_id
 
 JOB = Job([some_id(1)], {})
 LOST = TransportError("reset", method="GET", path="/p")
@@ -46,6 +46,14 @@ def test_the_summary_is_a_table_and_reasons() -> None:
         "  test-1 / is polite: expected yes; 1 of 2 repeats passed, 1 failed",
         "1 passed, 1 failed in 12 s",
     ]
+
+
+def test_what_the_gate_allows_is_no_reason() -> None:
+    file, gate = io.StringIO(), Gate(min_pass_rate=0.9)
+    finished = FinishedJob(BatchResult([gated()]), None, False, [])
+    show_summary(finished, Job([some_id(1)], {"gate": gate}), file)
+    assert f"  {SHORT} / Polite throughout: expected yes; 5 of 10 repeats" in file.getvalue()
+    assert ALLOWED not in file.getvalue()
 
 
 @pytest.mark.parametrize(("columns", "with_ids"), [("80", False), ("120", True)])
