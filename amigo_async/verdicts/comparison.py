@@ -165,7 +165,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
             chance. Then rates change from run to run for reasons of their own, and a regression is
             called more often than `alpha` says.
         errors_grew: Whether the share of repeats with an error or without a result grew beyond
-            chance. They are in no rate.
+            chance, in the unit tests that are comparable. They are in no rate.
     """
 
     unit_test_set_id: str
@@ -314,7 +314,7 @@ def compare(
         changes=tuple(_changes(pairs)),
         reasons=tuple(_hidden(before, after)),
         baselines_differ=_vary(comparable, alpha),
-        errors_grew=_errors_grew(pairs, alpha),
+        errors_grew=_errors_grew(comparable, alpha),
     )
 
 
