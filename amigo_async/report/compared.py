@@ -202,7 +202,9 @@ def _set(
     corrected = batch.p_values if status == "regressed" else batch.p_improved
     if status in ("regressed", "improved") and not at_most(corrected[set_id], batch.alpha):
         status = "worse" if status == "regressed" else "better"
-    words = comparison_in_words(comparison, names, STATUS_WORDS[status])
+    # One that has too few repeats would be one more.
+    compared = len(batch.p_values.keys() | {set_id})
+    words = comparison_in_words(comparison, names, STATUS_WORDS[status], sets=compared)
     if status in ("worse", "better"):
         sets = plural(len(corrected), "set")
         chance = f"Among {sets} this may be chance (corrected {p_in_words(corrected[set_id])})."

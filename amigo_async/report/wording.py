@@ -17,7 +17,13 @@ from amigo_async.models import (
 )
 from amigo_async.names import Names
 from amigo_async.redact import redact
-from amigo_async.verdicts.comparison import Change, Comparison, RateCounts, UnitTestComparison
+from amigo_async.verdicts.comparison import (
+    Change,
+    Comparison,
+    RateCounts,
+    UnitTestComparison,
+    seen_among,
+)
 from amigo_async.verdicts.statistics import at_most
 
 _COMPARISONS: Final = {
@@ -203,7 +209,7 @@ class ComparisonWords(NamedTuple):
 
 
 def comparison_in_words(
-    comparison: Comparison, names: Names, verdict: str | None = None
+    comparison: Comparison, names: Names, verdict: str | None = None, *, sets: int = 1
 ) -> ComparisonWords:
     """Describe a comparison: the verdict, the unit tests behind it, what changed.
 
@@ -211,6 +217,7 @@ def comparison_in_words(
         comparison: The comparison.
         names: Names of the set and its unit tests; without a name the id stands.
         verdict: The verdict in words, where other sets count too; None for that of the comparison.
+        sets: Number of sets that are compared at once, this one among them.
     """
     before, now = comparison.baseline, comparison.candidate
     verdict = verdict or COMPARISON_WORDS[comparison.verdict]
@@ -234,7 +241,7 @@ def comparison_in_words(
         counts,
         tuple(_unit_test(one, names, comparison.alpha) for one in tests),
         tuple(changes_in_words(comparison.changes, names)),
-        (*_power_in_words(comparison), *_caveats(comparison, names)),
+        (*_power_in_words(comparison, sets), *_caveats(comparison, names)),
     )
 
 
@@ -304,23 +311,27 @@ def few(texts: Sequence[str]) -> str:
     return ", ".join([*texts[:most], *more])
 
 
-def _power_in_words(comparison: Comparison) -> list[str]:
-    """Say what could have been seen, where nothing was."""
+def _power_in_words(comparison: Comparison, sets: int) -> list[str]:
+    """Say what could have been seen, where nothing was, in this set among others."""
     if comparison.verdict not in ("no_change_seen", "too_few"):
         return []
     lines = []
-    if comparison.smallest_drop is not None:
-        points = plural(max(1, math.ceil(100 * comparison.smallest_drop)), "point")
+    smallest_drop, more_repeats = seen_among(comparison, sets)
+    corrected = "" if sets <= 1 else f", with the correction for {sets:,} sets"
+    if smallest_drop is not None:
+        points = plural(max(1, math.ceil(100 * smallest_drop)), "point")
         lines.append(
-            f"A drop of {points} in every unit test would have been seen four times in five."
+            f"A drop of {points} in every unit test would have been seen four times in five"
+            f"{corrected}."
         )
     elif not comparison.baseline.passed and comparison.baseline.evaluated:
         lines.append("No repeat of the baseline passed, so that nothing can get worse.")
     elif comparison.verdict == "no_change_seen":
-        lines.append("No drop would have been seen four times in five: repeat more often.")
-    if comparison.more_repeats:
-        more = plural(comparison.more_repeats, "more repeat")
-        lines.append(f"If the rates stay, {more} of each unit test would tell.")
+        seen = "No drop would have been seen four times in five"
+        lines.append(f"{seen}{corrected}: repeat more often.")
+    if more_repeats:
+        more = plural(more_repeats, "more repeat")
+        lines.append(f"If the rates stay, {more} of each unit test would tell{corrected}.")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -152,7 +153,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
         candidate: The comparable repeats of the candidate, all unit tests together.
         smallest_drop: The smallest drop of the pass rate, the same in every unit test, that would
             have been called ``"regressed"`` four times in five, as a share from 0 to 1; None if
-            no drop would have been.
+            no drop would have been. Of this set alone: among many it must be larger, which is what
+            reports of a batch say.
         more_repeats: How many more repeats of each unit test of the candidate would show the
             difference seen in the whole set, if all rates stay; 0 if the verdict is
             ``"regressed"`` or ``"improved"`` already, None if no number up to 10,000 would.
@@ -355,6 +357,34 @@ def compare_sets(comparisons: Iterable[Comparison]) -> BatchComparison:
         few = any(one.verdict == "too_few" for one in every)
         verdict = "too_few" if few else "not_comparable"
     return msgspec.structs.replace(result, verdict=verdict)
+
+
+def seen_among(comparison: Comparison, sets: int) -> tuple[float | None, int | None]:
+    """Return what one of many sets could have shown: the smallest drop, and how many more repeats.
+
+    They are larger than those of the set alone, as the correction of Holm asks of the smallest
+    p-value of all sets that it is at most `alpha` divided by their number.
+
+    Args:
+        comparison: The comparison of a set whose verdict is open.
+        sets: Number of sets that are compared.
+
+    Returns:
+        What `Comparison` calls `smallest_drop` and `more_repeats`, for this set among the others.
+    """
+    if sets <= 1:
+        return comparison.smallest_drop, comparison.more_repeats
+    strata = tuple(
+        _stratum(one.baseline, one.candidate)
+        for one in comparison.unit_tests
+        if one.verdict != "not_comparable"
+    )
+    return _could_show(strata, comparison.alpha / sets)
+
+
+@lru_cache(maxsize=4096)  # all reports say it of all sets
+def _could_show(strata: tuple[Stratum, ...], alpha: float) -> tuple[float | None, int | None]:
+    return statistics.smallest_drop(strata, alpha), statistics.repeats_to_tell(strata, alpha)
 
 
 def _at_most(p_values: Mapping[str, float], alpha: float) -> tuple[str, ...]:

@@ -53,6 +53,18 @@ def test_large_batch_shows_what_changed() -> None:
         assert "before 4 of 9" not in text
 
 
+@pytest.mark.parametrize(("more", "points", "sets"), [(0, 36, 4), (56, 49, 60)])
+def test_what_could_have_been_seen_among_many_sets(more: int, points: int, sets: int) -> None:
+    """A set alone shows a drop of 28 points, but among others that would count as chance."""
+    batch = compared_batch(more=more)
+    [billing] = sets_of(batch, "Billing").outcomes
+    assert billing.comparison is not None
+    assert billing.comparison.smallest_drop == pytest.approx(0.28, abs=0.01)
+    said = f"A drop of {points} points in every unit test would have been seen four times in five"
+    assert f"{said}, with the correction for {sets} sets." in junit(batch)
+    assert "four times in five." in junit(replace(batch, outcomes=[billing]))
+
+
 def test_markdown_stays_within_its_bytes() -> None:
     result = compared_batch(more=60)
     for most in (2_000, 5_000, 20_000):
