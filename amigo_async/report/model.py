@@ -369,7 +369,11 @@ def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
     judgement = _judgement(outcome, gate)
     tallies = tally(outcome.run) if outcome.run else ()
     rates = _rates(judgement, gate, tallies)
-    tests = tuple(_unit_test(outcome, t, r, context) for t, r in zip(tallies, rates, strict=True))
+    tests = tuple(
+        _unit_test(outcome, test, of_cases, context)
+        for test, of_cases in zip(tallies, rates, strict=True)
+        if not _says_nothing(test)
+    )
     reasons = tuple(named_ids(r, context.names) for r in judgement.reasons) if judgement else ()
     problem, problem_type = _problem(outcome, reasons, tests)
     known = outcome.known_failing
@@ -387,6 +391,12 @@ def _set(number: int, outcome: RunOutcome, context: _Context) -> SetReport:
         reasons=reasons,
         tolerated=short if outcome.verdict == "passed" else 0,
     )
+
+
+def _says_nothing(test: UnitTestTally) -> bool:
+    """Return whether nothing is known of a unit test but that it is over: it may have failed."""
+    over = test.done == len(test.errors)
+    return test.hidden and over and all(error is None for error in test.errors)
 
 
 def named_ids(sentence: str, names: Names) -> str:

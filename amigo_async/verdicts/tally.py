@@ -84,12 +84,15 @@ class UnitTestTally(Struct, frozen=True):
         errors: The error of each repeat that was asked for; None for a repeat without one.
         done: Number of repeats with a result; the others have not ended.
         metrics: Its metrics, in the order of the spec.
+        hidden: Whether nothing is known of its repeats but their errors: none of its metrics is
+            visible, and the flags of the run say that some metric failed.
     """
 
     unit_test_id: str
     errors: tuple[str | None, ...]
     done: int
     metrics: tuple[MetricTally, ...]
+    hidden: bool = False
 
     @property
     def counts(self) -> Counts:
@@ -97,7 +100,7 @@ class UnitTestTally(Struct, frozen=True):
         return _counts([self._passed(repeat) for repeat in range(len(self.errors))])
 
     def _passed(self, repeat: int) -> bool | None:
-        if self.errors[repeat] is not None or repeat >= self.done:
+        if self.hidden or self.errors[repeat] is not None or repeat >= self.done:
             return None
         evaluations = [m.evaluations[repeat] for m in self.metrics]
         states = [None if e is None else e.passed for e in evaluations]
@@ -108,7 +111,9 @@ class UnitTestTally(Struct, frozen=True):
 
 def tally(run: Run) -> tuple[UnitTestTally, ...]:
     """Return the results of each unit test of `run` that the user may see."""
-    return tuple(_tally(spec, result) for spec, result in paired(run))
+    return tuple(
+        _tally(spec, result, failed_metrics=run.failed_metrics) for spec, result in paired(run)
+    )
 
 
 def paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResult | None]]:
@@ -131,7 +136,9 @@ def paired(run: Run) -> Iterator[tuple[UnitTestRunSpec | None, UnitTestRunResult
     yield from ((None, result) for rest in left.values() for result in rest)
 
 
-def _tally(spec: UnitTestRunSpec | None, result: UnitTestRunResult | None) -> UnitTestTally:
+def _tally(
+    spec: UnitTestRunSpec | None, result: UnitTestRunResult | None, *, failed_metrics: bool
+) -> UnitTestTally:
     wanted = {m.metric_id: m for m in spec.metrics_to_evaluate} if spec else {}
     seen: dict[str, list[Evaluation]] = {metric_id: [] for metric_id in wanted}
     for found in result.metric_evaluation_results if result else ():
@@ -148,6 +155,7 @@ def _tally(spec: UnitTestRunSpec | None, result: UnitTestRunResult | None) -> Un
             MetricTally(metric_id, wanted.get(metric_id), _by_repeat(evaluations, errors))
             for metric_id, evaluations in seen.items()
         ),
+        hidden=failed_metrics and not seen,
     )
 
 

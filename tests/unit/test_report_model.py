@@ -1,4 +1,4 @@
-"""What reports show of sets that are undecided, and of unit tests that are known to fail."""
+"""What reports show of sets that are undecided, of known failures, and of hidden results."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from amigo_async import BatchResult, Gate, Names, RunOutcome
 from amigo_async.report import html, junit, markdown
 from amigo_async.report.model import set_reports
+from amigo_async.report.set_history import set_history
+from amigo_async.verdicts.tally import Counts
 from tests.report.test_html import Page
 from tests.support.report_samples import outcome, run
 
@@ -188,3 +190,24 @@ def test_many_known_failures_fit() -> None:
     assert len(short.encode()) <= 2000
     assert "more unit tests are not shown here." in short
     assert "| ✅ |" in short
+
+
+BARE: tuple[str, dict[str, str], list[str | None]] = ("a", {}, [None] * 3)
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_hidden_results_of_a_run_that_failed_have_not_passed(*, failed: bool) -> None:
+    """Without the permission to see unit tests, a run says how many repeats it had, and no more."""
+    one = run(BARE, failed_metrics=failed)
+    [each] = set_reports(BatchResult([outcome(one)]), None)
+    assert [test.counts for test in each.tests] == ([] if failed else [Counts(3, 0, 0)])
+    past = set_history("set", [one], Names()).whole.last
+    assert past is not None
+    assert past.rate == (None if failed else 1.0)
+
+
+def test_errors_of_hidden_results_are_shown() -> None:
+    one = run(("a", {}, [None, "boom", None]), BARE, failed_metrics=True)
+    [each] = set_reports(BatchResult([outcome(one)]), None)
+    assert [(test.id, test.counts) for test in each.tests] == [("a", Counts(0, 0, 3))]
+    assert [group.title for group in each.groups] == ["boom"]
