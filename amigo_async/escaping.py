@@ -14,7 +14,7 @@ XML                                                                        `enco
 Each function redacts, accepts any string (including lone surrogates and control characters) and
 returns text that can be encoded to UTF-8. JSON, HTML and XML may also be written to stdout, which
 CI systems scan for commands, so anything that looks like a command is escaped there; parsing
-restores the text.
+restores the text, of which HTML loses what forces a direction.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _SURROGATES = "[\ud800-\udfff]"
 # Characters that change the direction of text, so that it is displayed in another order.
 _DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _BIDI = f"[{_DIRECTIONS}]"
+_FORCED = "[\u202a-\u202e\u2066-\u2069]"
 # The same, other line breaks, and C1 control characters, which some terminals execute.
 _INVISIBLE = f"[\x7f-\x9f{_DIRECTIONS}\u2028\u2029\ufeff]"
 
@@ -161,8 +162,12 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_html(text: str) -> str:
-    """Escape `text` for HTML, between tags and in quoted attributes."""
-    return _referenced(document_text(text).translate(HTML_ESCAPES))
+    """Escape `text` for HTML, between tags and in quoted attributes.
+
+    What forces a direction is replaced: within a sentence it would turn around the words of the
+    report that follow. Marks, which names in Arabic or Hebrew may need, stay.
+    """
+    return _referenced(re.sub(_FORCED, _REPLACEMENT, document_text(text)).translate(HTML_ESCAPES))
 
 
 class XmlText(str):

@@ -406,6 +406,7 @@ def test_hostile_text_is_harmless(name: str) -> None:
     if name in ("html", "markdown"):
         shown = page(hostile()) if name == "html" else summary(hostile())
         assert not {"script", "img"} & shown.tags
+        assert "\u202e" not in shown.text  # nor as a reference: a verdict would be read backwards
         assert "<script>alert(1)</script>" in shown.text
         assert not [link for link in shown.links if not link.startswith("#")]
     if name == "markdown":

@@ -211,8 +211,9 @@ def test_html_round_trip(text: str) -> None:
     escaped.encode()
     page = Reader(f'<p title="{escaped}">{escaped}</p>')
     assert page.tags == ["p"]
-    assert page.text == document_text(text)
-    assert page.values == [document_text(text)]
+    shown = re.sub("[\u202a-\u202e\u2066-\u2069]", "\ufffd", document_text(text))
+    assert page.text == shown
+    assert page.values == [shown]
 
 
 @unhurried
