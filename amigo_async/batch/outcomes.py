@@ -16,7 +16,7 @@ from amigo_async.batch.journal import JournaledSteps
 from amigo_async.batch.options import BatchSettings
 from amigo_async.errors import AmigoError
 from amigo_async.escaping import log_line
-from amigo_async.models import Run
+from amigo_async.models import FailedMetric, Run
 from amigo_async.names import Explanations, Names, select_unit_tests, unit_test_ids
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, compare_sets
 from amigo_async.verdicts.gate import Verdict, passing_again, reason_of, shortened, verdict_of
@@ -188,20 +188,29 @@ class BatchResult(Struct, frozen=True):
         run, found = outcome.run, [outcome.reason] if outcome.reason else []
         if run is not None:
             findings = [
-                f"{self.names.unit_test(one.unit_test_id)}: {self.names.metric(one.metric_id)} "
+                f"{self.names.unit_test(one.unit_test_id)}: {self._metric(one)} "
                 f"failed in {one.failed} of {one.evaluated} repeats"
                 for one in run.metrics_that_failed or ()
                 if one.unit_test_id not in outcome.known_failing
             ]
-            findings += [
+            errors = Counter(
                 f"{self.names.unit_test(one.unit_test_id)}: {one.error}"
                 for one in run.runs_that_errored or ()
                 if one.unit_test_id not in outcome.known_failing
+            )
+            findings += [
+                error if count == 1 else f"{error} (in {count} repeats)"
+                for error, count in errors.items()
             ]
             found += shortened(findings)
         if outcome.error is not None:
             found.append(str(outcome.error) or type(outcome.error).__name__)
         return found or [UNEXPLAINED[outcome.verdict]]
+
+    def _metric(self, failed: FailedMetric) -> str:
+        """Name a metric as the run does, or else as far as names were read."""
+        named = failed.metric.success_criterion_name if failed.metric else ""
+        return named or self.names.metric(failed.metric_id)
 
 
 class BatchItem:

@@ -192,6 +192,16 @@ def test_many_known_failures_fit() -> None:
     assert "| ✅ |" in short
 
 
+def test_summary_names_metrics_and_repeats_no_error() -> None:
+    """A run names its metrics itself, and ten repeats with one error are one reason."""
+    tests = repeats(A, 1, 1), (B, {METRIC: ""}, ["boom"] * 10), repeats(C, 0, 2)
+    result = BatchResult([outcome(run(*tests, set_id="s1", run_id="r1"))])
+    assert result.summary().splitlines()[1] == (
+        f"set s1, run r1: errored: {A}: Empathy failed in 1 of 2 repeats; "
+        f"{C}: Empathy failed in 2 of 2 repeats; {B}: boom (in 10 repeats)"
+    )
+
+
 BARE: tuple[str, dict[str, str], list[str | None]] = ("a", {}, [None] * 3)
 
 
