@@ -77,6 +77,8 @@ class PlainView(View):
         elif isinstance(event, BaselineMissing):
             sets = plural(len(event.unit_test_set_ids), "set")
             self._write(f"{sets} not compared: {log_line(event.reason)}")
+        elif isinstance(event, RunCompared) and row is not None:
+            self._write_compared(event, row)
         elif row is not None and (text := _text(event, row, self._progress.now())):
             self._write(f"{row.title}  {text}")
 
@@ -117,6 +119,12 @@ class PlainView(View):
         self._retried_at = {alike: now}
         self._write(retry_in_words(event))
 
+    def _write_compared(self, event: RunCompared, row: SetProgress) -> None:
+        if event.verdict in ("regressed", "improved"):
+            # Among many sets it may be chance, which shows once all have ended.
+            alone = ", taken by itself" if len(self._progress.rows) > 1 else ""
+            self._write(f"{row.title}  {event.verdict} against its baseline{alone}")
+
     def _write_trouble(self, row: SetProgress) -> None:
         if row.trouble is not None and row.key not in self._in_trouble:
             self._in_trouble.add(row.key)
@@ -149,8 +157,6 @@ def _text(event: Event, row: SetProgress, now: float) -> str | None:
         case RunFinished(verdict=verdict):
             took = row.elapsed(now)  # unknown of a run that a journal has from earlier
             text = label(verdict) + ("" if took is None else f" after {duration(took)}")
-        case RunCompared(verdict=verdict) if verdict in ("regressed", "improved"):
-            text = f"{verdict} against its baseline"
         case ArtifactSaved(path=path, size=length):
             text = f"saved {log_line(path)} ({size(length)})"
         case StartUnresolved(reason=reason):

@@ -14,6 +14,7 @@ from amigo_async.events import (
     ArtifactSaved,
     Event,
     RequestRetried,
+    RunCompared,
     RunFinished,
     RunLeft,
     RunProgressed,
@@ -61,6 +62,16 @@ class Log:
 @pytest.fixture
 def log(capsys: pytest.CaptureFixture[str]) -> Log:
     return Log(capsys)
+
+
+def test_a_set_that_got_worse_is_one_of_many(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of many sets it may be chance, as the summary will say; of one it is the verdict."""
+    event = RunCompared(A, RUN_A, "regressed", (), ())
+    assert log.on_event(event) == [f"[ 0:00] {A}  regressed against its baseline, taken by itself"]
+    assert log.on_event(RunCompared(A, RUN_A, "no_change_seen", (), ())) == []
+    one = batch_progress(1)[0]
+    PlainView(one, dict).on_event(event)
+    assert capsys.readouterr().err == f"[ 0:00] {A}  regressed against its baseline\n"
 
 
 def test_what_the_gate_allows_is_no_reason(log: Log) -> None:
