@@ -15,7 +15,13 @@ from amigo_async.cli.reasons import named
 from amigo_async.cli.reports import check_outputs, write_output
 from amigo_async.cli.sets import select
 from amigo_async.cli.streams import writing_to_stdout
-from amigo_async.cli.summary import console_of, name_cell, plain_table, print_table
+from amigo_async.cli.summary import (
+    console_of,
+    name_cell,
+    natural_width,
+    plain_table,
+    print_table,
+)
 from amigo_async.escaping import log_line
 from amigo_async.names import Names
 from amigo_async.report.set_history import (
@@ -92,13 +98,28 @@ def _show(console: Console, found: SetHistory) -> None:
             _rate(rates.last),
             _rate(rates.total),
         )
-    print_table(console, table)
+    if console.is_terminal and console.width < natural_width(table):
+        _show_stacked(console, found)
+    else:
+        print_table(console, table)
     first, newest = found.runs[0], found.runs[-1]
     span = f"{plural(len(found.runs), 'run')} from {instant(first.created_at)}"
     lines = [f"{span} to {instant(newest.created_at)}, oldest first; intervals of 95%"]
     lines += [line for run in reversed(found.runs) for line in _remarks(run)]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def _show_stacked(console: Console, found: SetHistory) -> None:
+    """Write what the table has below one another, where the bars and rates do not fit in a line."""
+    for rates in (found.whole, *found.unit_tests):
+        console.print(name_cell(rates.label, rates.name), soft_wrap=True)
+        for line in (
+            rates.sparkline,
+            f"newest  {_rate(rates.last)}",
+            f"all     {_rate(rates.total)}",
+        ):
+            console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def _rate(counts: RateCounts | None) -> Text:

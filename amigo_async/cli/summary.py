@@ -9,6 +9,7 @@ from typing import IO, Final
 
 from rich import box
 from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -60,6 +61,9 @@ _NUMBERS: Final = ("tests", "time", "repeats")
 
 # Below this width, lines are left for the terminal to wrap: an id alone has 24 characters.
 _NARROW: Final = 40
+
+# A width that no table needs: measured with less, a table would be said to fit it.
+_UNBOUNDED: Final = 10_000
 
 
 class _Console(Console):
@@ -194,9 +198,15 @@ def name_cell(id: str, name: str | None) -> Text:
 def print_table(console: Console, table: Table) -> None:
     """Print a table without cutting cells; a narrow terminal wraps its lines."""
     width = console.width
-    console.width = max(width, _WIDTH)
+    console.width = max(width, _WIDTH, natural_width(table))
     console.print(table)
     console.width = width
+
+
+def natural_width(table: Table) -> int:
+    """Return the width at which no cell of a table is cut."""
+    console = Console(width=_UNBOUNDED)
+    return Measurement.get(console, console.options, table).maximum
 
 
 def plain_table(*columns: str) -> Table:

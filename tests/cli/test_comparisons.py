@@ -16,6 +16,7 @@ from tests.support.command import (  # noqa: F401  # fixtures
     ERRING,
     Said,
     elsewhere,
+    on_terminal,
     served,
     some_id,
 )
@@ -362,6 +363,34 @@ def test_history_is_a_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
     two = Said(capsys, "history", set_id, "--last", "2", "--no-names")
     assert "2 runs from " in two.out
     assert "Angry" not in two.out
+
+
+def test_history_of_many_runs_is_not_cut(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=20)
+    said = Said(capsys, "history", set_id)
+    [whole] = [line for line in said.out.splitlines() if line.startswith("all unit tests")]
+    assert len(whole.split()[3]) == 20
+    assert whole.rstrip().endswith("2,400 of 2,400 passed, 100% (100% to 100%)")
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_history_on_a_terminal_that_the_table_does_not_fit(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:
+    set_id = a_set(sandbox, "Refund policy", past=20)
+    on_terminal(monkeypatch, columns)
+    said = Said(capsys, "history", set_id)
+    assert said.status == 0
+    lines = said.out.splitlines()
+    after = lines[lines.index("all unit tests") + 1 :][:3]
+    assert after[0] == "  " + "█" * 20
+    assert [line.split()[0] for line in after[1:]] == ["newest", "all"]
+    assert "───" not in said.out
 
 
 def test_history_as_json_and_page(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
