@@ -297,7 +297,6 @@ class WaitTimeoutError(AmigoError, TimeoutError):
         timeout: float,
         last_runs: Mapping[str, Run] | None = None,
         last_errors: Mapping[str, AmigoError] | None = None,
-        to_be_cancelled: bool = False,
     ) -> None:
         self.run_ids = tuple(run_ids)
         self.run_id = self.run_ids[0]
@@ -310,12 +309,10 @@ class WaitTimeoutError(AmigoError, TimeoutError):
         failed = f" The last poll failed: {said}." if said else ""
         shown = ", ".join(self.run_ids[:5]) + (", ..." if len(self.run_ids) > 5 else "")
         count = "1 run" if len(self.run_ids) == 1 else f"{len(self.run_ids)} runs"
-        further = (
-            "on_exit asks to cancel what is unfinished."
-            if to_be_cancelled
-            else "They go on; wait for the same ids to resume."
+        super().__init__(
+            f"{count} not completed within {timeout:g} s: {shown}. "
+            f"This ended the wait, not the runs; wait for the same ids to resume.{failed}"
         )
-        super().__init__(f"{count} not completed within {timeout:g} s: {shown}. {further}{failed}")
 
 
 class AmbiguousStartError(AmigoError):

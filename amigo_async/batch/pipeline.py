@@ -302,7 +302,6 @@ class Pipeline:
                 last_errors=(
                     {} if item.poll_error is None else {item.unfinished_run: item.poll_error}
                 ),
-                to_be_cancelled=self._settings.on_exit == "cancel" and not item.attached,
             )
         if item.run_id is not None and self._wants_artifacts(item):
             generated = item.run is not None and item.run.artifacts_generated

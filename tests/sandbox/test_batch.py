@@ -839,15 +839,6 @@ async def test_refused_cancellation_is_not_recorded(
     assert (await client.run_many(set_ids, journal=journal)).passed
 
 
-@pytest.mark.parametrize("on_exit", ["leave", "cancel"])
-async def test_what_becomes_of_runs_that_time_out(
-    client: AmigoClient, sandbox: Sandbox, on_exit: Any
-) -> None:
-    result = await client.run_many(sandbox.add_sets(1, LONG), timeout=30.0, on_exit=on_exit)
-    assert ("They go on" in result.summary()) == (on_exit == "leave")
-    assert ("on_exit asks to cancel" in result.summary()) == (on_exit == "cancel")
-
-
 async def test_lost_artifact_is_fetched_again(
     client: AmigoClient, sandbox: Sandbox, tmp_path: Path
 ) -> None:

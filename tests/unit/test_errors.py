@@ -88,7 +88,7 @@ CASES: dict[type[errors.AmigoError], Case] = {
         lambda: errors.WaitTimeoutError(["b" * 24], timeout=60.0, last_runs={RUN.id: RUN}),
         (
             f"1 run not completed within 60 s: {'b' * 24}. "
-            "They go on; wait for the same ids to resume."
+            "This ended the wait, not the runs; wait for the same ids to resume."
         ),
         {
             "run_ids": ("b" * 24,),
