@@ -68,6 +68,7 @@ class StartAttempt:
         creator: The user who creates; None if not known.
         clock: The service's clock.
         fence: Lists the runs that exist before the create is sent; None to do without.
+        returned: Counts the runs that calls of this process have returned so far.
         recorder: Records the start; None for no record.
         earlier: What an earlier process intended; None if there was none.
         patience: Seconds for which transient failures are retried.
@@ -90,6 +91,7 @@ class StartAttempt:
         creator: UserInfo | None,
         clock: ServerClock,
         fence: Callable[[str], Awaitable[Fence | None]] | None,
+        returned: Callable[[], int],
         recorder: Recorder | None,
         earlier: Intention | None,
         patience: float,
@@ -104,12 +106,14 @@ class StartAttempt:
         self.done = False
         self._recorder = recorder
         self._take_fence = fence
+        self._returned = returned
         self._creator = creator
         self._clock = clock
         self._intended = False
         self._unsent = False
         self._resumed = earlier is not None
         self._fence: Fence | None = None
+        self._known = 0
         self._before: list[str] = []
         self.sent_at: datetime | None = None
         if earlier is not None:
@@ -126,6 +130,7 @@ class StartAttempt:
             self._fence,
             None if self.sent_at is None else self.sent_at - SLACK,
             self._resumed,
+            self._known,
         )
 
     def came_before(self, run_id: str) -> None:
@@ -166,7 +171,7 @@ class StartAttempt:
         fence = None if self._take_fence is None else await self._take_fence(self.set_id)
         if fence is not None and self._before:
             fence = replace(fence, ids=tuple(dict.fromkeys([*fence.ids, *self._before])))
-        self._fence = fence
+        self._fence, self._known = fence, self._returned()
         # Computed now, so that a clock that stops during suspend does not shift it.
         known = self._clock.is_known
         self.sent_at = datetime.fromtimestamp(self._clock.earliest(), UTC) if known else None

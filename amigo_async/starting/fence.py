@@ -70,6 +70,8 @@ class Search(Struct, frozen=True, eq=False):
             created; None if the service's time is not known.
         resumed: Whether an earlier process sent it, so that others may have started runs of the
             set since.
+        known: How many runs calls of this process had returned when it was about to be sent; see
+            `ReturnedRuns`.
     """
 
     set_id: str
@@ -77,6 +79,7 @@ class Search(Struct, frozen=True, eq=False):
     fence: Fence | None = None
     since: datetime | None = None
     resumed: bool = False
+    known: int = 0
 
     def concerns(self, run: Run) -> bool:
         """Whether `run` is of this set and, if known, of this user."""

@@ -13,7 +13,9 @@ the set is taken, and a finished one of the last minutes can only be named as a 
 
 *Ours:* did we start it? Only the id in a 201 says so. Whoever else acts for this user may have
 started a fresh run at the same moment, so a run that was found is `attached`: its result is given,
-but it is never cancelled.
+but it is never cancelled. Nor does a call of this process that attached to a run, or took it for
+its own lost one, keep another lost create from taking it: it may be the run of either, and both get
+its result. Only runs that a 201 named, or that were known before the create was sent, are left out.
 
 After a loss, runs are listed every two seconds, once for all lost creates of a client. The earliest
 fresh run is taken, as a later one can only be another's. If no list within `SEARCH_TIMEOUT` shows
@@ -100,34 +102,44 @@ class RunsAPI(Protocol):
 
 
 class ReturnedRuns:
-    """The runs that calls of this process have returned, which no other lost create may take.
+    """The runs that calls of this process have returned.
+
+    Those that a 201 named are other calls'. Those that were attached to, or taken for the run of a
+    lost create, may be another lost create's as well, unless they were known before it was sent.
 
     A lost create considers only runs of the last minutes, of which an organization cannot start
     more than are kept.
     """
 
     def __init__(self, most: int = 1000) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        # Each with how many had been returned before it, or -1 if a 201 named it.
+        self._ids: OrderedDict[str, int] = OrderedDict()
         self._most = most
+        self._count = 0
 
     def __len__(self) -> int:
         """How many runs are kept."""
         return len(self._ids)
 
-    def __contains__(self, run_id: str) -> bool:
-        """Whether a run is kept."""
-        return run_id in self._ids
+    def count(self) -> int:
+        """How many have been returned so far, including repeats."""
+        return self._count
 
-    def add(self, run_id: str) -> None:
+    def add(self, created: CreatedRun) -> None:
         """Add a run."""
-        self._ids[run_id] = None
+        run_id = created.simulation_unit_test_set_run_id
+        first = self._count if created.attached else -1
+        self._count += 1
+        self._ids[run_id] = min(first, self._ids.get(run_id, first))
         self._ids.move_to_end(run_id)
         if len(self._ids) > self._most:
             self._ids.popitem(last=False)
 
-    def among(self, runs: Iterable[Run]) -> frozenset[str]:
-        """The ids of those of `runs` that are kept."""
-        return frozenset(run.id for run in runs if run.id in self._ids)
+    def others(self, search: Search, run_ids: Iterable[str]) -> frozenset[str]:
+        """Those of `run_ids` that cannot have been started by the create of `search`."""
+        if search.resumed:  # it may find the run that its own earlier call returned
+            return frozenset()
+        return frozenset(i for i in run_ids if self._ids.get(i, math.inf) < search.known)
 
 
 _returned: Final[WeakValueDictionary[tuple[str, str], ReturnedRuns]] = WeakValueDictionary()
@@ -225,6 +237,7 @@ class Starts:
             creator=self._creator,
             clock=self._clock,
             fence=fence,
+            returned=self._returned.count,
             recorder=recorder,
             earlier=earlier,
             patience=patience,
@@ -255,7 +268,8 @@ class Starts:
             return
         with suppress(AmigoError), anyio.move_on_after(GRACE):  # only a report, which may fail
             runs = (await self._all_runs.find(search)).runs
-            choice = choose(search, runs, others={run_id, *self._others(search, runs)}, final=True)
+            others = {run_id, *self._returned.others(search, _ids(runs))}
+            choice = choose(search, runs, others=others, final=True)
             for second in _chosen(choice):
                 self._emit(SecondRunFound(search.set_id, run_id, second.id))
 
@@ -354,17 +368,15 @@ class Starts:
                     continue
                 reason = f"and the search for it failed: {error}"
                 raise self._ambiguous(attempt, lost, reason) from error
-            choice = choose(
-                search, runs, others=self._others(search, runs), complete=complete, final=final
-            )
+            others = self._returned.others(search, _ids(runs))
+            choice = choose(search, runs, others=others, complete=complete, final=final)
             if isinstance(choice, Take):
                 return CreatedRun(choice.run.id, attached=True)
             if isinstance(choice, Ambiguous):
                 raise self._ambiguous(attempt, lost, self._candidates(choice), _ids(choice.runs))
             if not final:
                 continue
-            garbled = [run_id for run_id in garbled if run_id not in self._returned]
-            if garbled:
+            if garbled := sorted({*garbled} - self._returned.others(search, garbled)):
                 reason = "a run that is listed, and cannot be decoded, may be that one"
                 raise self._ambiguous(attempt, lost, reason, garbled)
             if conflict is not None and _unfinished(search, runs) is None:
@@ -377,7 +389,7 @@ class Starts:
         attempt.done = True
         self._worked_at = anyio.current_time()
         run_id = created.simulation_unit_test_set_run_id
-        self._returned.add(run_id)
+        self._returned.add(created)
         if attempt.lost is not None and not created.attached:
             self._doubtful[run_id] = attempt.search
             if len(self._doubtful) > _DOUBTFUL:
@@ -445,11 +457,6 @@ class Starts:
         attempt.came_before(existing.id)
         await self._make_way(existing, cancel=conflicts.on_conflict == "restart")
         return None
-
-    def _others(self, search: Search, runs: Iterable[Run]) -> frozenset[str]:
-        """The runs that are known to belong to other calls."""
-        # A resumed start may find the run that its own earlier call returned.
-        return frozenset() if search.resumed else self._returned.among(runs)
 
     async def _make_way(self, existing: Run, *, cancel: bool) -> None:
         """Wait until the run in the way is over."""

@@ -9,7 +9,13 @@ from typing import Any
 import anyio
 import pytest
 
-from amigo_async import AmbiguousStartError, AmigoClient, ConflictError, JournalError
+from amigo_async import (
+    AmbiguousStartError,
+    AmigoClient,
+    BatchResult,
+    ConflictError,
+    JournalError,
+)
 from amigo_async.events import Event, RunLeft
 from amigo_async.testing import Fault, Sandbox, SetPlan
 
@@ -129,6 +135,49 @@ async def test_clients_sharing_a_run(
     assert len(sandbox.runs) == 1
     assert isinstance(lost.error, ConflictError)
     assert lost.error.existing_run_id == made.run_id
+
+
+LATE = [(0.0, 3.0)]  # seconds in which a new run is not listed
+
+
+async def attach_meanwhile(one: AmigoClient, set_ids: list[str], **options: Any) -> BatchResult:
+    """What another client comes to that attaches to a run before `one` has seen it."""
+    await anyio.sleep(3.2)  # while `one` lists every two seconds
+    return await one.run_many(set_ids, on_conflict="attach", **options)
+
+
+@pytest.mark.parametrize("seconds", [20.0, 120.0])
+@pytest.mark.parametrize("on_conflict", ["raise", "attach", "restart"])
+async def test_lost_run_that_another_client_attached_to(
+    sandbox: Sandbox, on_conflict: Any, seconds: float
+) -> None:
+    set_ids = sandbox.add_sets(1, SetPlan(seconds=seconds, unlisted=LATE, cancel_after=1.0))
+    sandbox.fault("create", LOST)
+    async with sandbox.client() as one, sandbox.client() as other:
+        first = asyncio.create_task(one.run_many(set_ids, on_conflict=on_conflict))
+        while not sandbox.runs:
+            await anyio.sleep(0.01)
+        theirs, ours = await asyncio.gather(first, attach_meanwhile(other, set_ids))
+    assert [run.cancelled for run in sandbox.runs] == [False]
+    for (outcome,) in (theirs.outcomes, ours.outcomes):
+        assert (outcome.run_id, outcome.verdict) == (sandbox.runs[0].id, "passed")
+        assert outcome.attached
+
+
+async def test_run_that_a_response_named_is_not_a_lost_one(sandbox: Sandbox) -> None:
+    """Even if a third call has attached to it since."""
+    set_ids = sandbox.add_sets(1, SetPlan(seconds=100.0, unlisted=LATE))
+    sandbox.fault("create", NOTHING_DONE)
+    async with sandbox.client() as one, sandbox.client() as other:
+        first = asyncio.create_task(one.run_many(set_ids))
+        while not sandbox.count("create"):
+            await anyio.sleep(0.01)
+        theirs, ours, _ = await asyncio.gather(
+            first, other.run_many(set_ids), attach_meanwhile(other, set_ids)
+        )
+    assert len(sandbox.runs) == 1
+    assert ours.passed
+    assert isinstance(theirs.outcomes[0].error, ConflictError)
 
 
 async def test_deadline_during_a_lost_start(client: AmigoClient, sandbox: Sandbox) -> None:
