@@ -67,8 +67,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         finished_at: When the run was seen completed, by the server's clock; None if it was not.
         saved_at: When the download was complete, by the server's clock; None if it was not.
         reason: Why the verdict is what it is, if the run itself does not show it: it was cut
-            short, only its flags are visible, a gate with a confidence cannot tell, or names for
-            `known_failing` could not be read; None otherwise.
+            short, the results of its repeats are hidden, a gate with a confidence cannot tell, or
+            names for `known_failing` could not be read; None otherwise.
         name: Name of the set; None if it was not read.
         comparison: How the run compares with its baseline; None if that was not asked for, or not
             possible.
@@ -291,8 +291,8 @@ class BatchItem:
 
     def _reason(self, verdict: Verdict) -> str | None:
         """Explain the verdict where its run does not."""
-        gate = None if verdict == "cancelled" else self._settings.gate
-        reason = reason_of(self.run, gate, self.known_failing)
+        cancelled = verdict == "cancelled"
+        reason = reason_of(self.run, self._settings.gate, self.known_failing, cancelled=cancelled)
         if self._names_missing and verdict in ("failed", "undecided", "errored"):
             reason = "; ".join(filter(None, [reason, _NAMES_MISSING]))
         return reason

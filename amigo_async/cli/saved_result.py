@@ -113,7 +113,7 @@ def _judged(
     return replace(
         outcome,
         verdict=verdict_of(run, gate, cancelled=cancelled, known_failing=known),
-        reason=reason_of(run, None if cancelled else gate, known),
+        reason=reason_of(run, gate, known, cancelled=cancelled),
         known_failing=known,
         passing_again=passing_again(run, known),
     )

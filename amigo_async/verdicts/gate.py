@@ -414,18 +414,29 @@ def verdict_of(
 
 
 def reason_of(
-    run: Run | None, gate: Gate | None = None, known_failing: Collection[str] = ()
+    run: Run | None,
+    gate: Gate | None = None,
+    known_failing: Collection[str] = (),
+    *,
+    cancelled: bool = False,
 ) -> str | None:
-    """Explain the verdict on a run where the run itself does not; None where it does."""
+    """Explain the verdict on a run where the run itself does not; None where it does.
+
+    The arguments are those of `verdict_of`.
+    """
     if run is None or not run.is_completed:
         return None
     if run.was_cut_short:
         return cut_short(run)
+    hidden = not run.unit_test_run_specs and not any(run.unit_test_run_results)
+    if cancelled:
+        told = "the run was cancelled here, and which of its repeats ran is hidden"
+        return told if hidden else None
     if known_failing or (gate is not None and gate.confidence is not None):
         judgement = (gate or Gate()).judge(run, known_failing=known_failing)
         if judgement.verdict == "undecided" or judgement.fell_back:
             return "; ".join(shortened(judgement.reasons))
-    if not run.unit_test_run_specs and not any(run.unit_test_run_results):
+    if hidden:
         return "judged by the flags of the run: the results of its repeats are hidden"
     return None
 

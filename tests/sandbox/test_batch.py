@@ -824,6 +824,8 @@ async def test_resumed_after_its_runs_were_cancelled(
     assert sandbox.count("cancel") == 2
     resumed = await client.run_many(set_ids, journal=journal)
     assert resumed.counts == {"cancelled": 2}
+    told = "the run was cancelled here, and which of its repeats ran is hidden"
+    assert (resumed.outcomes[0].reason == told) == hidden
     assert (await client.run_many(set_ids, journal=journal)).counts == {"cancelled": 2}
 
 

@@ -628,6 +628,15 @@ def test_hidden_results_let_the_flags_decide() -> None:
     assert "by the flags of the run, a metric failed" in told
 
 
+@pytest.mark.parametrize("known", [(), ("ut1",)])
+@pytest.mark.parametrize("gate", [None, SURE])
+def test_reason_of_a_cancelled_run(gate: Gate | None, known: tuple[str, ...]) -> None:
+    """Neither the flags nor the results have decided."""
+    told = "the run was cancelled here, and which of its repeats ran is hidden"
+    assert reason_of(hidden_run(), gate, known, cancelled=True) == told
+    assert reason_of(run(repeats("ut1", 5, 0)), gate, known, cancelled=True) is None
+
+
 def test_reason_of_what_is_undecided() -> None:
     many = run(*[repeats(f"t{n}", 5, 0) for n in range(5)])
     told = reason_of(many, SURE)
