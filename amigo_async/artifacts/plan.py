@@ -34,6 +34,8 @@ class Reading(Struct, frozen=True):
             that the end has to be requested.
         by_date: Whether the store no longer has an object with the strong ETag, so that its date
             has to tell whether the same object merely has a weak ETag now.
+        unranged: Whether to request the whole object next, because the store answered a range
+            that was not asked for: what has been read is skipped.
     """
 
     info: ObjectInfo | None = None
@@ -41,6 +43,7 @@ class Reading(Struct, frozen=True):
     stop: int | None = None
     ended: bool = False
     by_date: bool = False
+    unranged: bool = False
 
     @property
     def end(self) -> int | None:
@@ -58,7 +61,7 @@ class Reading(Struct, frozen=True):
     @property
     def ranged(self) -> bool:
         """Whether the next request asks for a range."""
-        return self.offset > 0 or self.stop is not None or self.ended
+        return not self.unranged and (self.offset > 0 or self.stop is not None or self.ended)
 
 
 class Body(Struct, frozen=True):
@@ -93,7 +96,12 @@ class LinkRefused(Struct, frozen=True):
 
 
 class Rangeless(Struct, frozen=True):
-    """The first request for a range found no range: the object may be empty."""
+    """The store has not served the range that was asked for: request the whole object.
+
+    It may be empty, or its store serves no ranges, or wrong ones.
+    """
+
+    reason: str
 
 
 class Retry(Struct, frozen=True):
@@ -199,27 +207,29 @@ def _whole(reading: Reading, headers: Mapping[str, str]) -> Interpretation:
 
 
 def _part(reading: Reading, headers: Mapping[str, str]) -> Interpretation:
-    """206: a range, accepted only if it starts with the requested byte."""
+    """206: a range, accepted only if it starts with the requested byte, or the first one."""
     content_range = read_content_range(headers.get("content-range"))
     if content_range is None or content_range.span is None:
-        if reading.info is None and reading.ranged:
-            return Rangeless()
-        return Retry("the store answered 206 without a range that can be read")
+        reason = "the store answered 206 without a range that can be read"
+        return Rangeless(reason) if reading.ranged else Retry(reason)
     new = read_object(headers, partial=True)
     if changed := _changed(reading, new):
         return changed
     start, stop = content_range.span
-    if start != reading.offset:
-        return Retry(f"asked for bytes from {reading.offset}, the store answered from {start}")
-    info = merged(reading.info, new)
-    return Body(info=info, skip=0, end=stop, marked=False, whole=(0, info.size) == (start, stop))
+    asked = reading.offset if reading.ranged else 0
+    if start != asked:
+        reason = f"asked for bytes from {asked}, the store answered from {start}"
+        return Rangeless(reason) if reading.ranged else Retry(reason)
+    info, skip = merged(reading.info, new), reading.offset - start
+    return Body(info=info, skip=skip, end=stop, marked=False, whole=(0, info.size) == (start, stop))
 
 
 def _unsatisfiable(reading: Reading, headers: Mapping[str, str]) -> Interpretation:
     """416: nothing at the offset; the proof of the end if the size was unknown."""
     info = reading.info
     if info is None:
-        return Rangeless() if reading.ranged else Failed("the store answered 416")
+        answered = "the store answered 416"
+        return Rangeless(answered) if reading.ranged else Failed(answered)
     content_range = read_content_range(headers.get("content-range"))
     total = content_range.total if content_range else None
     if reason := difference(info, ObjectInfo(size=total)):

@@ -135,7 +135,7 @@ class Reader:
         if isinstance(verdict, Body):
             self._response, self._body, self._skip = response, verdict, verdict.skip
             self._gained = False
-            self._reading = replace(self._reading, info=verdict.info)
+            self._reading = replace(self._reading, info=verdict.info, unranged=False)
         else:
             await self.aclose()
             await self._handle(verdict, code, link)
@@ -145,8 +145,8 @@ class Reader:
         match verdict:
             case Complete(info):
                 self._reading = replace(self._reading, info=info)
-            case Rangeless():
-                self._reading = replace(self._reading, stop=None)
+            case Rangeless(reason):
+                self._request_whole(reason + code)
             case Retry(reason, after):
                 await self._failed(reason + code, after=after)
             case LinkRefused(reason):
@@ -162,6 +162,12 @@ class Reader:
                 self._reading = replace(self._reading, by_date=True)
             case Changed() | Unprovable() | Failed():
                 raise self._final(verdict, code)
+
+    def _request_whole(self, reason: str) -> None:
+        """Request the whole object next, and skip what has been read."""
+        if self._reading.info is not None:  # otherwise it may just be empty
+            self._retries.again(reason)
+        self._reading = replace(self._reading, unranged=True)
 
     def _final(self, verdict: Changed | Unprovable | Failed, code: str) -> ArtifactError:
         """Return the error for a response that cannot be retried."""

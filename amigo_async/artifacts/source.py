@@ -254,7 +254,7 @@ class StoreRetries:
         return True
 
     def again(self, reason: str) -> None:
-        """Report a request that is repeated at once, with a fresh link."""
+        """Report a request that is repeated at once, with a fresh link or without a range."""
         self._emit(RequestRetried("store", 1, 0.0, reason))
 
     async def pause(self, reason: str, after: float | None = None) -> bool:

@@ -42,6 +42,9 @@ UNSIZED_WEAK = ObjectInfo(None, 'W/"a"', "D1")
         (Reading(KNOWN, 3, by_date=True), {"Range": "bytes=3-", "If-Unmodified-Since": "D1"}),
         (Reading(WEAK, 3), {"Range": "bytes=3-", "If-Unmodified-Since": "D1"}),
         (Reading(UNSIZED, 0, ended=True), {"Range": "bytes=0-", "If-Match": '"a"'}),
+        (Reading(stop=4, unranged=True), {}),
+        (Reading(KNOWN, 3, 6, unranged=True), {"If-Match": '"a"'}),
+        (Reading(UNSIZED, 3, ended=True, unranged=True), {"If-Match": '"a"'}),
     ],
 )
 def test_next_request(reading: Reading, expected: dict[str, str]) -> None:
@@ -79,6 +82,7 @@ def body(
     return Body(info=info, skip=skip, end=end, marked=marked, whole=whole)
 
 
+REFUSED = "the store answered 416"
 ANOTHER = "the store has another one now"
 PART = headers(content_range="bytes 3-9/10")
 
@@ -175,20 +179,48 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Interpretation]] = [
         Reading(KNOWN, 3),
         206,
         headers(content_range="bytes 2-9/10"),
-        Retry("asked for bytes from 3, the store answered from 2"),
+        Rangeless("asked for bytes from 3, the store answered from 2"),
     ),
     (
         "a range too late",
         Reading(KNOWN, 3),
         206,
         headers(content_range="bytes 4-9/10"),
-        Retry("asked for bytes from 3, the store answered from 4"),
+        Rangeless("asked for bytes from 3, the store answered from 4"),
     ),
     (
         "a range that is not said",
         Reading(KNOWN, 3),
         206,
         headers(content_type="multipart/byteranges"),
+        Rangeless("the store answered 206 without a range that can be read"),
+    ),
+    (
+        "the whole where ranges were wrong",
+        Reading(KNOWN, 3, 6, unranged=True),
+        200,
+        headers(content_length=10),
+        body(KNOWN, 3, 10, whole=True),
+    ),
+    (
+        "the whole as a range, where ranges were wrong",
+        Reading(KNOWN, 3, unranged=True),
+        206,
+        headers(content_range="bytes 0-9/10"),
+        body(KNOWN, 3, 10, whole=True),
+    ),
+    (
+        "a range where ranges were wrong",
+        Reading(KNOWN, 3, unranged=True),
+        206,
+        PART,
+        Retry("asked for bytes from 0, the store answered from 3"),
+    ),
+    (
+        "no range that is said, where ranges were wrong",
+        Reading(KNOWN, 3, unranged=True),
+        206,
+        headers(),
         Retry("the store answered 206 without a range that can be read"),
     ),
     (
@@ -217,7 +249,7 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Interpretation]] = [
         Reading(stop=4),
         206,
         headers(content_range="bytes 0-0/0"),
-        Rangeless(),
+        Rangeless("the store answered 206 without a range that can be read"),
     ),
     (
         "a range unasked, that is not said",
@@ -226,7 +258,7 @@ CASES: list[tuple[str, Reading, int, dict[str, str], Interpretation]] = [
         headers(),
         Retry("the store answered 206 without a range that can be read"),
     ),
-    ("no such range, at first", Reading(stop=4), 416, headers(), Rangeless()),
+    ("no such range, at first", Reading(stop=4), 416, headers(), Rangeless(REFUSED)),
     ("no such range, unasked", Reading(), 416, headers(), Failed("the store answered 416")),
     (
         "nothing more, with the total",

@@ -23,7 +23,7 @@ from amigo_async.errors import (
     ArtifactError,
     ArtifactsNotReadyError,
 )
-from amigo_async.events import ArtifactSaved
+from amigo_async.events import ArtifactSaved, RequestRetried
 from tests.unit.artifacts.artifact_files import (  # noqa: F401 # fixtures
     DATA,
     MULTIPART,
@@ -67,6 +67,7 @@ async def test_an_empty_artifact(tmp_path: Path, connections: int) -> None:
     path = await room.artifacts.download("r1", tmp_path, connections=connections)
     assert path.read_bytes() == b""
     assert names(tmp_path) == [NAME]
+    assert not any(isinstance(event, RequestRetried) for event in room.events)  # nothing is wrong
 
 
 @pytest.mark.parametrize(

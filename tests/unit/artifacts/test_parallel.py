@@ -97,6 +97,15 @@ async def test_no_ranges_one_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+async def test_wrong_ranges(tmp_path: Path) -> None:
+    """A store that always answers from the first byte costs more, and the file is whole."""
+    room = Room(FakeStore(DATA, forever=Step(offset=0), headers=MULTIPART, chunk=64))
+    path = await room.artifacts.download("r1", tmp_path, connections=3)
+    assert path.read_bytes() == DATA
+    assert room.store.ranges.count(None) == 3
+
+
+@pytest.mark.usefixtures("small")
 async def test_no_total_one_connection(tmp_path: Path) -> None:
     room = Room(store(Step(headers={"content-range": "bytes 0-499/*"})))
     path = await room.artifacts.download("r1", tmp_path, connections=3)

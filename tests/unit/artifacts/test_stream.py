@@ -17,6 +17,7 @@ from amigo_async.errors import (
     ArtifactTruncatedError,
     TransportError,
 )
+from amigo_async.events import RequestRetried
 from amigo_async.protocol.urls import UnsafeLinkError
 from tests.unit.artifacts.fake_store import SECRET, FakeStore, Room, Step
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.anyio
 DATA = bytes(range(40))
 BARE: dict[str, str | None] = {"etag": None, "last-modified": None}
 UNAVAILABLE = Step(status=503)
+UNSAID = Step(headers={"content-range": None})
 
 # name, script, ranges asked for
 HEALED: list[tuple[str, list[Step], list[str | None]]] = [
@@ -45,7 +47,13 @@ HEALED: list[tuple[str, list[Step], list[str | None]]] = [
         [Step(cut=10), Step(whole=True, cut=5)],
         [None, "bytes=10-", "bytes=10-"],
     ),
-    ("wrong offset", [Step(cut=10), Step(offset=4)], [None, "bytes=10-", "bytes=10-"]),
+    ("wrong offset", [Step(cut=10), Step(offset=4)], [None, "bytes=10-", None]),
+    ("a range that is not said", [Step(cut=10), UNSAID], [None, "bytes=10-", None]),
+    (
+        "wrong offset, and cut twice",
+        [Step(cut=10), Step(offset=0), Step(cut=20), Step(offset=0), Step(cut=5)],
+        [None, "bytes=10-", None, "bytes=20-", None, "bytes=20-"],
+    ),
     ("a range cut short", [Step(cut=10), Step(stop=12)], [None, "bytes=10-", "bytes=12-"]),
     ("416 out of turn", [Step(cut=10), Step(status=416)], [None, "bytes=10-", "bytes=10-"]),
     ("chunked", [Step(length="chunked")], [None]),
@@ -80,6 +88,13 @@ async def test_what_breaks_is_mended(script: list[Step], ranges: list[str | None
     assert room.store.ranges == ranges
     assert room.store.open_now == 0
     assert room.progress[-1][0] == len(DATA)
+
+
+async def test_request_without_a_range_is_told() -> None:
+    room = Room(FakeStore(DATA, [Step(cut=10), Step(offset=4)]))
+    await room.bytes()
+    told = [event.reason for event in room.events if isinstance(event, RequestRetried)]
+    assert told[-1] == "asked for bytes from 10, the store answered from 4"
 
 
 async def test_what_is_known_at_the_start() -> None:
@@ -204,8 +219,10 @@ HOPELESS: list[tuple[str, FakeStore, type[ArtifactError], str, int]] = [
      ArtifactTruncatedError, "gave up after 10 of 40 bytes: .*reset", 5),
     ("always ends at the same byte", FakeStore(DATA, [Step(end=10)], forever=Step(end=0)),
      ArtifactTruncatedError, "gave up after 10 of 40 bytes: the body ended too early", 5),
-    ("always the wrong offset", FakeStore(DATA, [Step(cut=10)], forever=Step(offset=12)),
-     ArtifactTruncatedError, "asked for bytes from 10, the store answered from 12", 5),
+    ("always the wrong offset, and always cut", FakeStore(DATA, forever=Step(offset=12, cut=10)),
+     ArtifactTruncatedError, "gave up after 10 of 40 bytes: .*reset", 9),
+    ("always the wrong offset, and no end", FakeStore(DATA, [Step(length="close")],
+     forever=Step(offset=12)), ArtifactTruncatedError, "the body has no length", 3),
     ("gone", FakeStore(DATA, forever=Step(status=410, body=b"<Code>Gone</Code>")),
      ArtifactError, "answered 410 Gone$", 1),
     ("elsewhere", FakeStore(DATA, forever=Step(status=301, body=b"<Code>PermanentRedirect</Code>")),
