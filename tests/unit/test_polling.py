@@ -885,7 +885,7 @@ def test_deadline_shows_the_last_run() -> None:
     fake = FakeRuns({run_id(1): 1000.0})
 
     async def main() -> float:
-        with pytest.raises(WaitTimeoutError, match="go on") as caught:
+        with pytest.raises(WaitTimeoutError, match="not the runs") as caught:
             await wait_for(poller(fake), run_id(1), timeout=30.0)
         assert caught.value.run_id == run_id(1)
         assert caught.value.last_run is not None
