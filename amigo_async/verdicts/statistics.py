@@ -378,13 +378,17 @@ def repeats_to_tell(strata: Sequence[Stratum], alpha: float) -> int | None:
     """Return how many more repeats of each unit test would tell, if all rates stay as they are.
 
     So many more of the candidate, at least 1, against the same baseline, and the difference seen in
-    the whole set would be beyond chance, by the normal form (see `fisher_whole`). None if it is
-    none, if no number up to 10,000 would do, and if the baseline is too small for any.
+    the whole set would be beyond chance: for a single unit test by the exact test that gives the
+    verdict, for several by its normal form (see `fisher_whole`). None if it is none, if no number
+    up to 10,000 would do, and if the baseline is too small for any.
 
-    >>> repeats_to_tell([Stratum(8, 10, 48, 50)], 0.05)
-    10
+    >>> repeats_to_tell([Stratum(7, 10, 10, 10)], 0.05)
+    37
     """
     known = [one for one in strata if one.evaluated and one.baseline_evaluated]
+    # The support is bounded by the baseline, however many repeats the candidate has.
+    if len(known) == 1 and known[0].baseline_evaluated <= LARGEST_EXACT:
+        return _fewest(_told_exactly(known[0], alpha))
     every = Counter(known)
     level = _quantile(1 - (alpha if len(known) == 1 else alpha / 2))
 
@@ -500,6 +504,22 @@ def _power_counted(stratum: Stratum, alpha: float) -> Callable[[float], float]:
         return math.fsum(p * cumulative[most] for p, most in zip(baseline, worse, strict=True))
 
     return power
+
+
+def _told_exactly(stratum: Stratum, alpha: float) -> Callable[[int], bool]:
+    """Return whether so many more repeats of one unit test would tell, by the exact test."""
+    a, n, c, m = stratum
+    one = stratum if a * m <= c * n else stratum.mirrored
+
+    def told(more: int) -> bool:
+        if not more or a * m == c * n:
+            return False  # of what there is, the verdict is known
+        size = n + more
+        # In whole repeats, rounded towards the baseline: never fewer than are needed.
+        passed = -(-one.passed * size // n)
+        return at_most(fisher(one._replace(passed=passed, evaluated=size)), alpha)
+
+    return told
 
 
 def _power_normal(strata: Counter[Stratum], alpha: float) -> Callable[[float], float]:

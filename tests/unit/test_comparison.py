@@ -379,12 +379,12 @@ def test_what_could_have_been_seen() -> None:
     assert found.smallest_drop == pytest.approx(0.1312, abs=1e-4)
     assert pair((3, 3, 3, 3)).smallest_drop is not None
     assert pair((2, 2, 2, 2)).smallest_drop is None
-    assert pair((48, 50, 8, 10)).more_repeats == 10
+    assert pair((48, 50, 8, 10)).more_repeats == 15
     assert pair((10, 10, 2, 10)).more_repeats == 0
     assert pair((10, 10, 10, 10)).more_repeats is None
     # By an approximation this would be beyond chance, by the exact test it is not.
     close = pair((30, 40, 3, 8))
-    assert (close.verdict, close.more_repeats) == ("no_change_seen", 1)
+    assert (close.verdict, close.more_repeats) == ("no_change_seen", 2)
 
 
 @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ def test_errors_in_words() -> None:
 
 def test_more_repeats_in_words() -> None:
     assert comparison_in_words(pair((48, 50, 8, 10)), NAMES).lines[-1] == (
-        "If the rates stay, 10 more repeats of each unit test would tell."
+        "If the rates stay, 15 more repeats of each unit test would tell."
     )
 
 

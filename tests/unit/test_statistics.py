@@ -423,8 +423,10 @@ def test_power_of_several_unit_tests_is_as_promised() -> None:
         ([Stratum(10, 10, 10, 10)], None),  # no difference
         ([Stratum(3, 10, 10, 10)], 1),  # not 0, as what there is has been judged
         ([Stratum(8, 10, 10, 10)], None),  # such a baseline never tells
-        ([Stratum(8, 10, 48, 50)], 10),
-        ([Stratum(10, 10, 40, 50)], 8),  # better
+        ([Stratum(8, 10, 48, 50)], 15),
+        ([Stratum(7, 10, 10, 10)], 37),  # by an approximation 82
+        ([Stratum(6, 10, 9, 10)], 318),  # by an approximation none
+        ([Stratum(10, 10, 40, 50)], 6),  # better
         ([Stratum(9, 10, 94, 100)] * 10, 12),
         ([Stratum(90, 100, 90_520, 100_000)], 9567),
     ],
@@ -432,3 +434,14 @@ def test_power_of_several_unit_tests_is_as_promised() -> None:
 def test_repeats_to_tell(strata: Sequence[Stratum], more: int | None) -> None:
     found = repeats_to_tell(strata, 0.05)
     assert found == (None if more is None else pytest.approx(more, abs=1))
+
+
+@pytest.mark.parametrize(
+    "one", [Stratum(7, 10, 10, 10), Stratum(3, 5, 9, 10), Stratum(8, 10, 48, 50)]
+)
+def test_so_many_repeats_of_one_unit_test_give_that_verdict(one: Stratum) -> None:
+    more = repeats_to_tell([one], 0.05)
+    assert more is not None
+    size = one.evaluated + more
+    passed = math.ceil(one.passed * size / one.evaluated)
+    assert evidence([one._replace(passed=passed, evaluated=size)]).p_value <= 0.05
