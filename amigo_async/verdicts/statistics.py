@@ -279,6 +279,11 @@ def fisher_whole(strata: Iterable[Stratum]) -> float:
     Gart, Point and interval estimation of the common odds ratio, Biometrika 57 (1970). Strata in
     which all or none passed say nothing and drop out.
 
+    Against pooled baselines the sum is skewed, and in the far tail, which counts among many sets,
+    the normal form is too small by a factor of up to 2. The first term of Edgeworth's series, taken
+    where it makes the p-value larger, leaves a factor of at most 1.2. Hall, The bootstrap and
+    Edgeworth expansion (1992), chapter 2.
+
     >>> round(fisher_whole([Stratum(4, 5, 5, 5)] * 20) * 1e6, 2)
     0.95
     """
@@ -291,7 +296,10 @@ def fisher_whole(strata: Iterable[Stratum]) -> float:
     if sum((len(one.weights) - 1) * count for one, count in every.items()) > LARGEST_EXACT:
         mean = sum((one.mean - one.low) * count for one, count in every.items())
         variance = sum(one.variance * count for one, count in every.items())
-        return _normal((excess - mean + 0.5) / math.sqrt(variance))
+        skewness = sum(one.third * count for one, count in every.items()) / variance**1.5
+        z = (excess - mean + 0.5) / math.sqrt(variance)
+        density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        return min(1.0, _normal(z) + max(0.0, -density * skewness / 6 * (z * z - 1)))
     total = [1.0]
     for one in sorted(every.elements(), key=lambda one: len(one.weights)):
         total = _convolved(total, one.weights, excess + 1)
@@ -434,6 +442,7 @@ class _Margins(NamedTuple):
         cumulative: Probability of each or a smaller one.
         mean: The mean.
         variance: The variance.
+        third: The third central moment.
     """
 
     low: int
@@ -441,6 +450,7 @@ class _Margins(NamedTuple):
     cumulative: tuple[float, ...]
     mean: float
     variance: float
+    third: float
 
 
 @lru_cache(maxsize=8192)
@@ -464,7 +474,8 @@ def _margins(evaluated: int, baseline_evaluated: int, passed: int) -> _Margins:
     size = n + m
     mean = n * t / size if size else 0.0
     variance = mean * (size - t) * m / (size * (size - 1)) if size > 1 else 0.0
-    return _Margins(low, weights, (*cumulative[:-1], 1.0), mean, variance)
+    third = variance * (size - 2 * n) * (size - 2 * t) / (size * (size - 2)) if size > 2 else 0.0
+    return _Margins(low, weights, (*cumulative[:-1], 1.0), mean, variance, third)
 
 
 def _at_least_one(every: Counter[_Margins], p_value: float) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -276,6 +277,42 @@ def test_normal_form_begins_beyond_the_largest_support() -> None:
     # Which of the two it is can be told, and does not matter.
     assert exact != pytest.approx(normal, rel=1e-4)
     assert exact == pytest.approx(normal, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("count", "evaluated", "baseline", "passed", "fewest"),
+    [
+        (200, 10, 50, 57, 1.15),
+        (400, 3, 60, 60, 1.25),
+        (500, 3, 15, 17, 1.05),
+        (1001, 1, 20, 20, 1.05),
+    ],
+)
+def test_normal_form_in_the_far_tail(
+    count: int, evaluated: int, baseline: int, passed: int, fewest: float
+) -> None:
+    """Against pooled baselines the sum is skewed; without the term for that, p is too small."""
+    n, m, t = evaluated, baseline, passed
+    low, high = max(0, t - m), min(n, t)
+    weights = [math.comb(t, k) * math.comb(n + m - t, n - k) for k in range(low, high + 1)]
+    one = [weight / math.comb(n + m, n) for weight in weights]
+    total = [1.0]
+    for _ in range(count):
+        total = [
+            math.fsum(total[s - k] * p for k, p in enumerate(one) if 0 <= s - k < len(total))
+            for s in range(len(total) + len(one) - 1)
+        ]
+    short, exact = next((k, p) for k, p in enumerate(itertools.accumulate(total)) if p > 0.0004)
+    # So few passes, spread over the strata.
+    each, more = divmod(short, count)
+    strata = [
+        Stratum(low + each + (i < more), n, t - low - each - (i < more), m) for i in range(count)
+    ]
+    mean = count * n * t / (n + m)
+    variance = count * n * m * t * (n + m - t) / ((n + m) ** 2 * (n + m - 1))
+    normal = math.erfc((mean - short - count * low - 0.5) / math.sqrt(2 * variance)) / 2
+    assert exact / normal > fewest
+    assert 0.8 < exact / fisher_whole(strata) < 1.2
 
 
 @pytest.mark.parametrize("sign", [1, -1])
