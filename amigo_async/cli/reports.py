@@ -120,7 +120,7 @@ class Reports(NamedTuple):
         if kind == "json":
             return list(json_pieces(result))
         if kind == "junit":
-            return report.junit(result, gate=gate, link=self.link)
+            return report.junit(result, gate=gate, link=self.link, fail_on=self.fail_on)
         if kind == "markdown":
             return report.markdown(
                 result,

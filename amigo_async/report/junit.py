@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from amigo_async.batch.outcomes import BatchResult
 from amigo_async.escaping import XmlText, document_text, encode_xml
 from amigo_async.report.compared import ComparedSet, compared_batch
-from amigo_async.report.model import Case, SetReport, UnitTestReport, set_reports
+from amigo_async.report.model import Case, FailOn, SetReport, UnitTestReport, set_reports
 from amigo_async.report.wording import plural, repeats_named
 from amigo_async.verdicts.gate import Gate
 
@@ -39,6 +39,7 @@ def junit(
     gate: Gate | None = None,
     name: str = "amigo-async",
     link: str | None = None,
+    fail_on: FailOn = "failure",
 ) -> str:
     """Render `result` as JUnit XML: a suite for each set, a case for each unit test and metric.
 
@@ -47,8 +48,9 @@ def junit(
     a whole, gets a case ``run`` for the run as a whole; one that was to be compared with a
     baseline, a case ``against the baseline``, which fails if the set regressed. Repeats that failed
     although the set passed (by a gate) are listed in the output of their case. What is undecided
-    (by a gate with a confidence), and unit tests that are known to fail and did, are skipped, with
-    the reason: they have neither passed nor failed. Cases with the same class and name (of a set
+    (by a gate with a confidence), unit tests that are known to fail and did, and what failed a
+    metric where a regression alone fails, are skipped, with the reason: they have neither passed
+    nor failed. Cases with the same class and name (of a set
     that was run twice, or of two sets of one name) are numbered from the second on, as GitLab
     ignores all but the first of one name. What the properties say is in the texts too, which is
     what GitLab shows. Where thousands of cases failed, each lists fewer reasons. The time of a
@@ -61,6 +63,8 @@ def junit(
         name: Name of the report.
         link: URL of a set or unit test elsewhere, with ``{run_id}``, ``{set_id}`` or
             ``{unit_test_id}``; None for no links.
+        fail_on: What a failure is: ``"failure"``, a metric that failed, or ``"regression"``, a set
+            that regressed; errors are errors in both cases.
 
     Raises:
         ArgumentError: If `link` is not an http or https URL with such a placeholder.
@@ -77,7 +81,7 @@ def junit(
         seconds = 0.0
         numbers = _Numbers()
         for each in reports:
-            suite, counts = _suite(each, found.get(each.number), most)
+            suite, counts = _suite(each, found.get(each.number), most, fail_on)
             numbers.give(suite.iter("testcase"))
             total.update({key: counts[key] for key in total})
             seconds += float(suite.get("time", "0"))
@@ -90,7 +94,7 @@ def junit(
 
 
 def _suite(
-    each: SetReport, compared: ComparedSet | None, most_reasons: int
+    each: SetReport, compared: ComparedSet | None, most_reasons: int, fail_on: FailOn
 ) -> tuple[ET.Element, Counter[str]]:
     outcome = each.outcome
     suite = ET.Element("testsuite", name=each.label, id=str(each.number - 1))
@@ -99,6 +103,10 @@ def _suite(
     cases += [_case(each, test, case, most_reasons) for test in each.tests for case in test.cases]
     if each.problem is not None or not cases:
         cases.insert(0, _run_case(each))
+    if fail_on == "regression":
+        for failure in [child for case in cases for child in case if child.tag == "failure"]:
+            failure.tag = "skipped"
+            failure.set("message", f"only a regression fails: {failure.get('message')}")
     if compared is not None or each.outcome.uncompared is not None:
         cases.insert(0, _compared_case(each, compared))
     suite.extend(cases)

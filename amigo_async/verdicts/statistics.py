@@ -296,8 +296,9 @@ def fisher_whole(strata: Iterable[Stratum]) -> float:
     if sum((len(one.weights) - 1) * count for one, count in every.items()) > LARGEST_EXACT:
         mean = sum((one.mean - one.low) * count for one, count in every.items())
         variance = sum(one.variance * count for one, count in every.items())
-        skewness = sum(one.third * count for one, count in every.items()) / variance**1.5
-        z = (excess - mean + 0.5) / math.sqrt(variance)
+        third = sum(one.third * count for one, count in every.items())
+        deviation = math.sqrt(variance)
+        z, skewness = (excess - mean + 0.5) / deviation, third / deviation**3
         density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
         return min(1.0, _normal(z) + max(0.0, -density * skewness / 6 * (z * z - 1)))
     total = [1.0]

@@ -154,8 +154,10 @@ def test_reports_have_the_comparison(sandbox: Sandbox, capsys: pytest.CaptureFix
     root = ET.fromstring(Path("report.xml").read_text())  # our own
     [case] = [c for c in root.iter("testcase") if c.get("name") == "against the baseline"]
     assert [child.get("type") for child in case] == ["regression"]
-    again = Said(capsys, "report", "report.json", *REGRESSION)
+    again = Said(capsys, "report", "report.json", *REGRESSION, "--junit", "again.xml")
     assert again.status == 1
+    root = ET.fromstring(Path("again.xml").read_text())
+    assert [one.get("type") for one in root.iter("failure")] == ["regression"]
     assert "Refund policy: regressed." in again.out
 
 
@@ -189,7 +191,14 @@ def test_only_regressions_are_errors_where_they_alone_count(
     assert "::warning title=Unit test set Refund policy failed::" in said.err
     assert "No regression seen" in Path("summary.md").read_text().splitlines()[0]
     for options, heading in ((REGRESSION, "No regression seen"), ((), "Failed")):
-        Said(capsys, "report", "it.json", *options, "--markdown", "it.md", "--html", "it.html")
+        kinds = ("--markdown", "it.md", "--html", "it.html", "--junit", "it.xml")
+        Said(capsys, "report", "it.json", *options, *kinds)
+        root = ET.fromstring(Path("it.xml").read_text())  # our own
+        assert (root.get("failures") == "0") == bool(options)
+        left = [
+            one.get("message", "") for one in root.iter("skipped") if one.get("type") == "metric"
+        ]
+        assert any(one.startswith("only a regression fails: ") for one in left) == bool(options)
         assert Path("it.md").read_text().splitlines()[0].endswith(f": {heading}")
         assert f"</span>{heading}</h1>" in Path("it.html").read_text()
     Said(capsys, "compare", "it.json", "it.json", "--markdown", "it.md")
