@@ -17,7 +17,7 @@ from rich.text import Text
 
 from amigo_async.cli.plain import count_stages, rate_limit_wait
 from amigo_async.cli.progress import BatchProgress, Budgets, SetProgress, View
-from amigo_async.cli.reasons import ENDPOINTS, LABELS, endpoint_name, label, size, stopwatch
+from amigo_async.cli.reasons import LABELS, endpoint_name, label, size, stopwatch
 from amigo_async.escaping import log_line
 from amigo_async.events import Event, RequestRetried
 from amigo_async.ratelimit import BudgetState
@@ -281,8 +281,14 @@ def _rest(rows: Iterable[SetProgress], shown: Iterable[SetProgress]) -> str:
 
 
 def _budget_line(budgets: Mapping[str, BudgetState]) -> RenderableType:
-    states = "  ".join(_budget(name, budgets[name]) for name in ENDPOINTS if name in budgets)
+    # A narrow terminal cuts the end of the line, so what is most used up comes first.
+    scarce_first = sorted(budgets.items(), key=lambda one: _share_left(one[1]))
+    states = "  ".join(_budget(name, budget) for name, budget in scarce_first)
     return _line(f"requests left  {states}" if states else "", "dim")
+
+
+def _share_left(budget: BudgetState) -> float:
+    return 1.0 if budget.remaining is None else budget.remaining / budget.limit
 
 
 def _budget(name: str, budget: BudgetState) -> str:

@@ -246,9 +246,6 @@ def amount_done(run: Run | None) -> str:
     return "-" if progress is None else f"{progress.done}/{progress.total}"
 
 
-# The endpoints in the order in which they are shown.
-ENDPOINTS: Final = ("create", "list", "artifacts", "cancel", "sign_in")
-
 # Verdicts, and what the actions of the command come to.
 LABELS: Final = {
     "passed": "passed",

@@ -195,10 +195,13 @@ def test_tiny_terminal_gets_a_summary() -> None:
 def test_budgets_and_waits() -> None:
     budgets = {
         "sign_in": budget("sign_in", limit=5, remaining=None, turns_in=None),
+        "list": budget("list", limit=50, remaining=40, turns_in=None),
         "create": budget(waiting=7, opens_in=8.2, turns_in=8.2),
+        "evaluations": budget("evaluations", limit=10, remaining=1, turns_in=None),
     }
     lines = drawn(batch_progress()[0], budgets=budgets)
-    assert "requests left  create 0/20 (8 s)  sign in ?/5" in lines
+    line = "requests left  create 0/20 (8 s)  evaluations 1/10  list 40/50  sign in ?/5"
+    assert line in lines  # the scarcest first, as a narrow terminal cuts the end
     [held] = [line for line in lines if "waiting for the rate limit" in line]
     assert held.startswith("create: 7 requests waiting for the rate limit of 20, until ")
 
