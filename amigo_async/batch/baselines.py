@@ -21,6 +21,7 @@ from amigo_async.protocol.endpoints import LIST
 from amigo_async.resources.runs import RunCalls
 from amigo_async.threads import in_thread
 from amigo_async.verdicts.comparison import Comparison, are_comparable, compare
+from amigo_async.verdicts.gate import AT_THE_END
 
 _PAGE: Final = LIST.page_size
 
@@ -28,9 +29,6 @@ _PAGE: Final = LIST.page_size
 SPARE: Final = 5
 
 NO_BASELINE: Final = "no baseline: the set has no completed run from before this one"
-
-# The verdicts of completed runs that were not cut short.
-_COMPARED: Final = frozenset({"passed", "failed", "undecided", "errored"})
 
 
 class Baselines:
@@ -94,7 +92,7 @@ class Baselines:
             late: Whether its baseline will not be read any more.
         """
         set_id, run = item.set_id, item.run
-        if self._baseline is None or run is None or item.verdict not in _COMPARED:
+        if self._baseline is None or run is None or item.verdict not in AT_THE_END:
             return
         if set_id in self.comparisons or set_id in self.reasons:
             return

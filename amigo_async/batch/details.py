@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Final
 
 import anyio
 from msgspec.structs import replace
@@ -21,11 +20,9 @@ from amigo_async.models import EvaluationResult, Run
 from amigo_async.names import Directory, Explanations, Names, combined, evaluated, explain, without
 from amigo_async.resources.evaluations import Evaluations
 from amigo_async.transport.exceptions import debugging
+from amigo_async.verdicts.gate import EXPLAINED
 
 _log = logging.getLogger("amigo_async")
-
-# The verdicts of sets whose evaluations are read. A set without a verdict has no completed run.
-_EXPLAINED: Final = frozenset({"failed", "undecided", "errored", "cancelled"})
 
 
 class Details:
@@ -124,7 +121,7 @@ class Details:
         failed: list[tuple[BatchItem, Run, list[str]]] = [
             (item, item.run, list(evaluated(item.run, failed_only=True)))
             for item in items
-            if item.run is not None and item.verdict in _EXPLAINED
+            if item.run is not None and item.verdict in EXPLAINED
         ]
         known = {i: one for item in items for i, one in item.before.explained.items()}
         kept = set(known)

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from amigo_async.batch.journal import BEGINNING
 from amigo_async.errors import ArgumentError
+from amigo_async.verdicts.gate import AT_THE_END
 
 # --- what is known ---
 
@@ -30,9 +31,6 @@ _MOST_SEEN: Final = 10_000
 # How much earlier a batch may have begun than `began_at`, which is the latest time that it can have
 # been on the server: a `Date` has whole seconds.
 _CLOCK_ERROR: Final = timedelta(seconds=2)
-
-# The verdicts of runs that went on to their end.
-_WHOLE: Final = frozenset({"passed", "failed", "errored", "undecided"})
 
 
 class SeenLengths:
@@ -175,7 +173,7 @@ def _of_outcomes(outcomes: Iterable[Any], began_at: datetime | None) -> Iterator
         if outcome.run is not None:
             # One that was there before may have ended long before anybody looked.
             watched = began_at is None or outcome.run.created_at >= began_at - _CLOCK_ERROR
-            ended_at = outcome.finished_at if outcome.verdict in _WHOLE and watched else None
+            ended_at = outcome.finished_at if outcome.verdict in AT_THE_END and watched else None
             yield _observed(outcome.unit_test_set_id, outcome.run, ended_at)
 
 
@@ -184,7 +182,7 @@ def _of_lines(content: bytes) -> Iterator[_Observed]:
     for text in content[: content.rfind(b"\n") + 1].splitlines():
         line = decoder.decode(text)
         if line.what == "finished" and line.run is not None:
-            ended_at = line.at if line.verdict in _WHOLE else None
+            ended_at = line.at if line.verdict in AT_THE_END else None
             yield _observed(line.unit_test_set_id, line.run, ended_at)
 
 

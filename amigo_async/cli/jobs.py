@@ -27,7 +27,7 @@ from amigo_async.escaping import log_line
 from amigo_async.events import Event, Listener, RunFinished, RunProgressed, StartUnresolved
 from amigo_async.models import Run
 from amigo_async.names import Explanations, Names
-from amigo_async.verdicts.gate import Gate, Verdict, passing_again, reason_of, verdict_of
+from amigo_async.verdicts.gate import EXPLAINED, Gate, Verdict, passing_again, reason_of, verdict_of
 
 # Seconds between two updates of the display.
 _REFRESH_INTERVAL: Final = 0.25
@@ -258,8 +258,7 @@ async def _describe(
 
 
 def _failed(actions: Iterable[RunAction]) -> list[Run]:
-    bad = ("failed", "undecided", "errored")
-    return [action.run for action in actions if action.run and action.verdict in bad]
+    return [action.run for action in actions if action.run and action.verdict in EXPLAINED]
 
 
 async def _run_action(

@@ -29,7 +29,7 @@ from amigo_async.models import Run
 from amigo_async.names import Explanations, Names, combined, select_unit_tests, unit_test_ids
 from amigo_async.report import from_json
 from amigo_async.report.model import notes_of
-from amigo_async.verdicts.gate import Gate, passing_again, reason_of, verdict_of
+from amigo_async.verdicts.gate import EXPLAINED, Gate, passing_again, reason_of, verdict_of
 
 
 @click.command(
@@ -139,8 +139,7 @@ async def _completed(result: BatchResult, *, names: bool, reasons: bool) -> Batc
 
 
 def _unsuccessful(result: BatchResult) -> list[Run]:
-    bad = ("failed", "undecided", "errored", "cancelled")
-    return [o.run for o in result.outcomes if o.run is not None and o.verdict in bad]
+    return [o.run for o in result.outcomes if o.run is not None and o.verdict in EXPLAINED]
 
 
 def _elapsed(result: BatchResult) -> float | None:

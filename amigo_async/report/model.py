@@ -30,7 +30,14 @@ from amigo_async.report.wording import (
     shown_name,
     value_in_words,
 )
-from amigo_async.verdicts.gate import Gate, Judgement, PassRate, limits_in_words, shortened
+from amigo_async.verdicts.gate import (
+    AT_THE_END,
+    Gate,
+    Judgement,
+    PassRate,
+    limits_in_words,
+    shortened,
+)
 from amigo_async.verdicts.tally import Counts, MetricTally, UnitTestTally, tally
 
 Status: TypeAlias = Literal[
@@ -411,7 +418,7 @@ def named_ids(sentence: str, names: Names) -> str:
 
 def _judgement(outcome: RunOutcome, gate: Gate | None) -> Judgement | None:
     run = outcome.run
-    judged = outcome.verdict in ("passed", "failed", "undecided", "errored")
+    judged = outcome.verdict in AT_THE_END
     if not gate or not run or not run.is_completed or not judged:
         return None
     return gate.judge(run, known_failing=outcome.known_failing)

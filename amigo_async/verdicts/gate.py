@@ -32,6 +32,10 @@ GateVerdict: TypeAlias = Literal["passed", "failed", "undecided", "errored", "ca
 Verdict: TypeAlias = Literal[
     "passed", "failed", "undecided", "errored", "timed_out", "cancelled", "not_started"
 ]
+# The verdicts on runs that went on to their end, and those on which evaluations tell more.
+AT_THE_END: Final = frozenset[Verdict]({"passed", "failed", "undecided", "errored"})
+EXPLAINED: Final = frozenset[Verdict]({"failed", "undecided", "errored", "cancelled"})
+
 Per: TypeAlias = Literal["run", "unit_test", "metric"]
 Errored: TypeAlias = Literal["error", "fail", "ignore"]
 

@@ -199,6 +199,21 @@ def test_wait_shows_names_and_reasons(sandbox: Sandbox, capsys: pytest.CaptureFi
     assert "Refund policy" not in bare.out + bare.err
 
 
+def test_wait_says_why_of_a_run_that_was_cut_short(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What its repeats had shown when somebody cancelled it, as `run` and `report` do."""
+    plan = SetPlan(
+        outcome="failed", seconds=0.6, trouble_at=0.0, cancelled_at=0.4, cancel_after=0.0
+    )
+    runs = start(sandbox, sandbox.add_set(plan, name="Refund policy"))
+    said = Said(capsys, "wait", *runs, "--json", "r.json")
+    assert said.status == 3
+    result = from_json(Path("r.json").read_text())
+    assert [outcome.verdict for outcome in result.outcomes] == ["cancelled"]
+    assert result.explanations.evaluations
+
+
 # --- reasons ---
 
 
