@@ -84,12 +84,13 @@ class Started(Struct, frozen=True, tag="started", tag_field="what"):
 
 
 class Finished(Struct, frozen=True, tag="finished", tag_field="what"):
-    """The run is completed."""
+    """The run is completed; it may have ended long before `at` if it was not watched to its end."""
 
     unit_test_set_id: str
     verdict: Verdict
     run: Run
     at: datetime
+    watched: bool = True
 
 
 class Saved(Struct, frozen=True, tag="saved", tag_field="what"):

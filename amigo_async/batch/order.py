@@ -121,6 +121,7 @@ class _RecordedLine(Struct, frozen=True):
     verdict: str = ""
     run: _RecordedRun | None = None
     at: datetime | None = None
+    watched: bool = True
 
 
 def known_from(source: Any) -> KnownLengths:
@@ -182,7 +183,7 @@ def _of_lines(content: bytes) -> Iterator[_Observed]:
     for text in content[: content.rfind(b"\n") + 1].splitlines():
         line = decoder.decode(text)
         if line.what == "finished" and line.run is not None:
-            ended_at = line.at if line.verdict in AT_THE_END else None
+            ended_at = line.at if line.verdict in AT_THE_END and line.watched else None
             yield _observed(line.unit_test_set_id, line.run, ended_at)
 
 

@@ -64,7 +64,8 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
             someone else and is never cancelled: it existed before (``on_conflict="attach"``), or
             the response to the create request was lost.
         started_at: When the id of the run was obtained, by the server's clock; None if it was not.
-        finished_at: When the run was seen completed, by the server's clock; None if it was not.
+        finished_at: When the run was seen to end, by the server's clock; None if it was not: it
+            goes on, or it ended while nobody watched, before a journal was resumed.
         saved_at: When the download was complete, by the server's clock; None if it was not.
         reason: Why the verdict is what it is, if the run itself does not show it: it was cut
             short, the results of its repeats are hidden, a gate with a confidence cannot tell, or
@@ -227,6 +228,8 @@ class BatchItem:
         starting: Scope of the start; cancelled when the batch starts no more runs.
         waiting: Scope of the wait; cancelled when the run is to be cancelled.
         cancelled: Whether this batch cancelled the run, perhaps without waiting for its end.
+        watched: Whether the run was started here or seen in progress, so that its end is seen when
+            it comes; the service does not tell when a run ended.
         poll_error: Why the last poll returned no state of the run; None if it did.
     """
 
@@ -245,6 +248,7 @@ class BatchItem:
         self.error: Exception | None = None
         self.poll_error: AmigoError | None = None
         self.cancelled = False
+        self.watched = before.started is None and before.intent is None
         self.artifacts: Path | None = None
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
@@ -256,6 +260,7 @@ class BatchItem:
             self.cancelled = before.started.cancelled
         if before.finished is not None:
             self.cancelled = self.cancelled or before.finished.verdict == "cancelled"
+            self.watched = before.finished.watched
             self.finished(before.finished.run, before.finished.at, names)
         if before.saved is not None:
             self.saved(Path(before.saved.path), before.saved.at)
@@ -266,7 +271,8 @@ class BatchItem:
 
     def finished(self, run: Run, at: datetime, names: Names) -> Verdict:
         """Take in a completed state of its run, perhaps a later one; return the verdict."""
-        self.run, self.finished_at = run, self.finished_at or at
+        self.run = run
+        self.finished_at = self.finished_at or (at if self.watched else None)
         ids = unit_test_ids(run)
         self.known_failing = select_unit_tests(self._settings.known_failing, ids, names)
         self._names_missing = self._settings.known_failing_of(ids, names) is None

@@ -213,11 +213,13 @@ class Pipeline:
         if verdict == before:
             return
         self._emit(RunFinished(item.set_id, run.id, verdict))
-        if before is None and item.before.started is None and verdict != "cancelled":
+        if before is None and item.watched and verdict != "cancelled":
             seconds = (at - run.created_at).total_seconds()
             SEEN_LENGTHS.add(self._owner, item.set_id, seconds)
         if not isinstance(item.error, DecodeError):  # a newer version may read all of it
-            await self._try_to_write(item, Finished(item.set_id, verdict, run, at))
+            ended = item.finished_at or at
+            line = Finished(item.set_id, verdict, run, ended, watched=item.watched)
+            await self._try_to_write(item, line)
 
     async def _judge(self, item: BatchItem, run: Run, at: datetime, names: Names) -> Verdict:
         """Judge a completed run, even if the deadline passes meanwhile.
@@ -231,7 +233,7 @@ class Pipeline:
         return verdict
 
     def _progressed(self, item: BatchItem, run: Run) -> None:
-        item.run = run
+        item.run, item.watched = run, True
         done, total = run.progress or (None, None)
         self._emit(RunProgressed(item.set_id, run.id, done, total, run.failed_metrics, run.errored))
         # With a gate some repeats may fail, so only a completed run can be judged.

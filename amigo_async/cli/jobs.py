@@ -90,7 +90,9 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
     resumed = [
         outcome
         for outcome in result.outcomes
-        if outcome.finished_at is not None and not progress.rows[outcome.unit_test_set_id].ran
+        if outcome.run is not None
+        and outcome.run.is_completed
+        and not progress.rows[outcome.unit_test_set_id].ran
     ]
     origin, journal = None, job.options.get("journal")
     if resumed and journal is not None:

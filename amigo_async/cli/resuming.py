@@ -91,19 +91,22 @@ def resumed_in_words(outcomes: Iterable[RunOutcome], total: int, journal: str) -
         journal: Path of the journal.
     """
     taken = list(outcomes)
-    ended = max(outcome.finished_at for outcome in taken if outcome.finished_at is not None)
-    ago = age(max(0.0, (datetime.now(UTC) - ended).total_seconds()))
+    ends = [outcome.finished_at for outcome in taken if outcome.finished_at is not None]
+    ago = ""
+    if ends:
+        ago = f", ended {age(max(0.0, (datetime.now(UTC) - max(ends)).total_seconds()))} ago"
     if len(taken) == total:
-        return f"{plural(total, 'set')} taken from {journal}, ended {ago} ago; nothing started"
-    return f"{len(taken)} of {plural(total, 'set')} taken from {journal}, ended {ago} ago"
+        return f"{plural(total, 'set')} taken from {journal}{ago}; nothing started"
+    return f"{len(taken)} of {plural(total, 'set')} taken from {journal}{ago}"
 
 
 def duration_of_runs(outcomes: Iterable[RunOutcome]) -> float | None:
-    """Return the seconds from the first start to the last end; None if they are not known."""
-    every = list(outcomes)
-    starts = [outcome.started_at for outcome in every if outcome.started_at is not None]
-    ends = [outcome.finished_at for outcome in every if outcome.finished_at is not None]
-    return (max(ends) - min(starts)).total_seconds() if starts and ends else None
+    """Return the seconds from the first start to the last end; None unless all are known."""
+    times = [(outcome.started_at, outcome.finished_at) for outcome in outcomes]
+    starts = [started for started, _ in times if started is not None]
+    ends = [finished for _, finished in times if finished is not None]
+    known = len(starts) == len(ends) == len(times) > 0
+    return (max(ends) - min(starts)).total_seconds() if known else None
 
 
 # --- a saved result ---

@@ -384,6 +384,10 @@ def _instants(outcome: RunOutcome) -> Iterator[datetime]:
             yield at
 
 
+def _has_ended(outcome: RunOutcome) -> bool:
+    return outcome.run is not None and outcome.run.is_completed
+
+
 def _label(each: SetReport) -> str:
     label = each.label
     return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
@@ -402,7 +406,8 @@ class _Axis:
             return
         if queued_since < started:
             yield self._bar("queued", queued_since, started)
-        yield self._bar("running", started, finished or ended, is_open=finished is None)
+        if finished is not None or not _has_ended(outcome):
+            yield self._bar("running", started, finished or ended, is_open=finished is None)
         if finished is not None and saved is not None and finished < saved:
             yield self._bar("fetching", finished, saved)
 

@@ -64,6 +64,23 @@ def test_times_are_those_of_the_runs(sandbox: Sandbox, capsys: pytest.CaptureFix
     assert re.search(r"^1 passed in 41 min( 1 s)?$", said.out, re.MULTILINE)
 
 
+def test_a_run_that_ended_unwatched_has_no_time(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_id = sandbox.add_set(LASTING)
+    assert Said(capsys, "run", set_id, "--journal", "j", "--timeout", "0.3").status == 4
+    sandbox.cancel_run(sandbox.runs[0].id)
+    aged(Path("j"), 2.5)
+    for _ in range(2):
+        said = Said(capsys, "run", set_id, "--journal", "j", "--junit", "j.xml")
+        [row] = [line for line in said.out.splitlines() if sandbox.runs[0].id in line]
+        assert "days" not in row
+        assert re.search(r" - ", row), row
+        assert re.search(r'<testsuite [^>]*time="0.000"', Path("j.xml").read_text())
+    assert said.out.startswith("1 set taken from j; nothing started\n")
+    assert re.search(r"^1 \w+$", said.out, re.MULTILINE)
+
+
 def test_resuming_a_part_says_which(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     done, new = sandbox.add_sets(2, AT_ONCE)
     Said(capsys, "run", done, "--journal", "j")

@@ -822,11 +822,49 @@ async def test_resumed_after_its_runs_were_cancelled(
             failing = sandbox.add_set(FAILING)
             await client.run_many([*set_ids, failing], journal=journal, on_failure="cancel_rest")
     assert sandbox.count("cancel") == 2
-    resumed = await client.run_many(set_ids, journal=journal)
-    assert resumed.counts == {"cancelled": 2}
-    told = "the run was cancelled here, and which of its repeats ran is hidden"
-    assert (resumed.outcomes[0].reason == told) == hidden
-    assert (await client.run_many(set_ids, journal=journal)).counts == {"cancelled": 2}
+    await anyio.sleep(2000)
+    for _ in range(2):
+        resumed = await client.run_many(set_ids, journal=journal)
+        assert resumed.counts == {"cancelled": 2}
+        told = "the run was cancelled here, and which of its repeats ran is hidden"
+        assert (resumed.outcomes[0].reason == told) == hidden
+        assert [outcome.finished_at for outcome in resumed.outcomes] == [None, None]
+
+
+async def test_only_an_end_that_was_watched_has_a_time(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Of a run that ended between two calls nothing tells when; of one seen in progress it does."""
+    set_ids = [sandbox.add_set(SetPlan(seconds=seconds)) for seconds in (60.0, 4000.0)]
+    journal = tmp_path / "batch.jsonl"
+    watching: dict[str, Any] = {"journal": journal, "on_event": lambda _: None}
+    first = await client.run_many(set_ids, timeout=20.0, **watching)
+    assert first.counts == {"timed_out": 2}
+    await anyio.sleep(2000)
+    for _ in range(2):
+        ended, watched = (await client.run_many(set_ids, **watching)).outcomes
+        assert (ended.verdict, watched.verdict) == ("passed", "passed")
+        assert ended.finished_at is None
+        assert watched.started_at is not None
+        assert watched.finished_at is not None
+        assert (watched.finished_at - watched.started_at).total_seconds() == pytest.approx(
+            4000, rel=0.02
+        )
+
+
+async def test_a_run_whose_id_was_lost_may_have_ended_unwatched(
+    client: AmigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    set_ids = sandbox.add_sets(1, SetPlan(seconds=60.0))
+    journal = tmp_path / "batch.jsonl"
+    await client.run_many(set_ids, timeout=20.0, journal=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b'"started"' not in line))
+    await anyio.sleep(2000)
+    [outcome] = (await client.run_many(set_ids, journal=journal)).outcomes
+    assert len(sandbox.runs) == 1
+    assert outcome.verdict == "passed"
+    assert outcome.finished_at is None
 
 
 async def test_refused_cancellation_is_not_recorded(

@@ -165,6 +165,7 @@ def test_lengths_of_a_journal(tmp_path: Path) -> None:
     for set_id, verdict, seconds in steps:
         at = AT + timedelta(seconds=seconds)
         lines.append(Finished(set_id, verdict, some(each=10), at))
+    lines.append(Finished(A, "passed", some(each=10), AT + timedelta(days=1), watched=False))
     content = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
     path = tmp_path / "j.jsonl"
     path.write_bytes(content + b'{"what":"finish')  # it was killed while it wrote

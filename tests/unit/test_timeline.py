@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from amigo_async.batch.outcomes import BatchResult, RunOutcome
 from amigo_async.models import CategoricalMetricSuccessCriterion, NumericalMetricSuccessCriterion
@@ -13,6 +14,7 @@ from amigo_async.report.html import timeline
 from amigo_async.report.model import set_reports
 from amigo_async.report.wording import criterion_in_words, duration, numbers
 from tests.support.report_samples import BEGAN
+from tests.unit.fake_runs import some_run
 
 
 def after(seconds: float) -> datetime:
@@ -50,6 +52,11 @@ def test_queueing_begins_with_first_start() -> None:
         [("queued", 0, 50, False), ("running", 50, 50, False)],
         [],
     ]
+
+
+def test_a_run_whose_end_was_not_seen_has_no_bar() -> None:
+    over = replace(timed(0, None), run=some_run("a" * 24, is_completed=True), verdict="passed")
+    assert bars(BatchResult([timed(0, 100), over])) == [[("running", 0, 100, False)], []]
 
 
 def test_unfinished_and_short_runs() -> None:
