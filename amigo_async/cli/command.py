@@ -221,16 +221,23 @@ class Outputs:
 
     def __init__(self) -> None:
         self._failures: list[tuple[str, Exception]] = []
+        self._lost = False
 
     @contextmanager
-    def to(self, output: str) -> Iterator[None]:
-        """Write to `output` inside this context; an error is kept for `print_failures`."""
+    def to(self, output: str, *, extra: bool = False) -> Iterator[None]:
+        """Write to `output` inside this context; an error is kept for `print_failures`.
+
+        Args:
+            output: What is written, for a message.
+            extra: Whether nobody asked for it, and the exit code says what matters of it.
+        """
         try:
             yield
         except BrokenPipeError:
             pass  # the reader has closed it, and needs no more
         except Exception as error:  # noqa: BLE001  # whatever it is, the others are written
             self._failures.append((output, error))
+            self._lost |= not extra
 
     def print_failures(self, code: ExitCode) -> ExitCode:
         """Print to stderr which outputs could not be written.
@@ -239,11 +246,12 @@ class Outputs:
             code: The exit code of the command so far.
 
         Returns:
-            `code`; but `ExitCode.ERRORED` instead of 0 if stderr cannot be written either, as
-            only the exit code can tell then.
+            `code`; but `ExitCode.ERRORED` instead of 0 if what was asked for could not be written,
+            or stderr cannot be written either, as only the exit code can tell then.
         """
         printed = [print_error(error, f"{name} was not written") for name, error in self._failures]
-        return ExitCode.ERRORED if code is ExitCode.PASSED and not all(printed) else code
+        lost = self._lost or not all(printed)
+        return ExitCode.ERRORED if code is ExitCode.PASSED and lost else code
 
 
 # --- types of arguments ---

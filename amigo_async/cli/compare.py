@@ -251,7 +251,7 @@ def _report(result: BatchResult, reports: Reports, fail_on: FailOn) -> ExitCode:
             "the comparison", lambda file: show_compared(console_of(file), compared), outputs
         )
     print_notes(result.names.notes)
-    with outputs.to("the annotations"):
+    with outputs.to("the annotations", extra=True):
         annotate_regressions(result)
     reports.write(result, None, outputs)
     if fail_on == "regression":

@@ -85,19 +85,27 @@ class Reports(NamedTuple):
             # Rendered once now, so that a missing package is reported before the batch is run.
             self._render(kind, BatchResult([]), None, Path(path).parent)
 
-    def show(self, what: str, write: Callable[[IO[str]], object], outputs: Outputs) -> None:
+    def show(
+        self,
+        what: str,
+        write: Callable[[IO[str]], object],
+        outputs: Outputs,
+        *,
+        extra: bool = False,
+    ) -> None:
         """Write what is for people to stdout, or to stderr if a report goes to stdout.
 
         Args:
             what: What it is.
             write: Writes it to a stream.
             outputs: Keeps an error.
+            extra: Whether the exit code says what matters of it; see `Outputs.to`.
         """
         if self.on_stdout:
             with suppress(OSError):
                 write(sys.stderr)
         else:
-            with outputs.to(f"{what} on stdout"), writing_to_stdout():
+            with outputs.to(f"{what} on stdout", extra=extra), writing_to_stdout():
                 write(sys.stdout)
 
     def write(self, result: BatchResult, gate: Gate | None, outputs: Outputs) -> None:

@@ -78,7 +78,7 @@ from amigo_async.verdicts.gate import Gate
         0  all sets passed
         1  a metric failed
         2  usage error
-        3  a set errored, was cancelled or could not start
+        3  a set errored, was cancelled or could not start, or a report was not written
         4  timed out
         5  undecided: with --confidence, there were too few repeats to tell
       130  interrupted
@@ -294,7 +294,7 @@ def report_result(
     """
     result, outputs = job_result.result, Outputs()
     gate = job.options.get("gate")
-    reports.show("the summary", partial(show_summary, job_result, job), outputs)
+    reports.show("the summary", partial(show_summary, job_result, job), outputs, extra=True)
     for unresolved in job_result.unresolved:
         note(
             f"A run of set {unresolved.unit_test_set_id} may have been started: "
@@ -305,9 +305,9 @@ def report_result(
     print_notes(notes_of(result))
     if reports.fail_on == "regression":
         note_what_is_open(result)
-    with outputs.to("the annotations"):
+    with outputs.to("the annotations", extra=True):
         annotate(result, reports.fail_on, gate)
-    with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)"):
+    with outputs.to("the summary of the job (GITHUB_STEP_SUMMARY)", extra=True):
         summarize(result, gate, reports)
     reports.write(result, gate, outputs)
     if job_result.interrupted:

@@ -87,6 +87,32 @@ def test_a_full_disk_costs_no_report(
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ("run {set} -q --json - >/dev/full", "the report on stdout (--json)"),
+        ("run {set} -q --markdown /dev/full", "/dev/full"),
+        ("wait {run} -q --json - >/dev/full", "the report on stdout (--json)"),
+        ("report r.json >/dev/full", "the summary on stdout"),
+        ("report r.json --json - >/dev/full", "the report on stdout (--json)"),
+        ("history {set} >/dev/full", "the history on stdout"),
+        ("compare --set {set} >/dev/full", "the comparison on stdout"),
+        ("download {run} -q >/dev/full", "the list of paths"),
+    ],
+)
+def test_what_was_asked_for_and_is_lost_is_an_error(
+    sandbox: Sandbox, tmp_path: Path, arguments: str, what: str
+) -> None:
+    set_id = sandbox.add_set(AT_ONCE)
+    first = f"amigo-async run {set_id} -q --json r.json"
+    assert in_a_shell(sandbox, tmp_path, f"{first} && {first}").returncode == 0
+    line = arguments.format(set=set_id, run=sandbox.runs[0].id)
+    ended = in_a_shell(sandbox, tmp_path, f"amigo-async {line}")
+    assert f"Error: {what} was not written: No space left".encode() in ended.stderr
+    assert ended.returncode == 3
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("arguments", ["list"])
 def test_full_disk_fails_a_list(sandbox: Sandbox, tmp_path: Path, arguments: str) -> None:
     start(sandbox)

@@ -138,7 +138,7 @@ def test_a_report_that_fails_costs_no_other(
     Reports(json=str(gone), junit=str(junit), html=str(page)).write(RESULT, None, outputs)
     assert junit.stat().st_size
     assert page.stat().st_size
-    assert outputs.print_failures(ExitCode.PASSED) is ExitCode.PASSED
+    assert outputs.print_failures(ExitCode.PASSED) is ExitCode.ERRORED
     assert capsys.readouterr().err == (
         f"Error: {gone} was not written: No such file or directory\n"
     )
@@ -147,7 +147,7 @@ def test_a_report_that_fails_costs_no_other(
 @pytest.mark.parametrize("status", [ExitCode.PASSED, ExitCode.FAILED])
 def test_exit_status_of_lost_output(monkeypatch: pytest.MonkeyPatch, status: ExitCode) -> None:
     outputs = Outputs()
-    with outputs.to("r.json"):
+    with outputs.to("the summary", extra=True):
         Full().write("x")
     monkeypatch.setattr(sys, "stderr", Full())
     expected = ExitCode.ERRORED if status is ExitCode.PASSED else status
