@@ -705,25 +705,37 @@ def notes_of(result: BatchResult) -> tuple[str, ...]:
 
 def _passing_again(result: BatchResult) -> tuple[str, ...]:
     """Name the unit tests that are known to fail, and passed every repeat; a sentence each."""
-    again = dict.fromkeys(test_id for one in result.outcomes for test_id in one.passing_again)
-    # One that still fails in another set is still known to fail.
-    failing = {
-        test_id
-        for one in result.outcomes
-        for test_id in one.known_failing
-        if test_id not in one.passing_again
-    }
+    known = result.names.unit_tests
+
+    def entry(test_id: str) -> str:
+        """Return what the known failures may have for a unit test: its name is that of others."""
+        return known.get(test_id, "").strip().casefold() or test_id
+
+    again: dict[str, dict[str, None]] = {}
+    failing: set[str] = set()  # one that still fails, also in another set, is still known to fail
+    for outcome in result.outcomes:
+        for test_id in outcome.known_failing:
+            if test_id in outcome.passing_again:
+                again.setdefault(entry(test_id), {})[test_id] = None
+            else:
+                failing.add(entry(test_id))
     return tuple(
-        f"unit test {_called(test_id, result.names)} is known to fail, and passed every repeat: "
-        "it may be removed from the known failures"
-        for test_id in again
-        if test_id not in failing
+        f"{_passing(list(ids), result.names)} from the known failures"
+        for one, ids in again.items()
+        if one not in failing
     )
 
 
-def _called(test_id: str, names: Names) -> str:
-    name = shown_name(names.unit_tests.get(test_id))
-    return f"{name} ({test_id})" if name else test_id
+def _passing(test_ids: list[str], names: Names) -> str:
+    first, *others = test_ids
+    name = shown_name(names.unit_tests.get(first))
+    if others:
+        return (
+            f"the {len(test_ids)} unit tests called {name} are known to fail, and passed every "
+            "repeat: they may be removed"
+        )
+    called = f"{name} ({first})" if name else first
+    return f"unit test {called} is known to fail, and passed every repeat: it may be removed"
 
 
 def default_title(result: BatchResult) -> str:

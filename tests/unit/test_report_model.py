@@ -6,10 +6,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 
 from amigo_async import BatchResult, Gate, Names, RunOutcome
 from amigo_async.report import html, junit, markdown
-from amigo_async.report.model import set_reports
+from amigo_async.report.model import notes_of, set_reports
 from amigo_async.report.set_history import set_history
 from amigo_async.verdicts.tally import Counts
 from tests.report.test_html import Page
@@ -177,6 +178,25 @@ def test_one_that_passes_again_is_said() -> None:
     assert [test.status for test in each.tests] == ["passed", "passed"]
     other = outcome(run(repeats(C, 4, 1), set_id="s2"), "passed", **KNOWN)
     assert "passed every repeat" not in markdown(BatchResult([again, other]))
+
+
+def test_unit_tests_of_one_name_pass_again_together() -> None:
+    """What is known to fail may be the name, which stays as long as one of them fails."""
+    names = Names(unit_tests={A: "Angry caller", C: " angry Caller"})
+    both = outcome(
+        run(repeats(A, 5, 0), repeats(C, 5, 0), set_id="s1"),
+        "passed",
+        known_failing=(A, C),
+        passing_again=(A, C),
+    )
+    [told] = notes_of(BatchResult([both, both], names=names))
+    assert told == (
+        "the 2 unit tests called Angry caller are known to fail, and passed every repeat: they may "
+        "be removed from the known failures"
+    )
+    one = replace(both, passing_again=(A,))
+    assert notes_of(BatchResult([one], names=names)) == ()
+    assert len(notes_of(BatchResult([one]))) == 1  # they may be called otherwise
 
 
 def test_many_known_failures_fit() -> None:
