@@ -36,7 +36,7 @@ from amigo_async.batch.order import (
     longest_first,
     size_of,
 )
-from amigo_async.batch.outcomes import BatchItem, BatchResult, RunOutcome
+from amigo_async.batch.outcomes import BatchItem, BatchResult, RunOutcome, notes_of_unknown
 from amigo_async.batch.pipeline import Pipeline
 from amigo_async.cancellation import finish
 from amigo_async.errors import AmigoError, ArgumentError
@@ -50,7 +50,7 @@ from amigo_async.events import (
     TooFewRepeats,
 )
 from amigo_async.models import Run
-from amigo_async.names import Directory, Names, combined, select_unit_tests, unit_test_ids
+from amigo_async.names import Directory, Names, combined
 from amigo_async.polling import Poller
 from amigo_async.polling.cancelling import cancel_all, cancel_bound
 from amigo_async.protocol.endpoints import CREATE
@@ -59,7 +59,7 @@ from amigo_async.resources.runs import RunCalls
 from amigo_async.server_clock import ServerClock
 from amigo_async.starting import Starts
 from amigo_async.threads import in_thread
-from amigo_async.verdicts.gate import sets_too_short, shortened, too_few_repeats
+from amigo_async.verdicts.gate import sets_too_short, too_few_repeats
 
 # Seconds that the first start waits to learn whether the sets have enough repeats for the gate.
 _GATE_CHECK: Final = 2.0
@@ -228,7 +228,7 @@ class Batch:
             began_at=self._clock.utcnow() - age,
             names=self._details.names,
             explanations=self._details.explanations,
-            notes=(*self._notes, *self._unknown_failing()),
+            notes=(*self._notes, *self._unknown_failing(outcomes)),
         )
 
     def _completed(self, outcome: RunOutcome) -> RunOutcome:
@@ -241,22 +241,12 @@ class Batch:
             uncompared=self._baselines.reasons.get(set_id),
         )
 
-    def _unknown_failing(self) -> list[str]:
+    def _unknown_failing(self, outcomes: Iterable[RunOutcome]) -> list[str]:
         """A note about what of `known_failing` fits no unit test, once all runs have ended."""
-        runs = [item.run for item in self._items.values() if item.verdict is not None and item.run]
-        shown = all(run.unit_test_run_specs for run in runs)
-        if not self._concluded.is_set() or len(runs) < len(self._items) or not shown:
+        if not self._concluded.is_set():
             return []
         names = combined(self._details.names, self._names_before())
-        unknown = [
-            one
-            for one in self._settings.known_failing
-            if not any(select_unit_tests([one], unit_test_ids(run), names) for run in runs)
-        ]
-        if not unknown:
-            return []
-        listed = ", ".join(shortened(list(map(log_line, unknown))))
-        return [f"known_failing has what is no unit test of these sets: {listed}"]
+        return notes_of_unknown(self._settings.known_failing, outcomes, names)
 
     def _pending(self) -> list[str]:
         """The sets whose runs are still to be started, in that order."""

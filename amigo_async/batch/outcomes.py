@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from amigo_async.errors import AmigoError
 from amigo_async.escaping import log_line
 from amigo_async.models import FailedMetric, Run
 from amigo_async.names import Explanations, Names, select_unit_tests, unit_test_ids
+from amigo_async.protocol.requests import is_id
 from amigo_async.verdicts.comparison import BatchComparison, Comparison, compare_sets
 from amigo_async.verdicts.gate import Verdict, passing_again, reason_of, shortened, verdict_of
 
@@ -101,6 +102,10 @@ class RunOutcome(Struct, frozen=True, kw_only=True):
         run = "" if self.run_id is None else f", run {log_line(self.run_id)}"
         error = "" if self.error is None else f", {type(self.error).__name__}"
         return f"<RunOutcome of set {log_line(self.unit_test_set_id)}{run}: {self.verdict}{error}>"
+
+
+# What is said of known failures that fit no unit test; also to find it in an earlier result.
+UNKNOWN_FAILING: Final = "the known failures name what is no unit test of these sets: "
 
 
 def is_fine(outcome: RunOutcome) -> bool:
@@ -212,6 +217,30 @@ class BatchResult(Struct, frozen=True):
         """Name a metric as the run does, or else as far as names were read."""
         named = failed.metric.success_criterion_name if failed.metric else ""
         return named or self.names.metric(failed.metric_id)
+
+
+def notes_of_unknown(
+    known_failing: Iterable[str], outcomes: Iterable[RunOutcome], names: Names
+) -> list[str]:
+    """Return a note about what of the known failures is no unit test, if there is any.
+
+    Args:
+        known_failing: Ids and names of unit tests.
+        outcomes: The outcomes of all sets. Nothing is said unless all unit tests are visible.
+        names: The names that are known. Nothing is said of names unless all are.
+    """
+    runs = [outcome.run for outcome in outcomes]
+    whole = [run for run in runs if run and run.is_completed and run.unit_test_run_specs]
+    ids = list(dict.fromkeys(test_id for run in whole for test_id in unit_test_ids(run)))
+    named = all(test_id in names.unit_tests for test_id in ids)
+    unknown = [
+        one
+        for one in known_failing
+        if (named or is_id(one)) and not select_unit_tests([one], ids, names)
+    ]
+    if not unknown or len(whole) < len(runs):
+        return []
+    return [UNKNOWN_FAILING + ", ".join(shortened(list(map(log_line, unknown))))]
 
 
 class BatchItem:

@@ -498,7 +498,7 @@ def gate_options(function: F) -> F:
             some = {name: value for name, value in given.items() if value is not None}
             gate = Gate(**some) if some else None  # type: ignore[arg-type]
         except ArgumentError as error:
-            raise click.UsageError(str(error)) from None
+            raise click.UsageError(explain(error)) from None
         known = read_selectors((), known_failing)
         return function(*args, gate=gate, known_failing=known, **options)
 

@@ -53,13 +53,18 @@ _TERMS: Final = {
     "artifacts_dir": "--artifacts",
     "journal": "--journal",
     "tags": "--tag",
+    "tag": "--tag",
+    "id": "--id",
+    "confidence": "--confidence",
+    "gate": "--confidence",  # without one, every gate can be passed
+    "lengths_from": "--lengths-from",
     "link": "--link",
     "timeout": "--timeout",
     "see on_conflict": "see --on-conflict",
     "wait for the run with require_artifacts=True": "the run has not ended, or has none yet",
 }
 # The beginning of a message about an argument, and names that occur within sentences.
-_SUBJECT: Final = re.compile(rf"^(?:{'|'.join(map(re.escape, _TERMS))})(?= )")
+_SUBJECT: Final = re.compile(rf"^(?:{'|'.join(map(re.escape, _TERMS))})(?=[ :])")
 _WITHIN: Final = re.compile(
     rf"\b(?:{'|'.join(VARIABLES)}|see on_conflict|"
     r"wait for the run with require_artifacts=True)(?![\w=])"

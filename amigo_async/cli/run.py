@@ -18,6 +18,7 @@ from amigo_async.batch import (
     OnFailure,
     Order,
 )
+from amigo_async.batch.outcomes import notes_of_unknown
 from amigo_async.cli.command import (
     Outputs,
     details_options,
@@ -382,7 +383,12 @@ async def wait(
         replace(outcome, name=known.get(outcome.unit_test_set_id))
         for outcome in (action.outcome() for action in results.actions)
     ]
-    result = BatchResult(outcomes, names=results.names, explanations=results.explanations)
+    result = BatchResult(
+        outcomes,
+        names=results.names,
+        explanations=results.explanations,
+        notes=tuple(notes_of_unknown(known_failing, outcomes, results.names)),
+    )
     job_result = FinishedJob(result, results.elapsed, results.interrupted, [])
     return report_result(
         job_result, reports, Job(run_ids, {"artifacts_dir": artifacts, "gate": gate})

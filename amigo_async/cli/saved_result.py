@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from amigo_async.batch import BatchResult, RunOutcome
+from amigo_async.batch.outcomes import UNKNOWN_FAILING, notes_of_unknown
 from amigo_async.cli.command import (
     Outputs,
     fail_on_option,
@@ -64,7 +65,7 @@ async def report(
     reports.check()
     if gate is not None or known_failing:
         outcomes = [_judged(o, gate, known_failing, result.names) for o in result.outcomes]
-        result = replace(result, outcomes=outcomes)
+        result = replace(result, outcomes=outcomes, notes=_notes_on_known(result, known_failing))
     if names or reasons:
         result = await _completed(result, names=names, reasons=reasons)
     outputs = Outputs()
@@ -98,6 +99,14 @@ def read_result(file: IO[Any]) -> BatchResult:
     if not result.outcomes:
         raise click.UsageError(f"{name_of(file)} has no outcome: a result has one for each set")
     return result
+
+
+def _notes_on_known(result: BatchResult, known_failing: list[str]) -> tuple[str, ...]:
+    """Return the notes of a result, with what of other known failures is no unit test of it."""
+    if not known_failing:
+        return result.notes
+    kept = [text for text in result.notes if not text.startswith(UNKNOWN_FAILING)]
+    return (*kept, *notes_of_unknown(known_failing, result.outcomes, result.names))
 
 
 def _judged(

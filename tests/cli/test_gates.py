@@ -96,7 +96,10 @@ def test_nothing_starts_if_no_set_could_pass(
 ) -> None:
     said = Said(capsys, "run", sandbox.add_set(FEW), *SURE)
     assert said.status == 2
-    assert "gate: no set could pass, so nothing was started: 90% with 95% confidence" in said.err
+    assert (
+        "Error: --confidence: no set could pass, so nothing was started: 90% with 95% confidence"
+        in said.err
+    )
     assert not sandbox.runs
 
 
@@ -151,7 +154,7 @@ def test_all_arguments_of_a_gate(
         (["--confidence=95%"], "--confidence needs a --min-pass-rate below 100%"),
         (["--confidence=95%", "--min-pass-rate=100%"], "--confidence needs a --min-pass-rate"),
         (["--confidence=95", "--min-pass-rate=90%"], "like 90% or 0.9"),
-        (["--confidence=40%", "--min-pass-rate=90%"], "confidence must be from 0.5"),
+        (["--confidence=40%", "--min-pass-rate=90%"], "Error: --confidence must be from 0.5"),
         (["--min-pass-rate=90"], "like 90% or 0.9"),
         (["--known-failing=none"], "none"),
     ],
@@ -218,7 +221,27 @@ def test_names_need_names(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) 
     assert "--known-failing has names: leave out --no-names, or give ids." in said.err
     said = Said(capsys, "run", set_id, "--known-failing=known")
     assert said.status == 0
-    assert "Note: known_failing has what is no unit test of these sets: Angry caller" in said.err
+    note = "Note: the known failures name what is no unit test of these sets: Angry caller"
+    assert note in said.err
+    # Of a report that has names an entry may be one, and of one that has none it may not be told.
+    Said(capsys, "run", set_id, "--json=named.json")
+    Said(capsys, "run", set_id, "--no-names", "--json=r.json")
+    Path("known").write_text(f"Angry caller\n{'f' * 24}\n")
+    for file, words in (("named.json", f"Angry caller, {'f' * 24}"), ("r.json", "f" * 24)):
+        said = Said(capsys, "report", file, "--known-failing=known", f"--json={file}")
+        assert f"Note: the known failures name what is no unit test of these sets: {words}\n" in (
+            said.err
+        )
+    Path("known").write_text("f" * 24)
+    said = Said(capsys, "report", "named.json", "--known-failing=known")
+    assert said.err.count("what is no unit test of these sets") == 1  # not what the file says
+    for entry, runs in (("Angry caller", ""), ("f" * 24, "--no-names")):
+        Path("known").write_text(entry)
+        run_id = sandbox.runs[0].id
+        said = Said(capsys, "wait", run_id, "--known-failing=known", *filter(None, [runs]))
+        assert f"Note: the known failures name what is no unit test of these sets: {entry}\n" in (
+            said.err
+        )
 
 
 def test_an_annotation_is_a_warning(

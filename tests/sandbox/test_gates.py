@@ -290,7 +290,7 @@ async def test_unknown_entries_are_named(client: AmigoClient, sandbox: Sandbox) 
     result = await client.run_many([set_id], known_failing=known, describe=True)
     assert result.passed
     assert result.notes == (
-        f"known_failing has what is no unit test of these sets: {'f' * 24}, Angry cller",
+        f"the known failures name what is no unit test of these sets: {'f' * 24}, Angry cller",
     )
 
 

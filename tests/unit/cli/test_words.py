@@ -204,6 +204,22 @@ def test_error_line_with_remedy(error: Exception, remedy: str) -> None:
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("tag must be 'key:value'", "--tag must be 'key:value'"),
+        ("id must be 24 characters", "--id must be 24 characters"),
+        ("confidence must be from 0.5", "--confidence must be from 0.5"),
+        ("gate: no set could pass", "--confidence: no set could pass"),
+        ("lengths_from a.json is neither", "--lengths-from a.json is neither"),
+        ("identity must be known", "identity must be known"),
+        ("no set has the tag a:b", "no set has the tag a:b"),
+    ],
+)
+def test_arguments_are_called_what_the_command_calls_them(message: str, said: str) -> None:
+    assert explain(ArgumentError(message)) == said
+
+
 def test_an_unreachable_service_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
