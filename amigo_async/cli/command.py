@@ -315,12 +315,34 @@ def read_run_ids(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:
         file: A file with ids separated by white space, and comments after ``#``; None for none.
 
     Raises:
-        click.UsageError: If there are none, or one is invalid.
+        click.UsageError: If there are none, or one is invalid. What wrote to stdin may have failed,
+            so that none is no success.
     """
-    ids = _read(arguments, file, _ids_in)
+    given = tuple(arguments)
+    ids = _read(given, file, _ids_in)
     if not ids:
+        check_not_empty(given, file, "no id of a run")
         raise click.UsageError("Give at least one RUN_ID, or --from FILE with some.")
     return [checked_run_id(text) for text in ids]
+
+
+def check_not_empty(arguments: Iterable[str], file: IO[Any] | None, what: str) -> None:
+    """Name stdin and the file, if they were given, as what has nothing.
+
+    Args:
+        arguments: The arguments; ``-`` stands for stdin.
+        file: The file; None for none.
+        what: What they lack.
+
+    Raises:
+        click.UsageError: If either was given.
+    """
+    sources = ["stdin"] if "-" in arguments else []
+    if file is not None:
+        sources.append(name_of(file))
+    if sources:
+        have = "has" if len(sources) == 1 else "have"
+        raise click.UsageError(f"{' and '.join(sources)} {have} {what}: there is nothing to do.")
 
 
 def read_selectors(arguments: Iterable[str], file: IO[Any] | None) -> list[str]:

@@ -21,6 +21,7 @@ from amigo_async.batch import (
 from amigo_async.batch.outcomes import notes_of_unknown
 from amigo_async.cli.command import (
     Outputs,
+    check_not_empty,
     details_options,
     fail_on_option,
     gate_options,
@@ -181,6 +182,8 @@ async def run(
     reports = Reports(**{kind: options.pop(kind) for kind in Reports._fields})
     earlier = None if failed_from is None else Earlier(failed_from.name, read_result(failed_from))
     selectors = read_selectors(ids, file)
+    if not selectors and not tags and earlier is None:
+        check_not_empty(ids, file, "no set")
     _check_selection(selectors, tags, earlier)
     _check_together(options | {"names": names, "max_age": max_age, "fail_on": reports.fail_on})
     if not dry_run:

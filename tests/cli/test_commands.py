@@ -104,6 +104,21 @@ def test_ids_come_from_a_file_and_stdin(
     assert "2 passed" in said.out
 
 
+@pytest.mark.parametrize("command", ["run", "wait", "cancel", "download"])
+def test_an_empty_stdin_is_named(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """It is no success: what should have written ids to it may have failed."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    said = Said(capsys, command, "-")
+    assert said.status == 2
+    what = "set" if command == "run" else "id of a run"
+    assert f"Error: stdin has no {what}: there is nothing to do.\n" in said.err
+
+
 def test_a_conflict_says_what_to_do(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     set_id = sandbox.add_set(LASTING)
     [run_id] = start(sandbox, set_id)

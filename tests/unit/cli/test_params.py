@@ -83,7 +83,32 @@ def test_selectors_on_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_ids_are_refused() -> None:
     with pytest.raises(click.UsageError, match="at least one RUN_ID"):
-        read_run_ids([], io.StringIO("# none\n"))
+        read_run_ids([], None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "has_file", "told"),
+    [
+        (["-"], False, "stdin has no id of a run: there is nothing to do."),
+        ([], True, "none.txt has no id of a run: there is nothing to do."),
+        (["-"], True, "stdin and none.txt have no id of a run: there is nothing to do."),
+    ],
+)
+def test_where_no_ids_are_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    told: str,
+    *,
+    has_file: bool,
+) -> None:
+    """Whoever named them expects ids in them."""
+    monkeypatch.chdir(tmp_path)
+    Path("none.txt").write_text("# none\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with Path("none.txt").open("rb") as file, pytest.raises(click.UsageError) as caught:
+        read_run_ids(arguments, file if has_file else None)
+    assert caught.value.message == told
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
