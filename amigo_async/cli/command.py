@@ -20,7 +20,7 @@ import click
 from amigo_async.cli.exit_codes import ExitCode, exit_code_of_error
 from amigo_async.cli.notices import logging_to_stderr, print_delay
 from amigo_async.cli.reasons import explain
-from amigo_async.cli.settings import read_settings
+from amigo_async.cli.settings import EnvFile, parse_env_file, read_settings
 from amigo_async.cli.signals import Interrupts
 from amigo_async.cli.streams import note
 from amigo_async.cli.token_cache import TokenCache
@@ -64,7 +64,9 @@ def async_command(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
         verbose: bool = False,
         **options: Any,
     ) -> int:
-        given = None if env_file is None else read_text(env_file)
+        given = None
+        if env_file is not None:
+            given = parse_env_file(name_of(env_file), read_text(env_file))
         ctx.obj = state = _CommandState(Interrupts(), debug, given, no_token_cache, verbose)
         try:
             with logging_to_stderr() if verbose else nullcontext():
@@ -116,14 +118,14 @@ class _CommandState(NamedTuple):
     Attributes:
         interrupts: Handles the signals.
         debug: Whether to print tracebacks of errors.
-        env_file: Settings in the format of python-dotenv; None for none.
+        env_file: A file with settings; None for none.
         no_token_cache: Whether to keep the token out of the user's cache folder.
         verbose: Whether the log goes to stderr.
     """
 
     interrupts: Interrupts
     debug: bool
-    env_file: str | None
+    env_file: EnvFile | None
     no_token_cache: bool
     verbose: bool
 

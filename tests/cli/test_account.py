@@ -239,9 +239,28 @@ def test_env_file_lacks_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     Path("some.env").write_text("AMIGO_API_KEY=hush-hush\nAMIGO_USER_ID=\nAMIGO_API_KEY_ID\n")
     said = Said(capsys, "list", "--env-file", "some.env")
     assert said.status == 2
-    assert said.err.startswith("Error: set AMIGO_ORGANIZATION_ID, AMIGO_API_KEY_ID, AMIGO_USER_ID,")
+    assert said.err.startswith(
+        "Error: set AMIGO_ORGANIZATION_ID, AMIGO_API_KEY_ID, AMIGO_USER_ID, which some.env does "
+        "not have; `amigo-async sandbox`"
+    )
     assert "hush-hush" not in said.err
     assert Said(capsys, "list", "--env-file", "none.env").status == 2
+
+
+def test_lines_of_an_env_file_that_cannot_be_read_are_named(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{name}={value}" for name, value in sandbox.environment().items()]
+    Path("some.env").write_text(
+        "\n".join(['{"hush": "hush"}', lines[0], "", '{"a": 1}', *lines[1:]])
+    )
+    for name in sandbox.environment():
+        monkeypatch.delenv(name)
+    said = Said(capsys, "list", "--env-file", "some.env")
+    assert said.status == 0
+    assert said.err == (
+        "Note: some.env: lines 1, 4 cannot be read; a line is like NAME=VALUE.\nNo runs found.\n"
+    )
 
 
 # --- auth check ---
