@@ -172,6 +172,20 @@ def test_a_signal_during_the_import_is_silent(tmp_path: Path) -> None:
     assert command.returncode == -signal.SIGINT  # which a shell reports as 130
 
 
+@pytest.mark.parametrize("module", ["amigo_async", "amigo_async.cli"])
+def test_the_package_runs_the_command(tmp_path: Path, module: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", module, "list"],
+        cwd=tmp_path,
+        env=environment(None),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Error: set AMIGO_ORGANIZATION_ID, ")
+
+
 def test_the_entry_point_runs_the_command(tmp_path: Path) -> None:
     code = "import sys; from amigo_async.cli import main; sys.exit(main())"
     command = subprocess.run(
