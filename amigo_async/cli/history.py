@@ -68,27 +68,34 @@ async def history(
     for _, _, render in wanted:
         render(set_history("", (), Names()))  # a missing package is reported before any request
     async with open_client() as client:
-        [set_id] = (await select(client, [set_name], ())).ids
+        selected = await select(client, [set_name], ())
+        [set_id] = selected.ids
         runs = await client.history(set_id, limit=last)
         known = await client.describe(runs) if names else Names()
     found = set_history(set_id, runs, known)
     outputs = Outputs()
     if not any(path == "-" for _, path, _ in wanted):
         with outputs.to("the history on stdout"), writing_to_stdout():
-            _show(console_of(sys.stdout), found)
+            _show(console_of(sys.stdout), found, exists=set_id in selected.sets)
     print_notes(known.notes)
     for kind, path, render in wanted:
         write_output(kind, path, partial(render, found), outputs)
     return outputs.print_failures(ExitCode.PASSED)
 
 
-def _show(console: Console, found: SetHistory) -> None:
+def _show(console: Console, found: SetHistory, *, exists: bool) -> None:
     title = Text(named(found.name) if found.name else log_line(found.unit_test_set_id), "bold")
     if found.name:
         title.append(f"  {log_line(found.unit_test_set_id)}", "dim not bold")
     console.print(title, soft_wrap=True)
     if not found.runs:
-        console.print(Text("The set has no completed run."), soft_wrap=True)
+        none = "The set has no completed run"
+        if not exists:  # it was named by an id, which a list of runs takes whatever it is of
+            none += (
+                ", or there is no such set; or is this the id of a run? amigo-async show RUN_ID "
+                "shows a run"
+            )
+        console.print(Text(f"{none}."), soft_wrap=True)
         return
     table = plain_table("unit test", "runs", "newest", "all runs")
     for rates in (found.whole, *found.unit_tests):

@@ -443,9 +443,13 @@ def test_history_says_what_changed(sandbox: Sandbox, capsys: pytest.CaptureFixtu
 
 def test_history_of_a_new_set(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     set_id = a_set(sandbox, "Refund policy", past=0)
-    said = Said(capsys, "history", set_id, "--html", "history.html")
+    said = Said(capsys, "history", "Refund policy", "--html", "history.html")
     assert said.status == 0
-    assert "The set has no completed run." in said.out
+    assert "The set has no completed run.\n" in said.out
+    for one in (set_id, "f" * 24):  # nothing was asked of what it is
+        said = Said(capsys, "history", one)
+        assert said.status == 0
+        assert "no completed run, or there is no such set; or is this the id of a run?" in said.out
     assert "no completed run" in Path("history.html").read_text()
     assert Said(capsys, "history", "nothing").status == 2
     assert Said(capsys, "history", set_id, "--json", "-", "--html", "-").status == 2
