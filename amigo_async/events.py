@@ -206,11 +206,13 @@ class ArtifactSaved(Event, frozen=True):
         run_id: Id of the run.
         path: Path of the file.
         size: Size of the file in bytes.
+        existed: Whether the file was there before, with this content, so that it was kept.
     """
 
     run_id: str
     path: str
     size: int
+    existed: bool = False
 
 
 class NamesRead(Event, frozen=True):

@@ -92,7 +92,9 @@ class Download:
             finally:
                 if self._part is not None and self._part.is_open:
                     await in_thread(self._part.close)
-        self._source.emit(ArtifactSaved(self._source.run_id, saved.path, saved.size))
+        self._source.emit(
+            ArtifactSaved(self._source.run_id, saved.path, saved.size, existed=part is None)
+        )
         return saved
 
     async def _claim(self, name: str) -> Path:

@@ -157,8 +157,9 @@ def _text(event: Event, row: SetProgress, now: float) -> str | None:
         case RunFinished(verdict=verdict):
             took = row.elapsed(now)  # unknown of a run that a journal has from earlier
             text = label(verdict) + ("" if took is None else f" after {duration(took)}")
-        case ArtifactSaved(path=path, size=length):
-            text = f"saved {log_line(path)} ({size(length)})"
+        case ArtifactSaved(path=path, size=length, existed=existed):
+            done = "is there already:" if existed else "saved"
+            text = f"{done} {log_line(path)} ({size(length)})"
         case StartUnresolved(reason=reason):
             text = f"may have been started: {log_line(reason)}"
         case SecondRunFound(run_id=run_id, second_run_id=second):

@@ -461,6 +461,7 @@ def test_download_writes_the_paths(sandbox: Sandbox, capsys: pytest.CaptureFixtu
     assert [path.read_bytes() for path in paths] == [sandbox.artifact_bytes(r) for r in runs]
     again = Said(capsys, "download", *runs)
     assert again.status == 0
+    assert said.err.count("saved results/") == again.err.count("is there already: results/") == 2
     assert "errored" not in said.err + again.err
 
 

@@ -293,7 +293,7 @@ async def test_same_file_is_kept(tmp_path: Path) -> None:
     room = Room(store())
     assert await room.artifacts.download("r1", tmp_path) == target
     assert target.stat().st_mtime_ns == before.st_mtime_ns
-    assert room.events == [ArtifactSaved("r1", str(target), len(DATA))]
+    assert room.events == [ArtifactSaved("r1", str(target), len(DATA), existed=True)]
     assert room.store.ranges == ["bytes=0-0"]
     assert room.store.given == []
 
@@ -305,7 +305,7 @@ async def test_existing_file_compared_by_bytes(tmp_path: Path, there: bytes) -> 
     room = Room(store(headers=MULTIPART))
     if there == DATA:
         assert await room.artifacts.download("r1", tmp_path) == target
-        assert room.events == [ArtifactSaved("r1", str(target), len(DATA))]
+        assert room.events == [ArtifactSaved("r1", str(target), len(DATA), existed=True)]
     else:
         with pytest.raises(ArtifactError, match="exists already, with other content"):
             await room.artifacts.download("r1", tmp_path)

@@ -88,6 +88,9 @@ def test_a_set_from_start_to_artifacts(log: Log) -> None:
     assert log.on_event(RunProgressed(A, RUN_A, 1, 8, False, False)) == []
     assert log.on_event(RunFinished(A, RUN_A, "passed")) == [f"[ 1:05] {A}  passed after 1 min 5 s"]
     assert log.on_event(ArtifactProgress(RUN_A, 1, 2)) == []
+    assert log.on_event(ArtifactSaved(RUN_A, "r/x.zip", 2048, existed=True)) == [
+        f"[ 1:05] {A}  is there already: r/x.zip (2.0 KiB)"
+    ]
     assert log.on_event(ArtifactSaved(RUN_A, "r/x.zip", 2048)) == [
         f"[ 1:05] {A}  saved r/x.zip (2.0 KiB)"
     ]
