@@ -21,7 +21,7 @@ from amigo_async.cli.exit_codes import ExitCode
 from amigo_async.cli.listing import local_time
 from amigo_async.cli.reasons import named
 from amigo_async.cli.streams import writing_to_stdout
-from amigo_async.cli.summary import STYLES, console_of
+from amigo_async.cli.summary import STYLES, console_of, print_line
 from amigo_async.client import AmigoClient
 from amigo_async.errors import ArgumentError, DecodeError
 from amigo_async.escaping import encode_json, log_line
@@ -83,7 +83,7 @@ async def show(*, run_id: str, evaluation: str | None, names: bool, reasons: boo
     console = console_of(sys.stdout)
     with writing_to_stdout():
         for line in lines:
-            console.print(line, soft_wrap=True)
+            print_line(console, line)
     print_notes((*known.notes, *explanations.notes))
     if flaw is not None:
         raise flaw

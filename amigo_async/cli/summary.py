@@ -119,14 +119,14 @@ def show_compared(console: Console, compared: ComparedBatch) -> None:
     """
     style = _COMPARED_STYLES.get(compared.status, "yellow")
     title = f"Against the baseline: {compared.sentence[:1].lower()}{compared.sentence[1:]}"
-    console.print(Text(log_line(title), style), soft_wrap=True)
+    print_line(console, Text(log_line(title), style))
     for one in compared.shown:
-        console.print(Text(log_line(one.words.head)), soft_wrap=True)
+        print_line(console, Text(log_line(one.words.head)))
         for line in _indented(one):
-            console.print(Text(line), soft_wrap=True)
+            print_line(console, Text(line))
     rest = [compared.rest] if compared.rest else []
     for line in (*rest, *(missing.words for missing in compared.uncompared)):
-        console.print(Text(log_line(line)), soft_wrap=True)
+        print_line(console, Text(log_line(line)))
 
 
 def note_what_is_open(result: BatchResult) -> None:
@@ -203,6 +203,15 @@ def print_table(console: Console, table: Table) -> None:
     console.width = width
 
 
+def print_line(console: Console, line: Text) -> None:
+    """Print a line; on a terminal it is wrapped between words, below its own indentation."""
+    if not line.plain or not console.is_terminal or console.width < _NARROW:
+        console.print(line, soft_wrap=True)
+        return
+    indent = len(line.plain) - len(line.plain.lstrip(" "))
+    console.print(Padding(line[indent:], (0, 0, 0, indent), expand=False))
+
+
 def natural_width(table: Table) -> int:
     """Return the width at which no cell of a table is cut."""
     console = Console(width=_UNBOUNDED)
@@ -235,10 +244,7 @@ def _show_reasons(
             title.append(f"  {log_line(outcome.unit_test_set_id)}", "dim not bold default")
         console.print(title, soft_wrap=True)
     for line in lines:
-        if console.is_terminal and console.width >= _NARROW:
-            console.print(Padding(Text(line), (0, 0, 0, 2)))
-        else:
-            console.print(Text(f"  {line}"), soft_wrap=True)
+        print_line(console, Text(f"  {line}"))
 
 
 def show_continuing_runs(outcomes: Sequence[RunOutcome], job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import msgspec
@@ -16,6 +17,7 @@ from tests.support.command import (  # noqa: F401  # fixtures
     LASTING,
     Said,
     elsewhere,
+    on_terminal,
     served,
     some_id,
     start,
@@ -51,6 +53,25 @@ def test_show_has_everything(sandbox: Sandbox, capsys: pytest.CaptureFixture[str
     why = '"The caller asked three times and hung up without an answer."'
     assert "  ✗ Problem solved: expected yes; 0 of 1 repeat passed, 1 failed\n" in test
     assert f"      saw no in repeat 1: {why}\n      evaluation " in test
+
+
+@pytest.mark.parametrize("command", ["show", "compare"])
+def test_a_narrow_terminal_breaks_no_word(
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    set_id = sandbox.add_set(replace(ONE_FAILURE, artifacts_after=0.0), name="Refund policy")
+    first, second = (start(sandbox, set_id)[0] for _ in range(2))
+    arguments = [command, first, *([second] if command == "compare" else [])]
+    wide = Said(capsys, *arguments).out
+    on_terminal(monkeypatch, 40)
+    narrow = re.sub(r"\x1b\[[0-9;]*m", "", Said(capsys, *arguments).out)
+    assert max(map(len, wide.splitlines())) > 40
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert narrow.split() == wide.split()
+    assert max(line.count("      ") for line in narrow.splitlines()) > 0
 
 
 def test_show_errors_and_progress(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
