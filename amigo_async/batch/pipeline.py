@@ -176,7 +176,8 @@ class Pipeline:
             poller.waiting_for(
                 [run_id],
                 interval=self._settings.poll_interval,
-                wants_progress=self._wants_progress,
+                # Seen in progress once, a run that an earlier process started ends before our eyes.
+                wants_progress=self._wants_progress or not item.watched,
             ) as waiter,
             waiting,
         ):

@@ -102,7 +102,7 @@ def resumed_in_words(outcomes: Iterable[RunOutcome], total: int, journal: str) -
 
 def duration_of_runs(outcomes: Iterable[RunOutcome]) -> float | None:
     """Return the seconds from the first start to the last end; None unless all are known."""
-    times = [(outcome.started_at, outcome.finished_at) for outcome in outcomes]
+    times = [(one.started_at, one.finished_at) for one in outcomes if one.run_id is not None]
     starts = [started for started, _ in times if started is not None]
     ends = [finished for _, finished in times if finished is not None]
     known = len(starts) == len(ends) == len(times) > 0

@@ -837,12 +837,11 @@ async def test_only_an_end_that_was_watched_has_a_time(
     """Of a run that ended between two calls nothing tells when; of one seen in progress it does."""
     set_ids = [sandbox.add_set(SetPlan(seconds=seconds)) for seconds in (60.0, 4000.0)]
     journal = tmp_path / "batch.jsonl"
-    watching: dict[str, Any] = {"journal": journal, "on_event": lambda _: None}
-    first = await client.run_many(set_ids, timeout=20.0, **watching)
+    first = await client.run_many(set_ids, timeout=20.0, journal=journal)
     assert first.counts == {"timed_out": 2}
     await anyio.sleep(2000)
     for _ in range(2):
-        ended, watched = (await client.run_many(set_ids, **watching)).outcomes
+        ended, watched = (await client.run_many(set_ids, journal=journal)).outcomes
         assert (ended.verdict, watched.verdict) == ("passed", "passed")
         assert ended.finished_at is None
         assert watched.started_at is not None
