@@ -273,7 +273,7 @@ def _objects() -> Iterator[Kind]:
         "Accept-Ranges: none": (headers(Accept_Ranges="none"), FINE),
     }
     resumed = {
-        "Content-Range: missing": (headers(Content_Range=None), "Useless resumption"),
+        "Content-Range: missing": (headers(Content_Range=None), FINE),
         "Content-Range: another size": (
             headers(Content_Range="bytes 500-999/1001"),
             "Another object",
@@ -285,7 +285,7 @@ def _objects() -> Iterator[Kind]:
     }
     for value in ("bytes some/all", "words 1-2/3", "bytes 900-1/1000", "bytes 0-499/1000",
                   "bytes */1000"):  # fmt: skip
-        resumed[f"Content-Range: {value}"] = (headers(Content_Range=value), "Useless resumption")
+        resumed[f"Content-Range: {value}"] = (headers(Content_Range=value), FINE)
     for name, (happening, row) in first.items():
         yield Kind(name, None, row, happening)
     for name, (happening, row) in resumed.items():
