@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -379,11 +378,7 @@ def seen_among(comparison: Comparison, sets: int) -> tuple[float | None, int | N
         for one in comparison.unit_tests
         if one.verdict != "not_comparable"
     )
-    return _could_show(strata, comparison.alpha / sets)
-
-
-@lru_cache(maxsize=4096)  # all reports say it of all sets
-def _could_show(strata: tuple[Stratum, ...], alpha: float) -> tuple[float | None, int | None]:
+    alpha = comparison.alpha / sets
     return statistics.smallest_drop(strata, alpha), statistics.repeats_to_tell(strata, alpha)
 
 
