@@ -59,7 +59,8 @@ class RequestRetried(Event, frozen=True):
     """A request failed and will be retried.
 
     A create whose response was lost may have started a run: it is sent again only if no list shows
-    such a run for `delay` seconds.
+    such a run for `delay` seconds. A list that does not show a run counts as failed as well, once,
+    if the run's id is all that suggests that it exists.
 
     Attributes:
         endpoint: ``sign_in``, ``create``, ``list``, ``cancel``, ``artifacts``, another list such as

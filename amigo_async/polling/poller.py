@@ -387,7 +387,14 @@ class Poller:
         return math.ceil(round(pages, 6))  # sums of fractions are inexact
 
     def _report(self, result: _PollResult, now: float) -> None:
-        """Emit an event for each page that failed and will be requested again."""
+        """Emit an event for each page that failed, and each run of which only its id is known.
+
+        They are requested again. A mistyped id takes a while to be found out.
+        """
+        for run_id in filter(self._runs.__contains__, result.unlisted):
+            delay = max(0.0, self._runs[run_id].due - now)
+            reason = f"no list shows run {run_id}; it is looked for during {_DOUBTED_FOR:g} s"
+            self._emit(RequestRetried("list", 1, delay, reason))
         for page, error in result.failures:
             left = [self._runs[run_id] for run_id in page.ids if run_id in self._runs]
             if left:
@@ -448,6 +455,8 @@ class Poller:
             elif run_id in answer.errors:
                 self._missing(run_id, answer.errors[run_id])
             elif page.full and not again:
+                if polled.missing is None and run_id not in self._known:
+                    result.unlisted.append(run_id)
                 self._missing(run_id, NotFoundError.of_run(run_id))
 
     def _filters(self, page: Page, ids: list[str]) -> RunFilters:
@@ -582,6 +591,7 @@ class _PollResult:
         polled: The runs that were polled, each with the least pause before its next poll.
         failures: The pages that failed.
         extra: Pages of runs in any state, in addition to those that had to be requested so.
+        unlisted: Runs that a list did not show for the first time, and nothing else has either.
         changed: Whether any run has changed.
         answered: Whether the service has answered any list.
         down: Why the service did not answer the list that shows no run; None if it did, or if
@@ -592,6 +602,7 @@ class _PollResult:
         self.polled: dict[str, float] = {}
         self.failures: list[tuple[Page, AmigoError]] = []
         self.extra = 0
+        self.unlisted: list[str] = []
         self.changed = False
         self.answered = False
         self.down: AmigoError | None = None

@@ -277,6 +277,30 @@ def test_unknown_id_missing_for_15_s() -> None:
     assert 15.0 <= run(lambda: until_error(fake, False)) <= 25.0
 
 
+@pytest.mark.parametrize("expected", [False, True])
+def test_an_id_that_may_be_wrong_is_told_at_once(*, expected: bool) -> None:
+    """One that the service has named is merely not listed yet."""
+    fake = missing_between(0.0, 1e9)
+    told: list[Event] = []
+
+    async def main() -> None:
+        shared = Poller(fake.look, budget, emit=told.append)
+        if expected:
+            shared.expect(run_id(1))
+        with pytest.raises(NotFoundError):
+            await wait_for(shared, run_id(1))
+
+    run(main)
+    if expected:
+        assert told == []
+        return
+    [event] = told
+    assert isinstance(event, RequestRetried)
+    assert event.reason == f"no list shows run {run_id(1)}; it is looked for during 15 s"
+    times = [at for at, *_ in fake.asked]
+    assert event.delay == pytest.approx(times[1] - times[0])
+
+
 def test_missing_run_is_asked_sooner() -> None:
     """A look in two minutes asks for the run in any state, and from then on every one does."""
     fake = missing_between(20.0, 1e9)
