@@ -176,7 +176,7 @@ class Pipeline:
             poller.waiting_for(
                 [run_id],
                 interval=self._settings.poll_interval,
-                # Seen in progress once, a run that an earlier process started ends before our eyes.
+                # A run of an earlier process must be seen in progress: only then is its end known.
                 wants_progress=self._wants_progress or not item.watched,
             ) as waiter,
             waiting,

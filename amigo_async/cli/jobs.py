@@ -71,8 +71,8 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
     Raises:
         AmigoError: If the batch as a whole cannot be run.
     """
-    fetches, gate = job.options.get("artifacts_dir") is not None, job.options.get("gate")
-    progress = BatchProgress(job.set_ids, fetches=fetches)
+    fetches = job.options.get("artifacts_dir") is not None
+    progress = BatchProgress(job.set_ids, fetches=fetches, gate=job.options.get("gate"))
     result = BatchResult(
         [RunOutcome(unit_test_set_id=s, verdict="not_started") for s in job.set_ids]
     )
@@ -83,7 +83,7 @@ async def run_job(client: AmigoClient, job: Job) -> FinishedJob:
                 options: BatchOptions = {**job.options, "on_event": display.on_event}
                 async with client.open_batch(job.set_ids, **options) as batch:
                     async for outcome in batch:
-                        display.finish(outcome.unit_test_set_id, outcome, gate=gate)
+                        display.finish(outcome.unit_test_set_id, outcome)
             finally:
                 result = result if batch is None else batch.result()
     elapsed: float | None = progress.now() - progress.began
@@ -108,6 +108,7 @@ class RunAction:
     Args:
         run_id: The run.
         emit: Receives its events.
+        gate: What counts as passing; None uses the flags of the run.
 
     Attributes:
         run: Its last known state; None before.
@@ -115,7 +116,6 @@ class RunAction:
         artifacts: Path of its artifacts; None until they are saved.
         error: The error of the action; None without one.
         known_failing: Ids of its unit tests that are known to fail.
-        gate: What counts as passing; None uses the flags of the run.
         finished_at: When the run was seen to end; None if it was not.
         collecting: Whether its artifacts are being downloaded or waited for.
         late: Whether the action was cut off by the deadline or a signal.
@@ -123,12 +123,13 @@ class RunAction:
         seen: Set once its state is known, or the action is over.
     """
 
-    def __init__(self, run_id: str, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self, run_id: str, emit: Callable[[Event], None], gate: Gate | None = None
+    ) -> None:
         self.run_id = run_id
         self.run: Run | None = None
         self.verdict: Verdict | None = None
         self.known_failing: tuple[str, ...] = ()
-        self.gate: Gate | None = None
         self.artifacts: Path | None = None
         self.error: Exception | None = None
         self.finished_at: datetime | None = None
@@ -137,6 +138,7 @@ class RunAction:
         self.result: str | None = None
         self.seen = asyncio.Event()
         self._emit = emit
+        self._gate = gate
 
     def set_progress(self, run: Run) -> None:
         """Set the state of a run that is in progress, or waits for its artifacts."""
@@ -152,7 +154,9 @@ class RunAction:
         if self.run is not None and not self.run.is_completed:  # so it has ended just now
             self.finished_at = datetime.now(UTC)
         self.run = run
-        self.verdict = verdict_of(run, self.gate, cancelled=False, known_failing=self.known_failing)
+        self.verdict = verdict_of(
+            run, self._gate, cancelled=False, known_failing=self.known_failing
+        )
         self.seen.set()
         self._emit(RunFinished(run.simulation_unit_test_set_id, run.id, self.verdict))
 
@@ -168,7 +172,7 @@ class RunAction:
             artifacts=self.artifacts,
             started_at=None if run is None else run.created_at,
             finished_at=self.finished_at,
-            reason=reason_of(run, self.gate, self.known_failing),
+            reason=reason_of(run, self._gate, self.known_failing),
             known_failing=self.known_failing,
             passing_again=() if run is None else passing_again(run, self.known_failing),
         )
@@ -201,6 +205,7 @@ async def run_actions(
     act: Act,
     *,
     fetches: bool = False,
+    gate: Gate | None = None,
     timeout: float | None = None,
     quiet: bool = False,
     names: bool = False,
@@ -212,6 +217,7 @@ async def run_actions(
         run_ids: The runs.
         act: The action.
         fetches: Whether it downloads artifacts.
+        gate: What counts as passing; None uses the flags of the runs.
         timeout: Deadline for all of them in seconds from now; None for none.
         quiet: Whether to show no progress.
         names: Whether to read names.
@@ -219,11 +225,11 @@ async def run_actions(
     """
     relay, explanations = EventRelay(), Explanations()
     async with open_client(relay.on_event) as client:
-        progress = BatchProgress(run_ids, are_runs=True, fetches=fetches)
+        progress = BatchProgress(run_ids, are_runs=True, fetches=fetches, gate=gate)
         deadline = math.inf if timeout is None else anyio.current_time() + timeout
         async with open_display(progress, client.budgets, quiet=quiet) as display:
             relay.listener = display.on_event
-            actions = {run_id: RunAction(run_id, display.on_event) for run_id in run_ids}
+            actions = {run_id: RunAction(run_id, display.on_event, gate) for run_id in run_ids}
             with interrupts().caught(display.notify, display.close, progress.continuing):
                 async with anyio.create_task_group() as beside:
                     if names:
@@ -277,7 +283,7 @@ async def _run_action(
     if scope.cancelled_caught and action.collecting:
         action.error = ArtifactTimeoutError(run_id=action.run_id)
     action.seen.set()
-    display.finish(action.run_id, action.outcome(), action.result, action.gate)
+    display.finish(action.run_id, action.outcome(), action.result)
 
 
 class EventRelay:

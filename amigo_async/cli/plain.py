@@ -37,7 +37,6 @@ from amigo_async.events import (
 )
 from amigo_async.ratelimit import BudgetState
 from amigo_async.report.wording import duration, plural
-from amigo_async.verdicts.gate import Gate
 
 # Seconds without a line after which a status line is written.
 _SILENCE: Final = 30.0
@@ -82,15 +81,9 @@ class PlainView(View):
         elif row is not None and (text := _text(event, row, self._progress.now())):
             self._write(f"{row.title}  {text}")
 
-    def finish(
-        self,
-        key: str,
-        outcome: RunOutcome,
-        result: str | None = None,
-        gate: Gate | None = None,
-    ) -> None:
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
         """Write the outcome of a set, unless it passed or an event has said so."""
-        row, names = self._progress.rows[key], self._progress.names
+        row, names, gate = self._progress.rows[key], self._progress.names, self._progress.gate
         if result is not None:
             if result != "saved":
                 self._write(f"{row.title}  {label(result)}")

@@ -93,9 +93,11 @@ class BatchProgress:
         keys: Ids of the sets, or of the runs if the command is about runs.
         are_runs: Whether the ids are those of runs, which have started already.
         fetches: Whether artifacts are downloaded, so that a set is not done when its run ends.
+        gate: The gate that gives the verdicts; None for the runs' own flags.
         now: The clock; None for that of the running loop.
 
     Attributes:
+        gate: That gate.
         rows: The progress of each set by id, in the order asked for.
         names: The names known so far.
         unresolved: Starts of which it is unknown whether they started a run.
@@ -107,8 +109,10 @@ class BatchProgress:
         *,
         are_runs: bool = False,
         fetches: bool = False,
+        gate: Gate | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
+        self.gate = gate
         self.now = now or asyncio.get_running_loop().time
         self.began = self.now()
         self.rows = {key: SetProgress(key, None if are_runs else key) for key in keys}
@@ -204,21 +208,8 @@ class View:
     def on_event(self, event: Event) -> None:
         """Show an event; the `BatchProgress` is up to date."""
 
-    def finish(
-        self,
-        key: str,
-        outcome: RunOutcome,
-        result: str | None = None,
-        gate: Gate | None = None,
-    ) -> None:
-        """Show the final outcome of a set.
-
-        Args:
-            key: The id of its row.
-            outcome: The outcome.
-            result: A word in place of the verdict; None for the verdict.
-            gate: The gate that gave the verdict; None for the run's own flags.
-        """
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+        """Show the final outcome of a set; `result` replaces the verdict, if given."""
 
     def notify(self, text: str) -> None:
         """Show a line that must be seen."""
@@ -252,16 +243,10 @@ class Display:
             self.notify(log_line(event.reason))
         self._show(lambda view: view.on_event(event))
 
-    def finish(
-        self,
-        key: str,
-        outcome: RunOutcome,
-        result: str | None = None,
-        gate: Gate | None = None,
-    ) -> None:
-        """Set and show the final outcome of a set, as `View.finish` does."""
+    def finish(self, key: str, outcome: RunOutcome, result: str | None = None) -> None:
+        """Set and show the final outcome of a set; `result` replaces the verdict, if given."""
         self.progress.finish(key, outcome, result)
-        self._show(lambda view: view.finish(key, outcome, result, gate))
+        self._show(lambda view: view.finish(key, outcome, result))
 
     def notify(self, text: str) -> None:
         """Show a line that must be seen."""

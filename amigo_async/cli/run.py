@@ -357,7 +357,6 @@ async def wait(
     reports.check()
 
     async def act(client: AmigoClient, action: RunAction) -> None:
-        action.gate = gate
         run = await client.wait_for_completion(action.run_id, on_progress=action.set_progress)
         called = Names() if all(map(is_id, known_failing)) else await client.describe([run])
         action.known_failing = select_unit_tests(known_failing, unit_test_ids(run), called)
@@ -376,6 +375,7 @@ async def wait(
         run_ids,
         act,
         fetches=artifacts is not None,
+        gate=gate,
         timeout=timeout,
         quiet=quiet,
         names=names,

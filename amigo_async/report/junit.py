@@ -50,12 +50,11 @@ def junit(
     although the set passed (by a gate) are listed in the output of their case. What is undecided
     (by a gate with a confidence), unit tests that are known to fail and did, and what failed a
     metric where a regression alone fails, are skipped, with the reason: they have neither passed
-    nor failed. Cases with the same class and name (of a set
-    that was run twice, or of two sets of one name) are numbered from the second on, as GitLab
-    ignores all but the first of one name. What the properties say is in the texts too, which is
-    what GitLab shows. Where thousands of cases failed, each lists fewer reasons. The time of a
-    suite is that of its run; the time of a case is 0, as the service does not report the duration
-    of unit tests.
+    nor failed. Cases with the same class and name (of a set that was run twice, or of two sets of
+    one name) are numbered from the second on, as GitLab ignores all but the first of one name. What
+    the properties say is in the texts too, which is what GitLab shows. Where thousands of cases
+    failed, each lists fewer reasons. The time of a suite is that of its run; the time of a case is
+    0, as the service does not report the duration of unit tests.
 
     Args:
         result: The result of the batch.

@@ -21,8 +21,7 @@ After a loss, runs are listed every two seconds, once for all lost creates of a 
 fresh run is taken, as a later one can only be another's. If no list within `SEARCH_TIMEOUT` shows
 one, nothing was started, or it will be refused as a second one: the create is sent again. A 409
 then says that something is there which the lists do not show yet, and runs are listed for as long
-again.
-What still cannot be decided is an `AmbiguousStartError`, and nothing is claimed.
+again. What still cannot be decided is an `AmbiguousStartError`, and nothing is claimed.
 
 Losing an answer thus costs half a minute at worst; only a run that is over and still not listed
 after that time could be started twice, and is reported as soon as it is listed.

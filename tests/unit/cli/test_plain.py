@@ -75,8 +75,8 @@ def test_a_set_that_got_worse_is_one_of_many(log: Log, capsys: pytest.CaptureFix
 
 
 def test_what_the_gate_allows_is_no_reason(log: Log) -> None:
-    display = Display(log.progress, log.view)
-    display.finish(A, gated(), gate=Gate(min_pass_rate=0.9))
+    log.progress.gate = Gate(min_pass_rate=0.9)
+    Display(log.progress, log.view).finish(A, gated())
     [line] = log.lines()
     assert f"failed: {SHORT} / Polite throughout" in line
     assert ALLOWED not in line
